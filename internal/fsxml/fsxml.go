@@ -1,0 +1,190 @@
+// Package fsxml writes the documents that FreeSWITCH reads. It is the only place that writes XML, and the second wall behind
+// the types of package fstext:
+//
+//   - element and attribute names are constants;
+//   - every value is checked once more (fstext.Hazard), and a document that fails is not sent;
+//   - every element stands on a line of its own, because the pre-processor drops and rewrites whole lines;
+//   - "$" is written as a numeric reference, which the pre-processor does not recognise and the XML parser restores;
+//   - there are no comments, CDATA sections, processing instructions or declarations: FreeSWITCH runs what it finds there.
+//
+// See docs/freeswitch.md for what FreeSWITCH does with a document, and docs/decisions/0003-xml-writer.md for why hot answers are
+// not built as a tree.
+package fsxml
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/edgvoip/edgvoip/internal/fstext"
+)
+
+// ErrHazard is returned by Bytes when a value holds something that FreeSWITCH would act on. It means that a constructor of
+// package fstext has a gap; nothing must be sent.
+var ErrHazard = errors.New("document holds text that FreeSWITCH would act on")
+
+// name keeps element and attribute names constants: only untyped constants convert to it outside this package.
+type name string
+
+// Attr is one attribute of an element.
+type Attr struct {
+	key   name
+	value fstext.Text
+}
+
+// A returns an attribute.
+func A(key name, value fstext.Text) Attr { return Attr{key, value} }
+
+// Section names the kinds of document that FreeSWITCH asks for (switch_xml.c, switch_xml_parse_section_string).
+type Section string
+
+// The sections.
+const (
+	SectionDirectory     Section = "directory"
+	SectionDialplan      Section = "dialplan"
+	SectionConfiguration Section = "configuration"
+	SectionLanguages     Section = "languages"
+	SectionPhrases       Section = "phrases"
+	SectionChatplan      Section = "chatplan"
+)
+
+// maxDepth bounds the nesting of elements; the deepest document, a user in a group, has seven.
+const maxDepth = 12
+
+// Document is one answer in the making: <document type="freeswitch/xml"> around one section. Elements are written in order;
+// Bytes closes what is open. A Document belongs to one goroutine. The zero value is not usable, see New.
+type Document struct {
+	buf   []byte
+	open  [maxDepth]name
+	depth int
+	err   error
+}
+
+// New returns a document with its section open.
+func New(s Section) *Document {
+	d := &Document{buf: make([]byte, 0, 2048)}
+	d.Open("document", A("type", fstext.Const("freeswitch/xml")))
+	d.buf = append(d.buf, `<section name="`...)
+	d.buf = append(d.buf, s...)
+	d.buf = append(d.buf, "\">\n"...)
+	d.push("section")
+	return d
+}
+
+func (d *Document) push(tag name) {
+	if d.depth == maxDepth {
+		panic("fsxml: document nested deeper than any that FreeSWITCH reads")
+	}
+	d.open[d.depth] = tag
+	d.depth++
+}
+
+// Open begins an element that has children; Close ends it.
+func (d *Document) Open(tag name, attrs ...Attr) {
+	d.tag(tag, attrs)
+	d.buf = append(d.buf, ">\n"...)
+	d.push(tag)
+}
+
+// Close ends the element opened last. Closing more than was opened panics.
+func (d *Document) Close() {
+	d.depth--
+	d.buf = append(d.buf, "</"...)
+	d.buf = append(d.buf, d.open[d.depth]...)
+	d.buf = append(d.buf, ">\n"...)
+}
+
+// Leaf writes an element without children.
+func (d *Document) Leaf(tag name, attrs ...Attr) {
+	d.tag(tag, attrs)
+	d.buf = append(d.buf, "/>\n"...)
+}
+
+// Param writes <param name="key" value="value"/>.
+func (d *Document) Param(key name, value fstext.Text) { d.pair("param", key, value) }
+
+// Variable writes <variable name="key" value="value"/>.
+func (d *Document) Variable(key name, value fstext.Text) { d.pair("variable", key, value) }
+
+// Action writes <action application="app" data="data"/>; with no data the attribute is left out.
+func (d *Document) Action(app name, data ...fstext.Text) {
+	d.buf = append(d.buf, `<action application="`...)
+	d.buf = append(d.buf, app...)
+	d.buf = append(d.buf, '"')
+	if len(data) > 0 {
+		d.buf = append(d.buf, ` data="`...)
+		for _, t := range data {
+			d.value(t)
+		}
+		d.buf = append(d.buf, '"')
+	}
+	d.buf = append(d.buf, "/>\n"...)
+}
+
+func (d *Document) pair(tag, key name, value fstext.Text) {
+	d.buf = append(d.buf, '<')
+	d.buf = append(d.buf, tag...)
+	d.buf = append(d.buf, ` name="`...)
+	d.buf = append(d.buf, key...)
+	d.buf = append(d.buf, `" value="`...)
+	d.value(value)
+	d.buf = append(d.buf, "\"/>\n"...)
+}
+
+func (d *Document) tag(tag name, attrs []Attr) {
+	d.buf = append(d.buf, '<')
+	d.buf = append(d.buf, tag...)
+	for _, a := range attrs {
+		d.buf = append(d.buf, ' ')
+		d.buf = append(d.buf, a.key...)
+		d.buf = append(d.buf, `="`...)
+		d.value(a.value)
+		d.buf = append(d.buf, '"')
+	}
+}
+
+// value writes text inside a double-quoted attribute.
+func (d *Document) value(t fstext.Text) {
+	s := t.String()
+	if what, found := fstext.Hazard(s); found && d.err == nil {
+		d.err = fmt.Errorf("%w: %s", ErrHazard, what)
+	}
+	for i := range len(s) {
+		switch c := s[i]; c {
+		case '&':
+			d.buf = append(d.buf, "&amp;"...)
+		case '<':
+			d.buf = append(d.buf, "&lt;"...)
+		case '>':
+			d.buf = append(d.buf, "&gt;"...)
+		case '"':
+			d.buf = append(d.buf, "&quot;"...)
+		case '$':
+			d.buf = append(d.buf, "&#36;"...)
+		default:
+			d.buf = append(d.buf, c)
+		}
+	}
+}
+
+// Bytes closes what is still open and returns the document. The error wraps ErrHazard; the bytes are then nil. Nothing may be
+// written to the document afterwards.
+func (d *Document) Bytes() ([]byte, error) {
+	if d.err != nil {
+		return nil, d.err
+	}
+	for d.depth > 0 {
+		d.Close()
+	}
+	return d.buf, nil
+}
+
+// NotFound is the answer that sends FreeSWITCH on to its next binding and then to its own files
+// (mod_xml_curl.c, switch_xml.c: switch_xml_locate).
+func NotFound() []byte {
+	return []byte(`<document type="freeswitch/xml">
+<section name="result">
+<result status="not found"/>
+</section>
+</document>
+`)
+}

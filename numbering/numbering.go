@@ -1,0 +1,75 @@
+// Package numbering reads numbers as people dial them: the country's rules, international form, emergency numbers.
+//
+// It stands over nyaruka/phonenumbers (the metadata of libphonenumber), which on its own reads too much: "911" becomes +1911
+// and an extension a subscriber. So callers look for extensions and emergency numbers first, and Normalise takes only numbers that
+// are valid in their plan.
+package numbering
+
+import (
+	"errors"
+
+	"github.com/nyaruka/phonenumbers"
+
+	"github.com/edgvoip/edgvoip/internal/fstext"
+)
+
+// Errors of this package.
+var (
+	ErrUnknownCountry = errors.New("country is not an ISO 3166-1 alpha-2 code with a numbering plan")
+	ErrNotANumber     = errors.New("not a valid number of the public network")
+)
+
+// Country is an ISO 3166-1 alpha-2 code that has a numbering plan. The zero value has none: only numbers in international form
+// are understood, and no emergency number but everywhereEmergency.
+type Country struct{ code string }
+
+// NewCountry accepts two upper-case letters. Error: ErrUnknownCountry.
+func NewCountry(code string) (Country, error) {
+	if !phonenumbers.GetSupportedRegions()[code] {
+		return Country{}, ErrUnknownCountry
+	}
+	return Country{code}, nil
+}
+
+func (c Country) String() string { return c.code }
+
+// Normalise returns a dialled number in international form: +…, 00… and the country's own international prefix, or national.
+// Error: ErrNotANumber.
+func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
+	s := dialled.String()
+	for i := range len(s) {
+		if s[i] == '*' || s[i] == '#' {
+			return fstext.E164{}, ErrNotANumber
+		}
+	}
+	region := c.code
+	if region == "" {
+		region = "ZZ" // libphonenumber's "unknown": only +… is read
+	}
+	n, err := phonenumbers.Parse(s, region)
+	if err != nil || !phonenumbers.IsValidNumber(n) {
+		return fstext.E164{}, ErrNotANumber
+	}
+	e, err := fstext.NewE164(phonenumbers.Format(n, phonenumbers.E164))
+	if err != nil {
+		return fstext.E164{}, ErrNotANumber
+	}
+	return e, nil
+}
+
+// everywhereEmergency are numbers that reach help from any mobile network (3GPP TS 22.101, 10.1.1), and so are what a visitor
+// dials wherever he is. An extension cannot have one of them.
+var everywhereEmergency = [...]string{"112", "911"}
+
+// Emergency tells whether a dialled number calls for help in the country.
+func Emergency(c Country, dialled string) bool {
+	if len(dialled) < 2 || len(dialled) > 6 {
+		return false // no emergency number anywhere is longer, and the look-up below costs microseconds
+	}
+	for _, e := range everywhereEmergency {
+		if dialled == e {
+			return true
+		}
+	}
+	return c.code != "" && phonenumbers.IsEmergencyNumber(dialled, c.code)
+}
