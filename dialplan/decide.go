@@ -1,0 +1,293 @@
+package dialplan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/uuid"
+
+	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/numbering"
+	"github.com/edgvoip/edgvoip/trunk"
+)
+
+// Store is what Gather reads from. Implementations are safe for concurrent use.
+type Store interface {
+	// Extension is directory.Store's.
+	Extension(ctx context.Context, realm fstext.Realm, name fstext.Username) (directory.Domain, directory.Extension, error)
+	// TenantExtension returns the extension of a tenant that answers to a name. Where several domains have it, the one of the domain
+	// "near" is meant, and without that the one of the oldest domain. Extensions of domains and tenants that are not active do not
+	// exist here. Error: directory.ErrUnknownExtension.
+	TenantExtension(ctx context.Context, tenant, near uuid.UUID, name fstext.Username) (directory.Tenant, directory.Extension, error)
+	// TenantTrunks returns the active trunks of a tenant in the order in which calls out try them.
+	TenantTrunks(ctx context.Context, tenant uuid.UUID) ([]trunk.Trunk, error)
+	// TrunksFrom returns the active trunks of active tenants whose carrier may call from an address, and the countries of those tenants.
+	TrunksFrom(ctx context.Context, a netip.Addr) ([]Inbound, error)
+	// DID returns the trunk whose ranges hold a number. Error: trunk.ErrUnknownDID.
+	DID(ctx context.Context, number fstext.E164) (uuid.UUID, error)
+}
+
+// Inbound is a trunk that calls may come in on.
+type Inbound struct {
+	Trunk   trunk.Trunk
+	Country numbering.Country
+}
+
+// Facts is all that Decide knows about a call.
+type Facts struct {
+	who      identity
+	stranger string // why the caller is nobody
+
+	tenant directory.Tenant
+	domain directory.Domain     // of the caller, if it is an extension
+	caller *directory.Extension // nil if the caller is not an extension
+	callee *directory.Extension // the extension that was dialled, nil if there is none
+	// number is the public number that was dialled, empty if it is none.
+	number    fstext.E164
+	emergency fstext.Dialled // set if help was called for
+	trunks    []trunk.Trunk  // to call out on
+	inbound   *trunk.Trunk   // that the call came in on
+	known     bool           // the source address is a carrier's
+}
+
+// Gather collects the facts about a call. An error means that the store could not tell, and no route may be given.
+func Gather(ctx context.Context, s Store, c Call) (Facts, error) {
+	var f Facts
+	f.who, f.stranger = identify(c)
+	switch f.who.origin {
+	case originPhone:
+		return f, f.gatherPhone(ctx, s, c)
+	case originCarrier:
+		return f, f.gatherCarrier(ctx, s, c)
+	case originGuest:
+		return f, f.gatherGuest(ctx, s, c)
+	default:
+		return f, nil
+	}
+}
+
+func (f *Facts) gatherPhone(ctx context.Context, s Store, c Call) error {
+	dom, ext, err := s.Extension(ctx, f.who.realm, f.who.user)
+	switch {
+	case errors.Is(err, directory.ErrUnknownDomain), errors.Is(err, directory.ErrUnknownExtension):
+		return nil
+	case err != nil:
+		return fmt.Errorf("caller: %w", err)
+	}
+	f.domain, f.tenant, f.caller = dom, dom.Tenant, &ext
+	dialled, numberErr := fstext.NewDialled(c.Destination)
+	if numberErr == nil && numbering.Emergency(dom.Tenant.Country, c.Destination) {
+		f.emergency = dialled
+	} else if err := f.gatherCallee(ctx, s, c, dom.ID); err != nil || f.callee != nil {
+		return err
+	} else if numberErr != nil {
+		return nil
+	} else if f.number, err = numbering.Normalise(dom.Tenant.Country, dialled); err != nil {
+		return nil //nolint:nilerr // not a number: Decide refuses it
+	}
+	if f.trunks, err = s.TenantTrunks(ctx, dom.Tenant.ID); err != nil {
+		return fmt.Errorf("trunks: %w", err)
+	}
+	return nil
+}
+
+// gatherCallee looks for the extension that was dialled, by number or by SIP username.
+func (f *Facts) gatherCallee(ctx context.Context, s Store, c Call, near uuid.UUID) error {
+	name, err := fstext.NewUsername(c.Destination)
+	if err != nil {
+		return nil //nolint:nilerr // no extension can have that name
+	}
+	tenant, ext, err := s.TenantExtension(ctx, f.tenant.ID, near, name)
+	switch {
+	case errors.Is(err, directory.ErrUnknownExtension):
+		return nil
+	case err != nil:
+		return fmt.Errorf("callee: %w", err)
+	}
+	f.tenant, f.callee = tenant, &ext
+	return nil
+}
+
+// gatherCarrier finds the trunk that a call came in on: the number it is for, read as each of the carrier's tenants would read it, must
+// be a DID of a trunk that may call from this address.
+func (f *Facts) gatherCarrier(ctx context.Context, s Store, c Call) error {
+	if !c.Source.IsValid() {
+		return nil
+	}
+	candidates, err := s.TrunksFrom(ctx, c.Source.Unmap())
+	if err != nil {
+		return fmt.Errorf("trunks from an address: %w", err)
+	}
+	f.known = len(candidates) > 0
+	dialled, err := fstext.NewDialled(c.Destination)
+	if err != nil {
+		return nil //nolint:nilerr // no DID has such a number
+	}
+	for _, number := range readings(candidates, dialled) {
+		id, err := s.DID(ctx, number)
+		if errors.Is(err, trunk.ErrUnknownDID) {
+			continue
+		} else if err != nil {
+			return fmt.Errorf("did: %w", err)
+		}
+		for i := range candidates {
+			if candidates[i].Trunk.ID == id {
+				f.inbound, f.number = &candidates[i].Trunk, number
+				return f.gatherTarget(ctx, s)
+			}
+		}
+	}
+	return nil
+}
+
+// readings returns the public numbers that a dialled one can mean in the countries of the candidates. Carriers send E.164 with and
+// without the plus sign, and national numbers.
+func readings(candidates []Inbound, dialled fstext.Dialled) []fstext.E164 {
+	var numbers []fstext.E164
+	seen := map[fstext.E164]bool{}
+	add := func(n fstext.E164, err error) {
+		if err == nil && !seen[n] {
+			seen[n] = true
+			numbers = append(numbers, n)
+		}
+	}
+	tried := map[numbering.Country]bool{}
+	add(fstext.NewE164(dialled.String()))
+	add(fstext.NewE164("+" + dialled.String()))
+	for _, c := range candidates {
+		if !tried[c.Country] {
+			tried[c.Country] = true
+			add(numbering.Normalise(c.Country, dialled))
+		}
+	}
+	return numbers
+}
+
+// gatherTarget finds the extension that takes calls to the trunk's DIDs.
+func (f *Facts) gatherTarget(ctx context.Context, s Store) error {
+	if f.inbound.Failover == (fstext.Extension{}) {
+		return nil
+	}
+	tenant, ext, err := s.TenantExtension(ctx, f.inbound.TenantID, uuid.Nil, f.inbound.Failover.Username())
+	switch {
+	case errors.Is(err, directory.ErrUnknownExtension):
+		return nil
+	case err != nil:
+		return fmt.Errorf("target of the trunk: %w", err)
+	}
+	f.tenant, f.callee = tenant, &ext
+	return nil
+}
+
+// gatherGuest looks only among the tenant's extensions: somebody from outside is never sent outside again at the tenant's cost.
+func (f *Facts) gatherGuest(ctx context.Context, s Store, c Call) error {
+	f.tenant.ID = f.who.tenant
+	return f.gatherCallee(ctx, s, c, uuid.Nil)
+}
+
+// echoTest is the feature code of the echo test. An extension of that number comes first.
+const echoTest = "9196"
+
+// Decide routes a call from the facts about it. It is a pure function.
+func Decide(c Call, f Facts) Route {
+	switch f.who.origin {
+	case originPhone:
+		return decidePhone(c, f)
+	case originCarrier:
+		return decideCarrier(c, f)
+	case originGuest:
+		return decideGuest(c, f)
+	default:
+		return refuse(statusForbidden, f.stranger)
+	}
+}
+
+func decidePhone(c Call, f Facts) Route {
+	switch {
+	case f.caller == nil:
+		return refuse(statusForbidden, "caller is not an extension any more")
+	case !f.domain.Usable() || !f.caller.Active:
+		return refuse(statusForbidden, "caller's extension, domain or tenant is not active")
+	case c.Context != f.domain.Tenant.Slug.String():
+		// A phone's context is its tenant's. Another one means ;gw= in the request URI, or a transfer made by somebody else.
+		return refuse(statusForbidden, "phone in a context that is not its tenant's")
+	}
+	r := Route{context: f.domain.Tenant.Slug.Text(), tenant: f.domain.Tenant, caller: f.caller}
+	switch {
+	case f.emergency != (fstext.Dialled{}):
+		r.number = f.emergency.Text()
+		return outward(r, f, KindEmergency)
+	case f.callee != nil && f.callee.ID == f.caller.ID:
+		return refuse(statusBusy, "extension calls itself")
+	case f.callee != nil:
+		r.callerNumber, r.callerName = f.caller.Number.Text(), f.caller.Name.Text()
+		return inward(r, f)
+	case c.Destination == echoTest:
+		r.Kind = KindEcho
+		return r
+	case f.number != (fstext.E164{}):
+		r.number = f.number.Text()
+		return outward(r, f, KindPublic)
+	default:
+		return refuse(statusNotFound, "neither an extension nor a public number")
+	}
+}
+
+func decideCarrier(c Call, f Facts) Route {
+	switch {
+	case c.Context != trunk.ContextInbound:
+		return refuse(statusForbidden, "carrier in a context that is not the carriers'")
+	case !f.known:
+		return refuse(statusForbidden, "address is no carrier's")
+	case f.inbound == nil:
+		return refuse(statusNotFound, "no DID of a trunk from this address")
+	case f.callee == nil:
+		return refuse(statusNotFound, "trunk has no extension to take its calls")
+	}
+	r := Route{context: fstext.Const(trunk.ContextInbound), tenant: f.tenant, inbound: f.inbound, did: f.number}
+	r.callerNumber, r.callerName = callerID(c)
+	return inward(r, f)
+}
+
+func decideGuest(c Call, f Facts) Route {
+	switch {
+	case f.callee == nil:
+		return refuse(statusNotFound, "transferred to something that is not an extension of the tenant")
+	case c.Context != f.tenant.Slug.String():
+		return refuse(statusForbidden, "transferred into a context that is not the tenant's")
+	}
+	r := Route{context: f.tenant.Slug.Text(), tenant: f.tenant}
+	r.callerNumber, r.callerName = callerID(c)
+	return inward(r, f)
+}
+
+// inward finishes a route to an extension.
+func inward(r Route, f Facts) Route {
+	if !f.callee.Active {
+		return refuse(statusUnavailable, "called extension is suspended")
+	}
+	r.Kind, r.callee = KindExtension, f.callee
+	return r
+}
+
+// outward finishes a route to the public network. A call for help tries every trunk whatever its load.
+func outward(r Route, f Facts, kind Kind) Route {
+	if len(f.trunks) == 0 {
+		return refuse(statusNoService, "tenant has no active trunk")
+	}
+	r.Kind = kind
+	for _, t := range f.trunks {
+		a := attempt{trunk: t, callerID: t.CallerIDNumber.Text(), withheld: t.CallerID == trunk.CallerIDWithheld && kind != KindEmergency}
+		if own := f.caller.CallerID; t.CallerID == trunk.CallerIDExtension && own != (fstext.E164{}) {
+			a.callerID = own.Text()
+		}
+		if a.callerID == (fstext.Text{}) {
+			a.callerID = fstext.Const("anonymous")
+		}
+		r.attempts = append(r.attempts, a)
+	}
+	return r
+}

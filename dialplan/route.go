@@ -1,0 +1,192 @@
+package dialplan
+
+import (
+	"github.com/google/uuid"
+
+	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/fsxml"
+	"github.com/edgvoip/edgvoip/trunk"
+)
+
+// Kind says what a route does; a closed set, fit for a metric.
+type Kind string
+
+// The kinds of route.
+const (
+	KindExtension Kind = "extension"
+	KindPublic    Kind = "public"
+	KindEmergency Kind = "emergency"
+	KindEcho      Kind = "echo"
+	KindRefused   Kind = "refused"
+)
+
+// Route is where a call goes.
+type Route struct {
+	Kind Kind
+	// Reason says why a call was refused; constant texts, fit for a log.
+	Reason string
+
+	context fstext.Text // the context that FreeSWITCH will look for
+	status  fstext.Text // of a refusal
+
+	tenant                   directory.Tenant
+	caller                   *directory.Extension // if it is one
+	inbound                  *trunk.Trunk         // if a carrier calls
+	did                      fstext.E164          // that it called
+	callee                   *directory.Extension // for KindExtension
+	callerNumber, callerName fstext.Text          // shown to the callee
+	number                   fstext.Text          // for KindPublic and KindEmergency
+	attempts                 []attempt
+}
+
+// attempt is one trunk to try.
+type attempt struct {
+	trunk    trunk.Trunk
+	callerID fstext.Text
+	withheld bool
+}
+
+// The SIP answers of refusals (RFC 3261, 21).
+var (
+	statusForbidden   = fstext.Const("403 Forbidden")
+	statusNotFound    = fstext.Const("404 Not Found")
+	statusUnavailable = fstext.Const("480 Temporarily Unavailable")
+	statusBusy        = fstext.Const("486 Busy Here")
+	statusNoService   = fstext.Const("503 Service Unavailable")
+)
+
+// refuse ends a call. FreeSWITCH takes the context it asked for or one named "global" (mod_dialplan_xml.c, dialplan_hunt), so the name
+// it asked for, which may be a stranger's, need not be repeated.
+func refuse(status fstext.Text, reason string) Route {
+	return Route{Kind: KindRefused, Reason: reason, context: fstext.Const("global"), status: status}
+}
+
+// Refuse is the route of a call that cannot even be read.
+func Refuse(reason string) Route { return refuse(statusForbidden, reason) }
+
+// limitRealm groups our counters in mod_hash.
+const limitRealm = "edgvoip"
+
+// Seconds that a call may ring, and that a trunk has until it shows progress before the next is tried.
+const (
+	ringSeconds     = 60
+	progressSeconds = 10
+)
+
+// nextTrunk are the failures that are the trunk's and not the called party's, after which another trunk may do better
+// (switch_ivr_originate.c; RFC 3398, 8.2.6.1 for what SIP answers become which cause).
+const nextTrunk = "NORMAL_TEMPORARY_FAILURE,NETWORK_OUT_OF_ORDER,DESTINATION_OUT_OF_ORDER,NORMAL_CIRCUIT_CONGESTION,SWITCH_CONGESTION," +
+	"REQUESTED_CHAN_UNAVAIL,RECOVERY_ON_TIMER_EXPIRE,PROGRESS_TIMEOUT,GATEWAY_DOWN,INVALID_GATEWAY,INVALID_PROFILE,SERVICE_UNAVAILABLE," +
+	"SERVICE_NOT_IMPLEMENTED,FACILITY_NOT_SUBSCRIBED,OUTGOING_CALL_BARRED,NO_ROUTE_TRANSIT_NET,PROTOCOL_ERROR,INTERWORKING," +
+	"INCOMPATIBLE_DESTINATION,EXCHANGE_ROUTING_ERROR"
+
+// XML returns the document that FreeSWITCH executes.
+func (r Route) XML() ([]byte, error) {
+	doc := fsxml.New(fsxml.SectionDialplan)
+	doc.Open("context", fsxml.A("name", r.context))
+	doc.Open("extension", fsxml.A("name", kindText[r.Kind]))
+	doc.Open("condition")
+	switch r.Kind {
+	case KindExtension:
+		r.toExtension(doc)
+	case KindPublic, KindEmergency:
+		r.toTrunks(doc)
+	case KindEcho:
+		r.mark(doc)
+		limitExtension(doc, r.caller)
+		doc.Action("answer")
+		doc.Action("echo")
+	default:
+		doc.Action("respond", r.status)
+	}
+	return doc.Bytes()
+}
+
+var kindText = map[Kind]fstext.Text{
+	KindExtension: fstext.Const("extension"),
+	KindPublic:    fstext.Const("public"),
+	KindEmergency: fstext.Const("emergency"),
+	KindEcho:      fstext.Const("echo"),
+	KindRefused:   fstext.Const("refused"),
+}
+
+func set(doc *fsxml.Document, assignment ...fstext.Text) { doc.Action("set", assignment...) }
+
+// mark sets what records and later lookups need to know about the call.
+func (r Route) mark(doc *fsxml.Document) {
+	set(doc, fstext.Const(directory.VarTenantID+"="), fstext.ID(r.tenant.ID))
+	set(doc, fstext.Const("edgvoip_route="), kindText[r.Kind])
+	// A leg that is transferred stays in its tenant, wherever it came in.
+	set(doc, fstext.Const("force_transfer_context="), r.tenant.Slug.Text())
+	set(doc, fstext.Const("hangup_after_bridge=true"))
+}
+
+// limitExtension counts the call for an extension and ends it if that is one too many. The counter falls with the channel.
+func limitExtension(doc *fsxml.Document, e *directory.Extension) {
+	if e != nil && e.MaxCalls > 0 {
+		limit(doc, e.ID, e.MaxCalls, fstext.Const(" !USER_BUSY"))
+	}
+}
+
+func limit(doc *fsxml.Document, id uuid.UUID, most int, otherwise fstext.Text) {
+	doc.Action("limit", fstext.Const("hash "+limitRealm+" "), fstext.ID(id), fstext.Const(" "), fstext.Int(most), otherwise)
+}
+
+func (r Route) toExtension(doc *fsxml.Document) {
+	r.mark(doc)
+	if r.inbound != nil {
+		set(doc, fstext.Const("edgvoip_trunk_id="), fstext.ID(r.inbound.ID))
+		set(doc, fstext.Const("edgvoip_did="), r.did.Text())
+		if r.inbound.MaxChannels > 0 {
+			limit(doc, r.inbound.ID, r.inbound.MaxChannels, fstext.Const(" !NORMAL_CIRCUIT_CONGESTION"))
+		}
+	}
+	limitExtension(doc, r.caller)
+	limitExtension(doc, r.callee)
+	set(doc, fstext.Const("edgvoip_callee_id="), fstext.ID(r.callee.ID))
+	set(doc, fstext.Const("effective_caller_id_name="), r.callerName)
+	set(doc, fstext.Const("effective_caller_id_number="), r.callerNumber)
+	set(doc, fstext.Const("call_timeout="), fstext.Int(ringSeconds))
+	doc.Action("bridge", r.callee.DialString(r.tenant.Slug))
+}
+
+func (r Route) toTrunks(doc *fsxml.Document) {
+	r.mark(doc)
+	if r.Kind != KindEmergency {
+		limitExtension(doc, r.caller)
+	}
+	set(doc, fstext.Const("continue_on_fail="+nextTrunk))
+	set(doc, fstext.Const("call_timeout="), fstext.Int(ringSeconds))
+	for _, a := range r.attempts {
+		r.try(doc, a)
+	}
+	doc.Action("respond", statusNoService)
+}
+
+// try bridges to one trunk. After a success the call ends with the bridge; after a failure of the trunk the next action runs.
+func (r Route) try(doc *fsxml.Document, a attempt) {
+	set(doc, fstext.Const("edgvoip_trunk_id="), fstext.ID(a.trunk.ID))
+	set(doc, fstext.Const("effective_caller_id_name="), a.callerID)
+	set(doc, fstext.Const("effective_caller_id_number="), a.callerID)
+	bridge := fstext.Join(
+		fstext.Const("[leg_progress_timeout="), fstext.Int(progressSeconds),
+		fstext.Const(","+directory.VarTenantID+"="), fstext.ID(r.tenant.ID),
+		fstext.Const(",force_transfer_context="), r.tenant.Slug.Text(),
+		privacy(a), fstext.Const("]sofia/gateway/"), a.trunk.Gateway(), fstext.Const("/"), r.number,
+	)
+	if a.trunk.MaxChannels > 0 && r.Kind != KindEmergency {
+		doc.Action("limit_execute", fstext.Const("hash "+limitRealm+" "), fstext.ID(a.trunk.ID), fstext.Const(" "),
+			fstext.Int(a.trunk.MaxChannels), fstext.Const(" bridge "), bridge)
+		return
+	}
+	doc.Action("bridge", bridge)
+}
+
+// privacy asks the carrier to hide the caller (RFC 3323).
+func privacy(a attempt) fstext.Text {
+	if !a.withheld {
+		return fstext.Text{}
+	}
+	return fstext.Const(",origination_privacy=hide_name:hide_number,sip_cid_type=pid")
+}

@@ -1,0 +1,262 @@
+// Package directory knows who may use the switch: tenants, SIP domains, extensions and their credentials. It answers
+// FreeSWITCH's directory lookups (Directory) and provisions extensions (Provisioner).
+//
+// It fails closed: whatever is unknown, disabled, inconsistent or asked for by somebody who may not, is a document without
+// the user, which FreeSWITCH takes as a refusal.
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/secret"
+	"github.com/edgvoip/edgvoip/numbering"
+)
+
+// What a Store answers when there is nothing to return. Every other error means that the store could not tell.
+var (
+	ErrUnknownDomain    = errors.New("unknown SIP domain")
+	ErrUnknownExtension = errors.New("unknown extension")
+)
+
+// Tenant is a customer and what of it a lookup needs.
+type Tenant struct {
+	ID      uuid.UUID
+	Slug    fstext.Slug // also its dialplan context
+	Name    fstext.DisplayName
+	Country numbering.Country
+	Active  bool
+}
+
+// Domain is a SIP domain of a tenant.
+type Domain struct {
+	ID     uuid.UUID
+	Realm  fstext.Realm
+	Tenant Tenant
+	// Active is false when the domain itself is disabled; see Usable.
+	Active bool
+}
+
+// Usable tells whether anybody of this domain may register or call.
+func (d Domain) Usable() bool { return d.Active && d.Tenant.Active }
+
+// Extension is a number inside a tenant and the SIP account behind it.
+type Extension struct {
+	ID       uuid.UUID
+	TenantID uuid.UUID
+	DomainID uuid.UUID
+	Realm    fstext.Realm
+	Number   fstext.Extension
+	// Username is what the phone logs in with; it may differ from the number.
+	Username  fstext.Username
+	Name      fstext.DisplayName
+	Transport Transport
+	Codecs    Codecs
+	// MaxCalls bounds calls at the same time, made and received; 0 means no bound.
+	MaxCalls int
+	// CallerID is shown to the public network where a trunk's policy says so; may be empty.
+	CallerID fstext.E164
+	// Active is false for a suspended extension.
+	Active bool
+	// The digest A1s, sealed; see CredentialOwner.
+	HA1MD5, HA1SHA256 secret.Sealed
+}
+
+// HashAlgorithm is a digest algorithm whose A1 we keep (RFC 8760).
+type HashAlgorithm string
+
+// The algorithms.
+const (
+	MD5    HashAlgorithm = "MD5"
+	SHA256 HashAlgorithm = "SHA-256"
+)
+
+// CredentialOwner is the associated data under which an extension's A1 is sealed: a sealed A1 copied to another row, or read
+// as another algorithm's, does not open.
+func CredentialOwner(tenant uuid.UUID, username fstext.Username, realm fstext.Realm, alg HashAlgorithm) string {
+	return "ha1|" + tenant.String() + "|" + username.String() + "|" + realm.String() + "|" + string(alg)
+}
+
+// Transport is how an extension's phone must reach the switch.
+type Transport string
+
+// The transports. TransportAny leaves the choice to the phone.
+const (
+	TransportAny Transport = "any"
+	TransportUDP Transport = "udp"
+	TransportTCP Transport = "tcp"
+	TransportTLS Transport = "tls"
+	TransportWSS Transport = "wss"
+)
+
+// ParseTransport accepts the names above.
+func ParseTransport(s string) (Transport, error) {
+	switch t := Transport(s); t {
+	case TransportAny, TransportUDP, TransportTCP, TransportTLS, TransportWSS:
+		return t, nil
+	default:
+		return "", errors.New("transport is one of any, udp, tcp, tls, wss")
+	}
+}
+
+// Device is the kind of device a registration came from, told by its transport. Registrations are stored one per extension and device kind: a
+// desk phone, a desk phone over TLS and a browser ring together, and each can be asked for the media security its
+// signalling promises (docs/decisions/0005-registrations-by-device.md).
+type Device int
+
+// The kinds of device.
+const (
+	DevicePlain   Device = iota // UDP or TCP
+	DeviceTLS                   // SIP over TLS; media by SDES-SRTP, always
+	DeviceBrowser               // SIP over (secure) WebSocket; media by DTLS-SRTP, always
+)
+
+// DeviceOf reads the transport of a request as FreeSWITCH names it (sofia_glue.c, sofia_glue_transport2str). An unknown name gives false.
+func DeviceOf(viaProtocol string) (Device, Transport, bool) {
+	switch viaProtocol {
+	case "udp":
+		return DevicePlain, TransportUDP, true
+	case "tcp":
+		return DevicePlain, TransportTCP, true
+	case "tls":
+		return DeviceTLS, TransportTLS, true
+	case "wss", "ws":
+		// The profile has no plain WebSocket binding, and FreeSWITCH calls a secure one by either name.
+		return DeviceBrowser, TransportWSS, true
+	default:
+		return 0, "", false
+	}
+}
+
+// Allows tells whether a phone of this transport may come over the other.
+func (t Transport) Allows(used Transport) bool { return t == TransportAny || t == used }
+
+// StoredUser is the user part under which the switch keeps the registration of a device of this kind. The tilde is no part of
+// any username, so the stored names of two extensions never meet.
+func (e Extension) StoredUser(d Device) fstext.Text {
+	switch d {
+	case DeviceTLS:
+		return fstext.Join(e.Number.Text(), fstext.Const("~tls"))
+	case DeviceBrowser:
+		return fstext.Join(e.Number.Text(), fstext.Const("~wss"))
+	default:
+		return e.Number.Text()
+	}
+}
+
+// DialString returns the legs that ring every device of the extension, as mod_dptools' bridge and the user/ endpoint take them.
+// context is the tenant's, where a leg goes that is transferred.
+//
+// It names registrations (user%realm) and lets mod_sofia find the contact, rather than pasting contacts in with
+// ${sofia_contact()}: a contact is what a phone wrote, and a comma in it would add a leg.
+func (e Extension) DialString(context fstext.Slug) fstext.Text {
+	var legs fstext.Text
+	add := func(options fstext.Text, d Device) {
+		if legs != (fstext.Text{}) {
+			legs = fstext.Join(legs, fstext.Const(","))
+		}
+		legs = fstext.Join(legs, options, fstext.Const("sofia/"+ProfileInternal+"/"), e.StoredUser(d), fstext.Const("%"), e.Realm.Text())
+	}
+	if e.Transport == TransportAny || e.Transport == TransportUDP || e.Transport == TransportTCP {
+		add(fstext.Text{}, DevicePlain)
+	}
+	if e.Transport == TransportAny || e.Transport == TransportTLS {
+		add(fstext.Const("[rtp_secure_media_outbound=mandatory]"), DeviceTLS)
+	}
+	if e.Transport == TransportAny || e.Transport == TransportWSS {
+		add(fstext.Text{}, DeviceBrowser) // mod_sofia turns to DTLS-SRTP by itself for a WebSocket contact
+	}
+	return fstext.Join(e.legVariables(context), legs)
+}
+
+// legVariables are set on each leg to the extension: what it may speak, how presence names it, and who it is, so that it can be
+// told when it transfers the call.
+func (e Extension) legVariables(context fstext.Slug) fstext.Text {
+	return fstext.Join(
+		// ^^; makes the semicolon the separator, as the codec list has commas.
+		fstext.Const("{^^;absolute_codec_string="), e.Codecs.Text(),
+		fstext.Const(";presence_id="), e.Number.Text(), fstext.Const("@"), e.Realm.Text(),
+		fstext.Const(";force_transfer_context="), context.Text(),
+		fstext.Const(";"+VarLegUser+"="), e.Number.Text(),
+		fstext.Const(";"+VarLegRealm+"="), e.Realm.Text(),
+		fstext.Const(";"+VarExtensionID+"="), fstext.ID(e.ID),
+		fstext.Const(";"+VarTenantID+"="), fstext.ID(e.TenantID),
+		fstext.Const("}"),
+	)
+}
+
+// The names of the SIP profiles.
+const (
+	ProfileInternal = "internal" // phones
+	ProfileExternal = "external" // carriers
+)
+
+// Channel variables that we set and read back. FreeSWITCH lets no SIP message set a variable of such a name.
+const (
+	VarTenantID    = "edgvoip_tenant_id"
+	VarExtensionID = "edgvoip_extension_id"
+	VarLegUser     = "edgvoip_leg_user"  // on a leg to a phone: the extension's number
+	VarLegRealm    = "edgvoip_leg_realm" // on a leg to a phone: its realm
+)
+
+// Codecs is a list of codecs in order of preference, as FreeSWITCH writes it. The zero value is empty.
+type Codecs struct{ list fstext.Text }
+
+// ParseCodecs accepts 1 to 16 names of codecs that the switch speaks, without repetition. Names are in upper case.
+func ParseCodecs(names []string) (Codecs, error) {
+	if len(names) == 0 || len(names) > 16 {
+		return Codecs{}, errors.New("a codec list has 1 to 16 codecs")
+	}
+	var list fstext.Text
+	for i, n := range names {
+		c, ok := codecs[n]
+		if !ok {
+			return Codecs{}, errors.New("codecs are OPUS, G722, PCMA, PCMU, G729, GSM, VP8, H264")
+		}
+		for _, earlier := range names[:i] {
+			if earlier == n {
+				return Codecs{}, fmt.Errorf("codec %s is in the list twice", n)
+			}
+		}
+		if i > 0 {
+			list = fstext.Join(list, fstext.Const(","))
+		}
+		list = fstext.Join(list, c)
+	}
+	return Codecs{list}, nil
+}
+
+// codecs are what freeswitch-conf/ loads. G729 passes through untranscoded.
+var codecs = map[string]fstext.Text{
+	"OPUS": fstext.Const("OPUS"),
+	"G722": fstext.Const("G722"),
+	"PCMA": fstext.Const("PCMA"),
+	"PCMU": fstext.Const("PCMU"),
+	"G729": fstext.Const("G729"),
+	"GSM":  fstext.Const("GSM"),
+	"VP8":  fstext.Const("VP8"),
+	"H264": fstext.Const("H264"),
+}
+
+// Names returns the codecs one by one.
+func (c Codecs) Names() []string { return strings.Split(c.list.String(), ",") }
+
+// Text returns the list joined by commas.
+func (c Codecs) Text() fstext.Text { return c.list }
+
+// Store is what Directory reads from. Implementations are safe for concurrent use. Rows of deleted tenants, domains and extensions do not exist
+// for it; suspended and disabled ones do.
+type Store interface {
+	// Domain returns a domain. Error: ErrUnknownDomain.
+	Domain(ctx context.Context, realm fstext.Realm) (Domain, error)
+	// Extension returns the extension that answers to a name, its number or its SIP username in any letter case, and its domain.
+	// Errors: ErrUnknownDomain; ErrUnknownExtension, with the domain filled in.
+	Extension(ctx context.Context, realm fstext.Realm, name fstext.Username) (Domain, Extension, error)
+	// Extensions returns up to limit active extensions of a domain, in order of number. Error: ErrUnknownDomain.
+	Extensions(ctx context.Context, realm fstext.Realm, limit int) (Domain, []Extension, error)
+}

@@ -1,0 +1,251 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/fsxml"
+	"github.com/edgvoip/edgvoip/internal/secret"
+)
+
+// Purpose is why FreeSWITCH looks something up.
+type Purpose int
+
+// The purposes, after the callers in FreeSWITCH (docs/freeswitch.md lists them all).
+const (
+	// PurposeAuth: a phone presents credentials. Lookup.Auth is set.
+	PurposeAuth Purpose = iota + 1
+	// PurposeUser: one user, for a call, voicemail, message counts, user_data, user_exists and the like.
+	PurposeUser
+	// PurposeGroup: the members of a group.
+	PurposeGroup
+	// PurposeDomain: whether a domain exists, and its settings.
+	PurposeDomain
+	// PurposeEveryone: all users of a domain, for dial-by-name and voicemail to all.
+	PurposeEveryone
+	// PurposeGateways: gateways that belong to users. We have none: trunks are in sofia.conf.
+	PurposeGateways
+	// PurposeNetworkList: addresses that stand for users. We have none: an address proves nothing about a person.
+	PurposeNetworkList
+	// PurposeForbidden: log-ins that a user of ours never has (verto, event socket, XML-RPC, RTMP, skinny) and answers to
+	// challenges of others (reverse-auth-lookup), for which we would have to know a password.
+	PurposeForbidden
+)
+
+// Lookup is one question about the directory.
+type Lookup struct {
+	Purpose Purpose
+	// Realm is set for every purpose but PurposeGateways, where it may be empty.
+	Realm fstext.Realm
+	// User is set for PurposeAuth and PurposeUser.
+	User fstext.Username
+	// Group is set for PurposeGroup. It is what a caller wrote, only ever compared.
+	Group string
+	Auth  Auth
+}
+
+// Auth is what a phone claims when it presents credentials. Its texts are the phone's own and are only compared, never rendered.
+type Auth struct {
+	Method   string // REGISTER, INVITE, SUBSCRIBE, …
+	Profile  string // the SIP profile it came in on
+	Username string // of the Authorization header
+	Realm    string // of the Authorization header
+	To, From Address
+	// ViaProtocol is the transport as FreeSWITCH names it.
+	ViaProtocol string
+	// SHA256 tells that the response is as long as SHA-256 makes it; FreeSWITCH does not pass the algorithm on.
+	SHA256 bool
+}
+
+// Address is a SIP address of record.
+type Address struct{ User, Host string }
+
+// Outcome says how a lookup ended; a closed set, fit for a metric.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeFound         Outcome = "found"
+	OutcomeUnknownDomain Outcome = "unknown_domain"
+	OutcomeUnknownUser   Outcome = "unknown_user"
+	OutcomeRefused       Outcome = "refused"
+)
+
+// Answer is a document for FreeSWITCH and what to tell the operator about it.
+type Answer struct {
+	Document []byte
+	Outcome  Outcome
+	// Reason says why nobody was found or somebody was refused; constant texts, fit for a log.
+	Reason string
+}
+
+// Directory answers lookups. It is safe for concurrent use.
+type Directory struct {
+	store Store
+	keys  *secret.KeyRing
+}
+
+// New returns a directory that reads from a store and opens credentials with a key ring.
+func New(store Store, keys *secret.KeyRing) *Directory {
+	return &Directory{store: store, keys: keys}
+}
+
+// maxGroup is the number of legs that one dial string can have (switch_ivr_originate.c, MAX_PEERS). A larger group is not dialled in part.
+const maxGroup = 128
+
+// maxEveryone bounds a document of all users to a few MiB.
+const maxEveryone = 20000
+
+// defaultGroup is the one group there is: everyone.
+const defaultGroup = "default"
+
+// Answer answers a lookup. An error means that the answer is not known (the store or a sealed credential failed) and nothing may
+// be said to FreeSWITCH; refusals and unknown names are answers.
+func (d *Directory) Answer(ctx context.Context, l Lookup) (Answer, error) {
+	switch l.Purpose {
+	case PurposeAuth, PurposeUser:
+		return d.user(ctx, l)
+	case PurposeGroup, PurposeEveryone:
+		return d.members(ctx, l)
+	case PurposeDomain, PurposeNetworkList, PurposeForbidden:
+		return d.domain(ctx, l)
+	case PurposeGateways:
+		doc, err := fsxml.New(fsxml.SectionDirectory).Bytes()
+		return Answer{Document: doc, Outcome: OutcomeFound}, err
+	default:
+		return Answer{}, fmt.Errorf("directory lookup without a purpose (%d)", l.Purpose)
+	}
+}
+
+func unknownDomain() Answer {
+	return Answer{Document: fsxml.NotFound(), Outcome: OutcomeUnknownDomain, Reason: "no such domain"}
+}
+
+// nobody is the refusal: the domain without the user. FreeSWITCH then looks no further, neither in other bindings nor on its disk.
+func nobody(realm fstext.Realm, o Outcome, reason string) (Answer, error) {
+	doc := fsxml.New(fsxml.SectionDirectory)
+	doc.Leaf("domain", fsxml.A("name", realm.Text()))
+	b, err := doc.Bytes()
+	return Answer{Document: b, Outcome: o, Reason: reason}, err
+}
+
+func (d *Directory) domain(ctx context.Context, l Lookup) (Answer, error) {
+	dom, err := d.store.Domain(ctx, l.Realm)
+	switch {
+	case errors.Is(err, ErrUnknownDomain):
+		return unknownDomain(), nil
+	case err != nil:
+		return Answer{}, fmt.Errorf("domain: %w", err)
+	case l.Purpose == PurposeForbidden:
+		return nobody(dom.Realm, OutcomeRefused, "purpose not offered")
+	case !dom.Usable():
+		return nobody(dom.Realm, OutcomeRefused, "domain or tenant not active")
+	default:
+		return nobody(dom.Realm, OutcomeFound, "")
+	}
+}
+
+func (d *Directory) user(ctx context.Context, l Lookup) (Answer, error) {
+	dom, ext, err := d.store.Extension(ctx, l.Realm, l.User)
+	switch {
+	case errors.Is(err, ErrUnknownDomain):
+		return unknownDomain(), nil
+	case errors.Is(err, ErrUnknownExtension):
+		return nobody(dom.Realm, OutcomeUnknownUser, "no such extension")
+	case err != nil:
+		return Answer{}, fmt.Errorf("extension: %w", err)
+	case !dom.Usable():
+		return nobody(dom.Realm, OutcomeRefused, "domain or tenant not active")
+	case !ext.Active:
+		return nobody(dom.Realm, OutcomeRefused, "extension suspended")
+	}
+	u := user{Extension: ext, tenant: dom.Tenant}
+	if l.Purpose == PurposeAuth {
+		device, reason := admit(ext, l)
+		if reason != "" {
+			return nobody(dom.Realm, OutcomeRefused, reason)
+		}
+		u.auth, u.device, u.method = true, device, l.Auth.Method
+	}
+	alg, sealed := MD5, ext.HA1MD5
+	if l.Auth.SHA256 {
+		alg, sealed = SHA256, ext.HA1SHA256
+	}
+	plain, err := d.keys.Open(sealed, CredentialOwner(ext.TenantID, ext.Username, ext.Realm, alg))
+	if err != nil {
+		return Answer{}, fmt.Errorf("credential of extension %s: %w", ext.ID, err)
+	}
+	if u.ha1, err = fstext.NewHash(string(plain)); err != nil {
+		return Answer{}, fmt.Errorf("credential of extension %s: %w", ext.ID, err)
+	}
+	doc := fsxml.New(fsxml.SectionDirectory)
+	doc.Open("domain", fsxml.A("name", dom.Realm.Text()))
+	doc.Open("users")
+	u.write(doc)
+	b, err := doc.Bytes()
+	return Answer{Document: b, Outcome: OutcomeFound}, err
+}
+
+// admit checks that somebody who presents credentials speaks for himself. FreeSWITCH checks the password and nothing else: it ties
+// neither the address that is registered nor the caller's to the credentials (sofia_reg.c, sofia_reg_parse_auth), so
+// without these checks one tenant's user could register another's address and take its calls. The reason is empty when all is well.
+func admit(e Extension, l Lookup) (Device, string) {
+	a := l.Auth
+	device, transport, known := DeviceOf(a.ViaProtocol)
+	own := func(addr Address) bool {
+		return addr.Host == e.Realm.String() &&
+			(addr.User == e.Number.String() || strings.EqualFold(addr.User, e.Username.String()))
+	}
+	switch {
+	case a.Profile != ProfileInternal:
+		return 0, "not on the profile for phones"
+	case a.Realm != e.Realm.String() || a.Username != e.Username.String():
+		// Both are part of A1 to the letter, so nothing else can succeed; say so before opening the credential.
+		return 0, "not the name and realm of the account"
+	case !own(a.From):
+		return 0, "From is not an address of the account"
+	case a.Method == "REGISTER" && !own(a.To):
+		return 0, "registers an address that is not the account's"
+	case a.Method != "REGISTER" && a.Method != "INVITE" && a.To.Host != e.Realm.String():
+		// A message, a subscription to presence: delivered by the switch itself, with no dialplan that could keep tenants apart.
+		return 0, "To is not in the account's domain"
+	case !known || !e.Transport.Allows(transport):
+		return 0, "transport not allowed for the account"
+	default:
+		return device, ""
+	}
+}
+
+func (d *Directory) members(ctx context.Context, l Lookup) (Answer, error) {
+	limit := maxEveryone
+	if l.Purpose == PurposeGroup {
+		limit = maxGroup
+	}
+	dom, exts, err := d.store.Extensions(ctx, l.Realm, limit+1)
+	switch {
+	case errors.Is(err, ErrUnknownDomain):
+		return unknownDomain(), nil
+	case err != nil:
+		return Answer{}, fmt.Errorf("extensions: %w", err)
+	case !dom.Usable():
+		return nobody(dom.Realm, OutcomeRefused, "domain or tenant not active")
+	case l.Purpose == PurposeGroup && !strings.EqualFold(l.Group, defaultGroup):
+		return nobody(dom.Realm, OutcomeUnknownUser, "no such group")
+	case len(exts) > limit:
+		return nobody(dom.Realm, OutcomeRefused, "more users than one document may hold")
+	}
+	doc := fsxml.New(fsxml.SectionDirectory)
+	doc.Open("domain", fsxml.A("name", dom.Realm.Text()))
+	doc.Open("groups")
+	doc.Open("group", fsxml.A("name", fstext.Const(defaultGroup)))
+	doc.Open("users")
+	for _, e := range exts {
+		u := user{Extension: e, tenant: dom.Tenant}
+		u.writeMember(doc)
+	}
+	b, err := doc.Bytes()
+	return Answer{Document: b, Outcome: OutcomeFound}, err
+}

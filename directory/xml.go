@@ -1,0 +1,73 @@
+package directory
+
+import (
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/fsxml"
+)
+
+// user is an extension about to be written.
+type user struct {
+	Extension
+	tenant Tenant
+	ha1    fstext.Hash
+	// auth is true when credentials are being checked; device and method are set then.
+	auth   bool
+	device Device
+	method string
+}
+
+// attrs never include type, ip or cidr: a type other than "pointer" makes FreeSWITCH match the user under every name, an ip
+// under every name from that address (switch_xml.c, find_user_in_tag).
+func (u user) attrs() []fsxml.Attr {
+	a := []fsxml.Attr{fsxml.A("id", u.Number.Text())}
+	if u.Username != u.Number.Username() {
+		a = append(a, fsxml.A("number-alias", u.Username.Text()))
+	}
+	return a
+}
+
+// write writes the user with its credential.
+func (u user) write(doc *fsxml.Document) {
+	doc.Open("user", u.attrs()...)
+	doc.Open("params")
+	doc.Param("a1-hash", u.ha1.Reveal())
+	doc.Param("allow-empty-password", fstext.Bool(false))
+	doc.Param("dial-string", u.DialString(u.tenant.Slug))
+	doc.Param("mwi-account", fstext.Join(u.Number.Text(), fstext.Const("@"), u.Realm.Text()))
+	doc.Close()
+	doc.Open("variables")
+	doc.Variable("user_context", u.tenant.Slug.Text())
+	doc.Variable(VarTenantID, fstext.ID(u.TenantID))
+	doc.Variable(VarExtensionID, fstext.ID(u.ID))
+	doc.Variable("edgvoip_max_calls", fstext.Int(u.MaxCalls))
+	doc.Variable("effective_caller_id_name", u.Name.Text())
+	doc.Variable("effective_caller_id_number", u.Number.Text())
+	doc.Variable("absolute_codec_string", u.Codecs.Text())
+	if u.auth && u.device == DeviceTLS {
+		// Media of a phone that signals over TLS is encrypted or there is none. A browser's is by its nature.
+		doc.Variable("rtp_secure_media_inbound", fstext.Const("mandatory"))
+	}
+	if u.auth && u.method == "REGISTER" {
+		// The registration is stored under a name we choose, not under the one the phone wrote.
+		doc.Variable("sip-force-user", u.StoredUser(u.device))
+	}
+	doc.Close()
+	doc.Close()
+}
+
+// writeMember writes the user as one of many: what rings and what is read out, but no credential.
+func (u user) writeMember(doc *fsxml.Document) {
+	doc.Open("user", u.attrs()...)
+	doc.Open("params")
+	doc.Param("dial-string", u.DialString(u.tenant.Slug))
+	// Nobody authenticates with this document; if FreeSWITCH ever tried, it must refuse.
+	doc.Param("allow-empty-password", fstext.Bool(false))
+	doc.Param("sip-forbid-register", fstext.Bool(true))
+	doc.Close()
+	doc.Open("variables")
+	doc.Variable("user_context", u.tenant.Slug.Text())
+	doc.Variable("effective_caller_id_name", u.Name.Text())
+	doc.Variable("effective_caller_id_number", u.Number.Text())
+	doc.Close()
+	doc.Close()
+}

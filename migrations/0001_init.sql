@@ -1,0 +1,323 @@
+-- The first release: all of schema.sql as it was then. Later steps are changes to it.
+
+-- +goose Up
+-- +goose StatementBegin
+CREATE SCHEMA edgvoip;
+
+-- Two roles. Neither can log in: grant them to the login that each process uses.
+--   edgvoip_api      integration-api: reads and writes everything; the audit log only grows.
+--   edgvoip_xmlcurl  xmlcurl: reads what it renders and nothing else, neither Argon2id hashes nor API secrets.
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'edgvoip_api') THEN
+    CREATE ROLE edgvoip_api NOLOGIN;
+  END IF;
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'edgvoip_xmlcurl') THEN
+    CREATE ROLE edgvoip_xmlcurl NOLOGIN;
+  END IF;
+END
+$$;
+
+-- A tenant is a customer of W3. Everything below belongs to exactly one.
+CREATE TABLE edgvoip.tenants (
+  id                uuid        PRIMARY KEY,
+  -- Short name; also the name of the tenant's dialplan context in FreeSWITCH.
+  slug              text        NOT NULL UNIQUE CHECK (slug ~ '^[a-z][a-z0-9-]{1,62}$' AND slug NOT IN ('public', 'default', 'global')),
+  name              text        NOT NULL CHECK (length(name) BETWEEN 1 AND 128),
+  -- ISO 3166-1 alpha-2: how a number dialled in national form is read.
+  country           text        NOT NULL CHECK (country ~ '^[A-Z]{2}$'),
+  -- IANA zone for schedules and reports.
+  timezone          text        NOT NULL DEFAULT 'UTC',
+  status            text        NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended', 'deleted')),
+  created_at        timestamptz NOT NULL DEFAULT now(),
+  updated_at        timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE edgvoip.tenants IS 'Customers of W3; the root of every other row.';
+
+-- A SIP domain. The realm is what phones are challenged with, so it is part of every stored A1:
+-- a change of realm needs new passwords, and is therefore a new row.
+CREATE TABLE edgvoip.sip_domains (
+  tenant_id    uuid        NOT NULL REFERENCES edgvoip.tenants (id),
+  id           uuid        NOT NULL,
+  -- Lower case; starts with a letter because FreeSWITCH joins user and domain without a separator in its cache key.
+  realm        text        NOT NULL CHECK (realm ~ '^[a-z]([a-z0-9.-]*[a-z0-9])?$' AND length(realm) <= 253),
+  w3_domain_id uuid,
+  status       text        NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'disabled', 'deleted')),
+  created_at   timestamptz NOT NULL DEFAULT now(),
+  updated_at   timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, id),
+  CONSTRAINT sip_domains_realm_key UNIQUE (realm)
+);
+
+-- An extension: a person's number inside the tenant and the SIP account behind it.
+CREATE TABLE edgvoip.sip_extensions (
+  tenant_id            uuid        NOT NULL REFERENCES edgvoip.tenants (id),
+  id                   uuid        NOT NULL,
+  domain_id            uuid        NOT NULL,
+  extension            text        NOT NULL CHECK (extension ~ '^[0-9]{2,12}$'),
+  -- What the phone logs in with; may differ from the number. Compared without case.
+  sip_username         text        NOT NULL CHECK (sip_username ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
+  display_name         text        NOT NULL CHECK (length(display_name) BETWEEN 1 AND 64),
+  -- The transport that the phone must use; 'any' leaves it the choice.
+  transport            text        NOT NULL DEFAULT 'any' CHECK (transport IN ('any', 'udp', 'tcp', 'tls', 'wss')),
+  -- In order of preference; never empty.
+  allowed_codecs       text[]      NOT NULL DEFAULT '{OPUS,G722,PCMA,PCMU}' CHECK (cardinality(allowed_codecs) BETWEEN 1 AND 16),
+  -- Calls at the same time, made and received together; 0 means no limit.
+  max_concurrent_calls integer     NOT NULL DEFAULT 2 CHECK (max_concurrent_calls BETWEEN 0 AND 1000),
+  -- Shown to the PSTN where the trunk's policy is 'extension'; E.164 with its plus sign.
+  outbound_caller_id   text        CHECK (outbound_caller_id ~ '^\+[1-9][0-9]{6,14}$'),
+  status               text        NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended', 'deleted')),
+  -- Argon2id in the PHC string form: tells whether a repeated request carries the same password. Never used for SIP.
+  password_hash        text        NOT NULL CHECK (password_hash LIKE '$argon2id$%'),
+  -- RFC 8760: H(sip_username:realm:password), sealed; associated data is tenant | username | realm | algorithm.
+  ha1_md5_sealed       bytea       NOT NULL,
+  ha1_sha256_sealed    bytea       NOT NULL,
+  ha1_key_id           text        NOT NULL,
+  w3_extension_id      uuid,
+  created_at           timestamptz NOT NULL DEFAULT now(),
+  updated_at           timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, id),
+  FOREIGN KEY (tenant_id, domain_id) REFERENCES edgvoip.sip_domains (tenant_id, id)
+);
+CREATE INDEX sip_extensions_domain_idx ON edgvoip.sip_extensions (tenant_id, domain_id, extension) WHERE status <> 'deleted';
+CREATE INDEX sip_extensions_w3_idx ON edgvoip.sip_extensions (tenant_id, w3_extension_id) WHERE w3_extension_id IS NOT NULL;
+
+-- Every name that an extension answers to in its domain: its number and its SIP username. One primary key makes both
+-- unique together, so no username can shadow another extension's number, and one index serves every lookup by name.
+-- Kept by the trigger below; nobody else writes here.
+CREATE TABLE edgvoip.sip_names (
+  tenant_id    uuid NOT NULL,
+  domain_id    uuid NOT NULL,
+  name         text NOT NULL,
+  extension_id uuid NOT NULL,
+  PRIMARY KEY (tenant_id, domain_id, name),
+  FOREIGN KEY (tenant_id, extension_id) REFERENCES edgvoip.sip_extensions (tenant_id, id) ON DELETE CASCADE
+);
+CREATE INDEX sip_names_extension_idx ON edgvoip.sip_names (tenant_id, extension_id);
+
+CREATE FUNCTION edgvoip.keep_sip_names() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+  IF TG_OP = 'UPDATE' THEN
+    IF (OLD.extension, lower(OLD.sip_username), OLD.domain_id, OLD.status = 'deleted')
+       IS NOT DISTINCT FROM (NEW.extension, lower(NEW.sip_username), NEW.domain_id, NEW.status = 'deleted') THEN
+      RETURN NULL;
+    END IF;
+    DELETE FROM edgvoip.sip_names WHERE tenant_id = OLD.tenant_id AND extension_id = OLD.id;
+  END IF;
+  IF NEW.status <> 'deleted' THEN
+    INSERT INTO edgvoip.sip_names (tenant_id, domain_id, name, extension_id)
+    SELECT DISTINCT NEW.tenant_id, NEW.domain_id, n, NEW.id
+      FROM unnest(ARRAY[NEW.extension, lower(NEW.sip_username)]) AS n;
+  END IF;
+  RETURN NULL;
+END
+$$;
+CREATE TRIGGER keep_sip_names AFTER INSERT OR UPDATE ON edgvoip.sip_extensions
+  FOR EACH ROW EXECUTE FUNCTION edgvoip.keep_sip_names();
+
+-- Which stores of W3 may use an extension. Extensions belong to the tenant; this is access, not ownership.
+CREATE TABLE edgvoip.voip_extension_store_access (
+  tenant_id    uuid NOT NULL,
+  extension_id uuid NOT NULL,
+  store_id     uuid NOT NULL,
+  PRIMARY KEY (tenant_id, extension_id, store_id),
+  FOREIGN KEY (tenant_id, extension_id) REFERENCES edgvoip.sip_extensions (tenant_id, id) ON DELETE CASCADE
+);
+
+-- A trunk: a carrier's access for one tenant. The FreeSWITCH gateway is named after its id.
+CREATE TABLE edgvoip.sip_trunks (
+  tenant_id             uuid        NOT NULL REFERENCES edgvoip.tenants (id),
+  id                    uuid        NOT NULL,
+  store_id              uuid,
+  name                  text        NOT NULL CHECK (length(name) BETWEEN 1 AND 64),
+  provider              text        NOT NULL DEFAULT '' CHECK (length(provider) <= 64),
+  host                  text        NOT NULL CHECK (length(host) BETWEEN 1 AND 253),
+  port                  integer     NOT NULL DEFAULT 5060 CHECK (port BETWEEN 1 AND 65535),
+  protocol              text        NOT NULL DEFAULT 'udp' CHECK (protocol IN ('udp', 'tcp', 'tls')),
+  -- Calls at the same time, both directions together; 0 means no limit.
+  max_channels          integer     NOT NULL DEFAULT 30 CHECK (max_channels BETWEEN 0 AND 100000),
+  -- Outbound calls try active trunks from the lowest number up; equal numbers in order of id.
+  priority              integer     NOT NULL DEFAULT 100 CHECK (priority BETWEEN 0 AND 1000000),
+  status                text        NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'disabled', 'deleted')),
+  -- Where the carrier's calls come from; empty means the host, if that is an address.
+  source_addresses      cidr[]      NOT NULL DEFAULT '{}',
+  -- Registration at the carrier; without it the carrier knows us by address.
+  register              boolean     NOT NULL DEFAULT false,
+  username              text        CHECK (length(username) BETWEEN 1 AND 128),
+  password_sealed       bytea,
+  password_key_id       text,
+  -- 'trunk': caller_id_number for everyone; 'extension': the extension's own number where it has one;
+  -- 'withheld': caller_id_number for the carrier, hidden from the called party.
+  caller_id_policy      text        NOT NULL DEFAULT 'trunk' CHECK (caller_id_policy IN ('trunk', 'extension', 'withheld')),
+  caller_id_number      text        CHECK (caller_id_number ~ '^\+[1-9][0-9]{6,14}$'),
+  -- AI voice agent: who answers, when, and the extension that takes the call in every other case.
+  ai_agent_ref          text        CHECK (length(ai_agent_ref) <= 128),
+  ai_time_policy        jsonb,
+  ai_failover_extension text        CHECK (ai_failover_extension ~ '^[0-9]{2,12}$'),
+  created_at            timestamptz NOT NULL DEFAULT now(),
+  updated_at            timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, id),
+  CHECK ((password_sealed IS NULL) = (password_key_id IS NULL)),
+  CHECK (NOT register OR (username IS NOT NULL AND password_sealed IS NOT NULL))
+);
+CREATE INDEX sip_trunks_order_idx ON edgvoip.sip_trunks (tenant_id, priority, id) WHERE status = 'active';
+
+-- The DIDs of a trunk (the seed's did_range), as ranges of E.164 numbers without the plus sign. No two ranges may share
+-- a number, over all tenants; because of that, the one range that can hold a number is the first that ends at
+-- or after it, which sip_trunk_did_ranges_last_idx finds with one descent however many ranges there are.
+CREATE TABLE edgvoip.sip_trunk_did_ranges (
+  tenant_id    uuid   NOT NULL,
+  trunk_id     uuid   NOT NULL,
+  first_number bigint NOT NULL CHECK (first_number >= 1000000),
+  last_number  bigint NOT NULL CHECK (last_number <= 999999999999999),
+  PRIMARY KEY (tenant_id, trunk_id, first_number),
+  FOREIGN KEY (tenant_id, trunk_id) REFERENCES edgvoip.sip_trunks (tenant_id, id) ON DELETE CASCADE,
+  -- One range is one length of number: 39061000 to 390619999 would be two different plans.
+  CHECK (first_number <= last_number AND length(first_number::text) = length(last_number::text)),
+  CONSTRAINT sip_trunk_did_ranges_no_overlap EXCLUDE USING gist (int8range(first_number, last_number, '[]') WITH &&)
+);
+CREATE UNIQUE INDEX sip_trunk_did_ranges_last_idx ON edgvoip.sip_trunk_did_ranges (last_number) INCLUDE (first_number, tenant_id, trunk_id);
+
+-- Call detail records, one row a leg, partitioned by month of start. Partitions are made ahead by
+-- edgvoip.ensure_cdr_partitions; the default partition catches a stray date and should stay empty.
+CREATE TABLE edgvoip.cdr (
+  tenant_id     uuid        NOT NULL,
+  call_id       text        NOT NULL,
+  leg_id        uuid        NOT NULL,
+  store_id      uuid,
+  "from"        text        NOT NULL,
+  "to"          text        NOT NULL,
+  direction     text        NOT NULL CHECK (direction IN ('inbound', 'outbound', 'internal')),
+  start_time    timestamptz NOT NULL,
+  answer_time   timestamptz,
+  end_time      timestamptz,
+  -- Seconds from start to end, and from answer to end.
+  duration      integer     NOT NULL DEFAULT 0 CHECK (duration >= 0),
+  billsec       integer     NOT NULL DEFAULT 0 CHECK (billsec >= 0),
+  disposition   text        NOT NULL,
+  recording_url text,
+  raw           jsonb       NOT NULL,
+  created_at    timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, start_time, leg_id)
+) PARTITION BY RANGE (start_time);
+CREATE INDEX cdr_call_idx ON edgvoip.cdr (tenant_id, call_id);
+CREATE TABLE edgvoip.cdr_default PARTITION OF edgvoip.cdr DEFAULT;
+
+-- Makes the partitions of the month of "from_day" and of the "months" after it. Safe to repeat.
+CREATE FUNCTION edgvoip.ensure_cdr_partitions(from_day date, months integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+  first_day date;
+  made      integer := 0;
+BEGIN
+  FOR i IN 0..months LOOP
+    first_day := (date_trunc('month', from_day) + make_interval(months => i))::date;
+    IF to_regclass(format('edgvoip.cdr_%s', to_char(first_day, 'YYYY_MM'))) IS NULL THEN
+      -- Bounds are written in UTC, so that the same month is the same rows whatever the session's zone.
+      EXECUTE format('CREATE TABLE edgvoip.cdr_%s PARTITION OF edgvoip.cdr FOR VALUES FROM (%L) TO (%L)',
+        to_char(first_day, 'YYYY_MM'),
+        to_char(first_day, 'YYYY-MM-DD') || ' 00:00:00+00',
+        to_char(first_day + interval '1 month', 'YYYY-MM-DD') || ' 00:00:00+00');
+      made := made + 1;
+    END IF;
+  END LOOP;
+  RETURN made;
+END
+$$;
+
+-- Secrets that W3 signs and authenticates with, per tenant; two rows may be valid at once while one is being rotated out.
+CREATE TABLE edgvoip.integration_secrets (
+  tenant_id           uuid        NOT NULL REFERENCES edgvoip.tenants (id),
+  id                  uuid        NOT NULL,
+  hmac_secret_sealed  bytea       NOT NULL,
+  hmac_secret_key_id  text        NOT NULL,
+  -- SHA-256 of the bearer token, which is random and long, so a plain hash is enough to look it up by.
+  bearer_token_sha256 bytea       NOT NULL UNIQUE CHECK (length(bearer_token_sha256) = 32),
+  created_at          timestamptz NOT NULL DEFAULT now(),
+  rotated_at          timestamptz,
+  expires_at          timestamptz,
+  PRIMARY KEY (tenant_id, id)
+);
+
+-- Who did what, when; before and after without secrets. The API's role may insert and read, not change or delete.
+CREATE TABLE edgvoip.audit_log (
+  tenant_id      uuid        NOT NULL,
+  id             bigint      GENERATED ALWAYS AS IDENTITY,
+  at             timestamptz NOT NULL DEFAULT now(),
+  actor          text        NOT NULL CHECK (length(actor) BETWEEN 1 AND 128),
+  action         text        NOT NULL CHECK (action ~ '^[a-z_]+\.[a-z_]+$'),
+  subject_id     uuid        NOT NULL,
+  correlation_id text        NOT NULL DEFAULT '',
+  before         jsonb,
+  after          jsonb,
+  PRIMARY KEY (tenant_id, id)
+);
+CREATE INDEX audit_log_subject_idx ON edgvoip.audit_log (tenant_id, subject_id, id);
+
+-- Answers to writes that carried an Idempotency-Key, kept in the transaction of the write.
+CREATE TABLE edgvoip.idempotency_keys (
+  tenant_id       uuid        NOT NULL REFERENCES edgvoip.tenants (id),
+  key             text        NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
+  request_sha256  bytea       NOT NULL CHECK (length(request_sha256) = 32),
+  response_status integer     NOT NULL CHECK (response_status BETWEEN 200 AND 599),
+  response_body   jsonb       NOT NULL,
+  created_at      timestamptz NOT NULL DEFAULT now(),
+  expires_at      timestamptz NOT NULL,
+  PRIMARY KEY (tenant_id, key)
+);
+CREATE INDEX idempotency_keys_expiry_idx ON edgvoip.idempotency_keys (expires_at);
+
+-- Work that a write causes (a webhook, a switch that must obey), committed with it. A worker leases a row; if it dies, the row
+-- falls due again. Rows of one subject are worked in order of id.
+CREATE TABLE edgvoip.jobs (
+  tenant_id      uuid        NOT NULL,
+  id             bigint      GENERATED ALWAYS AS IDENTITY,
+  kind           text        NOT NULL CHECK (kind ~ '^[a-z_]+(\.[a-z_]+)*$'),
+  subject        text        NOT NULL,
+  payload        jsonb       NOT NULL,
+  state          text        NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'leased', 'done', 'dead')),
+  attempts       integer     NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+  run_at         timestamptz NOT NULL DEFAULT now(),
+  correlation_id text        NOT NULL DEFAULT '',
+  last_error     text,
+  created_at     timestamptz NOT NULL DEFAULT now(),
+  finished_at    timestamptz,
+  PRIMARY KEY (tenant_id, id)
+);
+CREATE INDEX jobs_due_idx ON edgvoip.jobs (run_at, id) WHERE state IN ('pending', 'leased');
+CREATE INDEX jobs_subject_idx ON edgvoip.jobs (tenant_id, subject, id) WHERE state IN ('pending', 'leased');
+
+-- The ordered list of what changed, for read models (see docs/decisions/0006). Rows are small and pruned once every reader
+-- has had time to see them. tx is the writer's transaction: a reader trusts a row only once no older transaction is open.
+CREATE TABLE edgvoip.changes (
+  tenant_id uuid        NOT NULL,
+  id        bigint      GENERATED ALWAYS AS IDENTITY,
+  tx        xid8        NOT NULL DEFAULT pg_current_xact_id(),
+  at        timestamptz NOT NULL DEFAULT now(),
+  -- The table that changed and the row's id.
+  subject   text        NOT NULL,
+  row_id    uuid        NOT NULL,
+  PRIMARY KEY (tenant_id, id)
+);
+CREATE INDEX changes_id_idx ON edgvoip.changes (id);
+
+-- Privileges.
+GRANT USAGE ON SCHEMA edgvoip TO edgvoip_api, edgvoip_xmlcurl;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON
+  edgvoip.tenants, edgvoip.sip_domains, edgvoip.sip_extensions, edgvoip.voip_extension_store_access,
+  edgvoip.sip_trunks, edgvoip.sip_trunk_did_ranges, edgvoip.cdr, edgvoip.integration_secrets,
+  edgvoip.idempotency_keys, edgvoip.jobs, edgvoip.changes
+  TO edgvoip_api;
+GRANT SELECT ON edgvoip.sip_names TO edgvoip_api;
+GRANT SELECT, INSERT ON edgvoip.audit_log TO edgvoip_api;
+
+GRANT SELECT ON edgvoip.tenants, edgvoip.sip_domains, edgvoip.sip_names, edgvoip.sip_trunk_did_ranges TO edgvoip_xmlcurl;
+GRANT SELECT (tenant_id, id, domain_id, extension, sip_username, display_name, transport, allowed_codecs,
+              max_concurrent_calls, outbound_caller_id, status, ha1_md5_sealed, ha1_sha256_sealed, ha1_key_id)
+  ON edgvoip.sip_extensions TO edgvoip_xmlcurl;
+GRANT SELECT (tenant_id, id, name, provider, host, port, protocol, max_channels, priority, status, source_addresses, register,
+              username, password_sealed, password_key_id, caller_id_policy, caller_id_number,
+              ai_agent_ref, ai_time_policy, ai_failover_extension)
+  ON edgvoip.sip_trunks TO edgvoip_xmlcurl;
+GRANT SELECT ON edgvoip.changes TO edgvoip_xmlcurl;
+-- +goose StatementEnd
