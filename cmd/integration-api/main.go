@@ -1,0 +1,24 @@
+// Command integration-api is the door of W3 and of operators. So far it makes keys, migrates the database and seeds demo tenants; see
+// integration-api help. Its settings are in docs/settings.md.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the build.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "integration-api:", err)
+		stop()
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/xmlcurl"
+)
+
+// settings are read from the environment. docs/settings.md describes each; a test keeps the two together.
+type settings struct {
+	Addr            string        `env:"XMLCURL_ADDR" envDefault:"127.0.0.1:8080"`
+	Credentials     string        `env:"XMLCURL_CREDENTIALS"`
+	CredentialsFile string        `env:"XMLCURL_CREDENTIALS_FILE"`
+	TLSCertFile     string        `env:"XMLCURL_TLS_CERT_FILE"`
+	TLSKeyFile      string        `env:"XMLCURL_TLS_KEY_FILE"`
+	TLSClientCAFile string        `env:"XMLCURL_TLS_CLIENT_CA_FILE"`
+	AllowPlain      bool          `env:"XMLCURL_ALLOW_PLAIN" envDefault:"false"`
+	RequestTimeout  time.Duration `env:"XMLCURL_REQUEST_TIMEOUT" envDefault:"1500ms"`
+	ShutdownTimeout time.Duration `env:"XMLCURL_SHUTDOWN_TIMEOUT" envDefault:"10s"`
+
+	DatabaseURL      string `env:"DATABASE_URL"`
+	DatabaseRole     string `env:"DATABASE_ROLE" envDefault:"edgvoip_xmlcurl"`
+	DatabaseMaxConns int    `env:"DATABASE_MAX_CONNS" envDefault:"10"`
+	SecretKeysFile   string `env:"SECRET_KEYS_FILE"`
+
+	LogFormat string `env:"LOG_FORMAT" envDefault:"auto"`
+	LogLevel  string `env:"LOG_LEVEL" envDefault:"info"`
+
+	SIPIP           string `env:"SIP_IP" envDefault:"auto"`
+	RTPIP           string `env:"RTP_IP" envDefault:"auto"`
+	ExtSIPIP        string `env:"EXT_SIP_IP"`
+	ExtRTPIP        string `env:"EXT_RTP_IP"`
+	SIPPort         int    `env:"SIP_PORT" envDefault:"5060"`
+	TLSPort         int    `env:"SIP_TLS_PORT" envDefault:"5061"`
+	WSSPort         int    `env:"SIP_WSS_PORT" envDefault:"8443"`
+	ExternalPort    int    `env:"SIP_EXTERNAL_PORT" envDefault:"5080"`
+	ExternalTLSPort int    `env:"SIP_EXTERNAL_TLS_PORT" envDefault:"5081"`
+	SIPTLS          bool   `env:"SIP_TLS" envDefault:"true"`
+	SIPTLSCertDir   string `env:"SIP_TLS_CERT_DIR"`
+	AuthAlgorithms  string `env:"SIP_AUTH_ALGORITHMS" envDefault:"MD5"`
+}
+
+// bindingTimeout is the timeout of the bindings in freeswitch-conf/. An answer that takes as long comes too late.
+const bindingTimeout = 2 * time.Second
+
+// readSettings reads the environment, given as KEY=value. Its error names the setting that is wrong and holds no secret.
+func readSettings(environ []string) (settings, error) {
+	s, err := env.ParseAsWithOptions[settings](env.Options{Environment: env.ToMap(environ)})
+	if err != nil {
+		return s, settingError(err)
+	}
+	if s.CredentialsFile != "" {
+		if s.Credentials != "" {
+			return s, errors.New("XMLCURL_CREDENTIALS and XMLCURL_CREDENTIALS_FILE are both set: set one")
+		}
+		b, err := os.ReadFile(s.CredentialsFile)
+		if err != nil {
+			return s, fmt.Errorf("XMLCURL_CREDENTIALS_FILE: %w", err)
+		}
+		s.Credentials = strings.TrimRight(string(b), "\r\n")
+	}
+	return s, s.check()
+}
+
+// settingError names the variables that do not parse; the library's own error would repeat their values.
+func settingError(err error) error {
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return errors.New("a setting cannot be read")
+	}
+	var names []string
+	for _, e := range all.Errors {
+		var p env.ParseError
+		if errors.As(e, &p) {
+			names = append(names, variableOf(p.Name)+" is not a "+p.Type.String())
+		}
+	}
+	if len(names) == 0 {
+		return errors.New("a setting cannot be read")
+	}
+	return errors.New(strings.Join(names, "; "))
+}
+
+// variableOf returns the environment variable of a field of settings.
+func variableOf(field string) string {
+	f, ok := reflect.TypeFor[settings]().FieldByName(field)
+	if !ok {
+		return field
+	}
+	return f.Tag.Get("env")
+}
+
+func (s settings) check() error {
+	host, port, err := net.SplitHostPort(s.Addr)
+	switch {
+	case err != nil || port == "":
+		return errors.New("XMLCURL_ADDR is not host:port")
+	case s.Credentials == "":
+		return errors.New("XMLCURL_CREDENTIALS or XMLCURL_CREDENTIALS_FILE is not set: it is the user:password that FreeSWITCH presents")
+	}
+	user, password, found := strings.Cut(s.Credentials, ":")
+	switch {
+	case !found || user == "" || len(password) < 8:
+		return errors.New("XMLCURL_CREDENTIALS is not user:password with a password of 8 characters or more")
+	case s.DatabaseURL == "":
+		return errors.New("DATABASE_URL is not set")
+	case s.SecretKeysFile == "":
+		return errors.New("SECRET_KEYS_FILE is not set: make one with integration-api keygen")
+	case (s.TLSCertFile == "") != (s.TLSKeyFile == ""):
+		return errors.New("XMLCURL_TLS_CERT_FILE and XMLCURL_TLS_KEY_FILE go together")
+	case s.TLSClientCAFile != "" && s.TLSCertFile == "":
+		return errors.New("XMLCURL_TLS_CLIENT_CA_FILE needs XMLCURL_TLS_CERT_FILE")
+	case s.TLSCertFile == "" && !s.AllowPlain && !isLoopback(host):
+		return errors.New("XMLCURL_ADDR is not a loopback address and there is no TLS: set XMLCURL_TLS_CERT_FILE, or XMLCURL_ALLOW_PLAIN=true if the network is your own")
+	case s.RequestTimeout <= 0 || s.RequestTimeout >= bindingTimeout:
+		return fmt.Errorf("XMLCURL_REQUEST_TIMEOUT is not between 0 and the %v that FreeSWITCH waits", bindingTimeout)
+	case s.ShutdownTimeout <= 0:
+		return errors.New("XMLCURL_SHUTDOWN_TIMEOUT is not positive")
+	case s.DatabaseMaxConns < 1 || s.DatabaseMaxConns > 1000:
+		return errors.New("DATABASE_MAX_CONNS is not between 1 and 1000")
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}
+
+var authAlgorithms = []string{"MD5", "SHA-256,MD5", "SHA-256"}
+
+// switchSettings turns what concerns the switches into text that may be rendered.
+func (s settings) switchSettings() (xmlcurl.SwitchSettings, error) {
+	w := xmlcurl.SwitchSettings{
+		SIPPort: s.SIPPort, TLSPort: s.TLSPort, WSSPort: s.WSSPort, ExternalPort: s.ExternalPort, ExternalTLSPort: s.ExternalTLSPort,
+		TLS: s.SIPTLS,
+	}
+	for _, p := range []struct {
+		name string
+		port int
+	}{{"SIP_PORT", s.SIPPort}, {"SIP_TLS_PORT", s.TLSPort}, {"SIP_WSS_PORT", s.WSSPort}, {"SIP_EXTERNAL_PORT", s.ExternalPort}, {"SIP_EXTERNAL_TLS_PORT", s.ExternalTLSPort}} {
+		if p.port < 1 || p.port > 65535 {
+			return w, fmt.Errorf("%s is not between 1 and 65535", p.name)
+		}
+	}
+	if !slices.Contains(authAlgorithms, s.AuthAlgorithms) {
+		return w, fmt.Errorf("SIP_AUTH_ALGORITHMS is one of %q", authAlgorithms)
+	}
+	for _, a := range []struct {
+		name, value string
+		auto        bool
+		to          *fstext.Text
+	}{
+		{"SIP_IP", s.SIPIP, true, &w.SIPIP},
+		{"RTP_IP", s.RTPIP, true, &w.RTPIP},
+		{"EXT_SIP_IP", s.ExtSIPIP, false, &w.ExtSIPIP},
+		{"EXT_RTP_IP", s.ExtRTPIP, false, &w.ExtRTPIP},
+	} {
+		if a.value == "" || a.auto && a.value == "auto" {
+			if a.auto {
+				*a.to = fstext.Const("auto")
+			}
+			continue
+		}
+		addr, err := netip.ParseAddr(a.value)
+		if err != nil {
+			return w, fmt.Errorf("%s is not an IP address", a.name)
+		}
+		*a.to = fstext.Addr(addr)
+	}
+	var err error
+	if s.SIPTLSCertDir != "" && !filepath.IsAbs(s.SIPTLSCertDir) {
+		return w, errors.New("SIP_TLS_CERT_DIR is not an absolute path on the switch")
+	}
+	if w.TLSCertDir, err = fstext.NewText(s.SIPTLSCertDir); err != nil {
+		return w, fmt.Errorf("SIP_TLS_CERT_DIR: %w", err)
+	}
+	if w.AuthAlgorithms, err = fstext.NewText(s.AuthAlgorithms); err != nil {
+		return w, fmt.Errorf("SIP_AUTH_ALGORITHMS: %w", err)
+	}
+	return w, nil
+}

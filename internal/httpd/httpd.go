@@ -1,0 +1,242 @@
+// Package httpd is the HTTP server that the processes share: fiber with bounds on everything, one log event a request with a
+// correlation id, the endpoints that operators and load balancers ask, and a shutdown that finishes what it began.
+package httpd
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/middleware/adaptor"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/edgvoip/edgvoip/internal/telemetry"
+)
+
+// Options describe a server.
+type Options struct {
+	// Name is the component in logs.
+	Name string
+	// BodyLimit is the largest body taken, in bytes.
+	BodyLimit int
+	// RequestTimeout bounds the handling of one request; the context of a handler ends then.
+	RequestTimeout time.Duration
+	// TLS serves HTTPS; nil serves HTTP.
+	TLS *tls.Config
+	// Ready tells whether the process can do its work; asked by /readyz.
+	Ready func(context.Context) error
+	// Registry is shown at /metrics.
+	Registry *prometheus.Registry
+	Log      *slog.Logger
+}
+
+// Server is one HTTP server. Its zero value is not usable, see New.
+type Server struct {
+	app      *fiber.App
+	opts     Options
+	log      *slog.Logger
+	draining atomic.Bool
+}
+
+// Bounds on slow and idle peers. FreeSWITCH sends its request at once.
+const (
+	readTimeout  = 5 * time.Second
+	writeTimeout = 5 * time.Second
+	idleTimeout  = 60 * time.Second
+	headerBytes  = 16 << 10
+)
+
+// New returns a server with /healthz, /readyz and /metrics; Handle adds to it.
+func New(o Options) *Server {
+	s := &Server{opts: o, log: o.Log.With("component", o.Name)}
+	s.app = fiber.New(fiber.Config{
+		AppName:               o.Name,
+		BodyLimit:             o.BodyLimit,
+		ReadTimeout:           readTimeout,
+		WriteTimeout:          writeTimeout,
+		IdleTimeout:           idleTimeout,
+		ReadBufferSize:        headerBytes,
+		DisableStartupMessage: true,
+		ErrorHandler:          s.failed,
+		Network:               fiber.NetworkTCP,
+	})
+	s.app.Use(s.observe)
+	s.app.Get("/healthz", func(c *fiber.Ctx) error { return c.SendString("ok\n") })
+	s.app.Get("/readyz", s.ready)
+	s.app.Get("/metrics", adaptor.HTTPHandler(promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{})))
+	return s
+}
+
+// Handle registers a handler for a method and path. A handler returns an error made by Errorf, or any other, which is a fault of ours: 500.
+func (s *Server) Handle(method, path string, h fiber.Handler) { s.app.Add(method, path, h) }
+
+// Event collects what the one log line of a request says. Handlers add to it.
+type Event struct {
+	// Level is that of the line when the answer is no error; the zero value is info.
+	Level slog.Level
+	Attrs []slog.Attr
+}
+
+// Add adds an attribute.
+func (e *Event) Add(key, value string) { e.Attrs = append(e.Attrs, slog.String(key, clip(value))) }
+
+// clip bounds what a peer can make us write.
+func clip(s string) string {
+	const most = 128
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "?") + "…"
+	}
+	return s
+}
+
+// EventOf returns the event of a request. It is there from the first handler on.
+func EventOf(c *fiber.Ctx) *Event {
+	e, _ := c.Locals(eventKey{}).(*Event)
+	return e
+}
+
+type eventKey struct{}
+
+// Error is an answer that is not a success, with what the log is to say about it.
+type Error struct {
+	Status int
+	// Reason is for the log and, below status 500, for the client. It holds nothing that the client sent.
+	Reason string
+	Cause  error
+}
+
+func (e *Error) Error() string {
+	if e.Cause != nil {
+		return e.Reason + ": " + e.Cause.Error()
+	}
+	return e.Reason
+}
+
+func (e *Error) Unwrap() error { return e.Cause }
+
+// observe gives each request its id, its deadline and its log line, and turns a panic into an error.
+func (s *Server) observe(c *fiber.Ctx) error {
+	start := time.Now()
+	event := &Event{}
+	c.Locals(eventKey{}, event)
+	id := newID()
+	ctx := telemetry.WithCorrelation(c.UserContext(), id)
+	if s.opts.RequestTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.opts.RequestTimeout)
+		defer cancel()
+	}
+	c.SetUserContext(ctx)
+	c.Set("X-Request-Id", id)
+	err := protect(c)
+	if err != nil {
+		s.answer(c, err)
+	}
+	s.report(ctx, c, event, err, time.Since(start))
+	return nil
+}
+
+func protect(c *fiber.Ctx) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &Error{Status: fiber.StatusInternalServerError, Reason: "panic", Cause: fmt.Errorf("%v", r)}
+		}
+	}()
+	return c.Next()
+}
+
+// answer writes the answer to a request that failed: the reason if it is the client's doing, and no more than that.
+func (s *Server) answer(c *fiber.Ctx, err error) {
+	e := asError(err)
+	reason := e.Reason
+	if e.Status >= fiber.StatusInternalServerError {
+		reason = "internal error, see the log under the id in X-Request-Id"
+	}
+	c.Set(fiber.HeaderContentType, fiber.MIMETextPlainCharsetUTF8)
+	_ = c.Status(e.Status).SendString(reason + "\n") // SendString fails never: it sets the body
+}
+
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	var fe *fiber.Error
+	if errors.As(err, &fe) {
+		return &Error{Status: fe.Code, Reason: strings.ToLower(fe.Message)}
+	}
+	return &Error{Status: fiber.StatusInternalServerError, Reason: "internal error", Cause: err}
+}
+
+func (s *Server) report(ctx context.Context, c *fiber.Ctx, event *Event, err error, took time.Duration) {
+	level, status := event.Level, c.Response().StatusCode()
+	switch {
+	case status >= fiber.StatusInternalServerError:
+		level = slog.LevelError
+	case status >= fiber.StatusBadRequest:
+		level = slog.LevelWarn
+	}
+	if !s.log.Enabled(ctx, level) {
+		return
+	}
+	attrs := append([]slog.Attr{
+		slog.String("method", c.Method()), slog.String("path", clip(c.Path())), slog.Int("status", status),
+		slog.String("peer", c.Context().RemoteIP().String()), slog.Duration("took", took),
+	}, event.Attrs...)
+	if err != nil {
+		attrs = append(attrs, slog.String("error", clip(err.Error())))
+	}
+	s.log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// failed answers what never reached a handler: a body or header over the limit, a broken request.
+func (s *Server) failed(c *fiber.Ctx, err error) error {
+	s.answer(c, err)
+	ctx := telemetry.WithCorrelation(context.Background(), newID())
+	s.report(ctx, c, &Event{}, err, 0)
+	return nil
+}
+
+func newID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+func (s *Server) ready(c *fiber.Ctx) error {
+	if s.draining.Load() {
+		return &Error{Status: fiber.StatusServiceUnavailable, Reason: "shutting down"}
+	}
+	if err := s.opts.Ready(c.UserContext()); err != nil {
+		return &Error{Status: fiber.StatusServiceUnavailable, Reason: "not ready", Cause: err}
+	}
+	EventOf(c).Level = slog.LevelDebug
+	return c.SendString("ready\n")
+}
+
+// Serve answers on a listener until Shutdown. A listener for HTTPS is wrapped here.
+func (s *Server) Serve(l net.Listener) error {
+	if s.opts.TLS != nil {
+		l = tls.NewListener(l, s.opts.TLS)
+	}
+	return s.app.Listener(l)
+}
+
+// App is the fiber application behind the server, for tests that need no listener.
+func (s *Server) App() *fiber.App { return s.app }
+
+// Shutdown says that the server is not ready any more, stops taking connections and waits for requests under way, at most until ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	return s.app.ShutdownWithContext(ctx)
+}

@@ -1,0 +1,221 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/secret"
+	"github.com/edgvoip/edgvoip/numbering"
+)
+
+// domainColumns are what a domainRow is read from, of tables d and t.
+const domainColumns = `
+	d.id AS domain_id, d.realm, d.status = 'active' AS domain_active,
+	t.id AS tenant_id, t.slug, t.name AS tenant_name, t.country, t.status = 'active' AS tenant_active`
+
+type domainRow struct {
+	DomainID     uuid.UUID `db:"domain_id"`
+	Realm        string    `db:"realm"`
+	DomainActive bool      `db:"domain_active"`
+	TenantID     uuid.UUID `db:"tenant_id"`
+	Slug         string    `db:"slug"`
+	TenantName   string    `db:"tenant_name"`
+	Country      string    `db:"country"`
+	TenantActive bool      `db:"tenant_active"`
+}
+
+func (r domainRow) domain() (directory.Domain, error) {
+	realm, err1 := fstext.NewRealm(r.Realm)
+	slug, err2 := fstext.NewSlug(r.Slug)
+	name, err3 := fstext.NewDisplayName(r.TenantName)
+	country, err4 := numbering.NewCountry(r.Country)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return directory.Domain{}, fmt.Errorf("domain %s: %w", r.DomainID, err)
+	}
+	return directory.Domain{
+		ID: r.DomainID, Realm: realm, Active: r.DomainActive,
+		Tenant: directory.Tenant{ID: r.TenantID, Slug: slug, Name: name, Country: country, Active: r.TenantActive},
+	}, nil
+}
+
+// extensionColumns are what an extensionRow is read from, of tables e and d. They are what the role edgvoip_xmlcurl may read.
+const extensionColumns = `
+	e.id AS extension_id, e.extension, e.sip_username, e.display_name, e.transport, e.allowed_codecs, e.max_concurrent_calls,
+	e.outbound_caller_id, e.status = 'active' AS extension_active, e.ha1_md5_sealed, e.ha1_sha256_sealed, e.ha1_key_id`
+
+type extensionRow struct {
+	ExtensionID        uuid.NullUUID  `db:"extension_id"`
+	Extension          sql.NullString `db:"extension"`
+	SIPUsername        sql.NullString `db:"sip_username"`
+	DisplayName        sql.NullString `db:"display_name"`
+	Transport          sql.NullString `db:"transport"`
+	AllowedCodecs      pq.StringArray `db:"allowed_codecs"`
+	MaxConcurrentCalls sql.NullInt64  `db:"max_concurrent_calls"`
+	OutboundCallerID   sql.NullString `db:"outbound_caller_id"`
+	ExtensionActive    sql.NullBool   `db:"extension_active"`
+	HA1MD5Sealed       []byte         `db:"ha1_md5_sealed"`
+	HA1SHA256Sealed    []byte         `db:"ha1_sha256_sealed"`
+	HA1KeyID           sql.NullString `db:"ha1_key_id"`
+}
+
+func (r extensionRow) extension(d directory.Domain) (directory.Extension, error) {
+	e := directory.Extension{
+		ID: r.ExtensionID.UUID, TenantID: d.Tenant.ID, DomainID: d.ID, Realm: d.Realm,
+		MaxCalls: int(r.MaxConcurrentCalls.Int64), Active: r.ExtensionActive.Bool,
+		HA1MD5:    secret.Sealed{KeyID: r.HA1KeyID.String, Data: r.HA1MD5Sealed},
+		HA1SHA256: secret.Sealed{KeyID: r.HA1KeyID.String, Data: r.HA1SHA256Sealed},
+	}
+	var errs [6]error
+	e.Number, errs[0] = fstext.NewExtension(r.Extension.String)
+	e.Username, errs[1] = fstext.NewUsername(r.SIPUsername.String)
+	e.Name, errs[2] = fstext.NewDisplayName(r.DisplayName.String)
+	e.Transport, errs[3] = directory.ParseTransport(r.Transport.String)
+	e.Codecs, errs[4] = directory.ParseCodecs(r.AllowedCodecs)
+	if r.OutboundCallerID.Valid {
+		e.CallerID, errs[5] = fstext.NewE164(r.OutboundCallerID.String)
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return directory.Extension{}, fmt.Errorf("extension %s: %w", e.ID, err)
+	}
+	return e, nil
+}
+
+// unfit reports a row that holds what its constructor refuses. The row is then treated as if it were not there.
+func (d *DB) unfit(ctx context.Context, err error) {
+	d.log.ErrorContext(ctx, "row left out: it holds what may not be rendered", "error", err)
+}
+
+// Domain implements directory.Store.
+func (d *DB) Domain(ctx context.Context, realm fstext.Realm) (directory.Domain, error) {
+	const query = `
+		SELECT` + domainColumns + `
+		  FROM edgvoip.sip_domains d
+		  JOIN edgvoip.tenants t ON t.id = d.tenant_id
+		 WHERE d.realm = $1 AND d.status <> 'deleted' AND t.status <> 'deleted'`
+	stmt, err := d.prepared(ctx, query)
+	if err != nil {
+		return directory.Domain{}, err
+	}
+	var row domainRow
+	if err := stmt.GetContext(ctx, &row, realm.String()); errors.Is(err, sql.ErrNoRows) {
+		return directory.Domain{}, directory.ErrUnknownDomain
+	} else if err != nil {
+		return directory.Domain{}, fmt.Errorf("select domain: %w", err)
+	}
+	dom, err := row.domain()
+	if err != nil {
+		d.unfit(ctx, err)
+		return directory.Domain{}, directory.ErrUnknownDomain
+	}
+	return dom, nil
+}
+
+// Extension implements directory.Store and dialplan.Store.
+func (d *DB) Extension(ctx context.Context, realm fstext.Realm, name fstext.Username) (directory.Domain, directory.Extension, error) {
+	const query = `
+		SELECT` + domainColumns + `,` + extensionColumns + `
+		  FROM edgvoip.sip_domains d
+		  JOIN edgvoip.tenants t ON t.id = d.tenant_id
+		  LEFT JOIN edgvoip.sip_names n ON n.tenant_id = d.tenant_id AND n.domain_id = d.id AND n.name = $2
+		  LEFT JOIN edgvoip.sip_extensions e ON e.tenant_id = n.tenant_id AND e.id = n.extension_id
+		 WHERE d.realm = $1 AND d.status <> 'deleted' AND t.status <> 'deleted'`
+	stmt, err := d.prepared(ctx, query)
+	if err != nil {
+		return directory.Domain{}, directory.Extension{}, err
+	}
+	var row struct {
+		domainRow
+		extensionRow
+	}
+	if err := stmt.GetContext(ctx, &row, realm.String(), name.Fold().String()); errors.Is(err, sql.ErrNoRows) {
+		return directory.Domain{}, directory.Extension{}, directory.ErrUnknownDomain
+	} else if err != nil {
+		return directory.Domain{}, directory.Extension{}, fmt.Errorf("select extension: %w", err)
+	}
+	dom, err := row.domain()
+	if err != nil {
+		d.unfit(ctx, err)
+		return directory.Domain{}, directory.Extension{}, directory.ErrUnknownDomain
+	}
+	if !row.ExtensionID.Valid {
+		return dom, directory.Extension{}, directory.ErrUnknownExtension
+	}
+	ext, err := row.extension(dom)
+	if err != nil {
+		d.unfit(ctx, err)
+		return dom, directory.Extension{}, directory.ErrUnknownExtension
+	}
+	return dom, ext, nil
+}
+
+// Extensions implements directory.Store.
+func (d *DB) Extensions(ctx context.Context, realm fstext.Realm, limit int) (directory.Domain, []directory.Extension, error) {
+	dom, err := d.Domain(ctx, realm)
+	if err != nil {
+		return directory.Domain{}, nil, err
+	}
+	const query = `
+		SELECT` + extensionColumns + `
+		  FROM edgvoip.sip_extensions e
+		 WHERE e.tenant_id = $1 AND e.domain_id = $2 AND e.status = 'active'
+		 ORDER BY e.extension LIMIT $3`
+	stmt, err := d.prepared(ctx, query)
+	if err != nil {
+		return directory.Domain{}, nil, err
+	}
+	var rows []extensionRow
+	if err := stmt.SelectContext(ctx, &rows, dom.Tenant.ID, dom.ID, limit); err != nil {
+		return directory.Domain{}, nil, fmt.Errorf("select extensions: %w", err)
+	}
+	exts := make([]directory.Extension, 0, len(rows))
+	for _, r := range rows {
+		e, err := r.extension(dom)
+		if err != nil {
+			d.unfit(ctx, err)
+			continue
+		}
+		exts = append(exts, e)
+	}
+	return dom, exts, nil
+}
+
+// TenantExtension implements dialplan.Store.
+func (d *DB) TenantExtension(ctx context.Context, tenant, near uuid.UUID, name fstext.Username) (directory.Tenant, directory.Extension, error) {
+	const query = `
+		SELECT` + domainColumns + `,` + extensionColumns + `
+		  FROM edgvoip.tenants t
+		  JOIN edgvoip.sip_domains d ON d.tenant_id = t.id
+		  JOIN edgvoip.sip_names n ON n.tenant_id = d.tenant_id AND n.domain_id = d.id AND n.name = $3
+		  JOIN edgvoip.sip_extensions e ON e.tenant_id = n.tenant_id AND e.id = n.extension_id
+		 WHERE t.id = $1 AND t.status = 'active' AND d.status = 'active'
+		 ORDER BY d.id = $2 DESC, d.created_at, d.id LIMIT 1`
+	stmt, err := d.prepared(ctx, query)
+	if err != nil {
+		return directory.Tenant{}, directory.Extension{}, err
+	}
+	var row struct {
+		domainRow
+		extensionRow
+	}
+	if err := stmt.GetContext(ctx, &row, tenant, near, name.Fold().String()); errors.Is(err, sql.ErrNoRows) {
+		return directory.Tenant{}, directory.Extension{}, directory.ErrUnknownExtension
+	} else if err != nil {
+		return directory.Tenant{}, directory.Extension{}, fmt.Errorf("select extension of tenant: %w", err)
+	}
+	dom, err := row.domain()
+	if err == nil {
+		var ext directory.Extension
+		if ext, err = row.extension(dom); err == nil {
+			return dom.Tenant, ext, nil
+		}
+	}
+	d.unfit(ctx, err)
+	return directory.Tenant{}, directory.Extension{}, directory.ErrUnknownExtension
+}

@@ -1,0 +1,191 @@
+// Package postgres keeps everything in PostgreSQL. It is the only package that knows SQL, sqlx and lib/pq, and it implements the
+// Store and Registry interfaces of the domain packages. Rows become domain types through the domain's own constructors, so text that
+// came into the database some other way is refused here as it would be anywhere.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+)
+
+// Options say how to connect.
+type Options struct {
+	// URL is a postgres:// URL or a key=value connection string. It may hold a password and is never logged.
+	URL string
+	// Role is assumed on every connection; empty means the login's own.
+	Role string
+	// Application names the process in pg_stat_activity.
+	Application string
+	// MaxConns bounds the pool; zero means 10.
+	MaxConns int
+	// StatementTimeout bounds each statement on the server; zero means no bound, which only migrations need.
+	StatementTimeout time.Duration
+}
+
+// The silence after which a connection counts as dead, beyond the statement timeout: lib/pq ignores a context while it waits for a
+// server that has gone silent (github.com/lib/pq issues 450, 620).
+const silence = 500 * time.Millisecond
+
+// DB is a pool of connections. It is safe for concurrent use.
+type DB struct {
+	db  *sqlx.DB
+	log *slog.Logger
+
+	mu    sync.Mutex
+	stmts map[string]*sqlx.Stmt
+}
+
+// ErrSettings is wrapped by the error for a connection string that cannot be read. The string itself is not repeated.
+var ErrSettings = errors.New("DATABASE_URL is not a PostgreSQL URL or connection string")
+
+// Open returns a pool. It does not connect: the server may be away now and come back.
+func Open(o Options, log *slog.Logger) (*DB, error) {
+	dsn := o.URL
+	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
+		var err error
+		if dsn, err = pq.ParseURL(dsn); err != nil {
+			return nil, ErrSettings
+		}
+	}
+	add := func(key, value string) {
+		if value != "" {
+			dsn += " " + key + "='" + value + "'"
+		}
+	}
+	add("application_name", o.Application)
+	add("role", o.Role)
+	add("connect_timeout", "2")
+	dialer := deadlineDialer{}
+	if o.StatementTimeout > 0 {
+		add("statement_timeout", fmt.Sprint(o.StatementTimeout.Milliseconds()))
+		dialer.silence = o.StatementTimeout + silence
+	}
+	connector, err := pq.NewConnector(dsn)
+	if err != nil {
+		return nil, ErrSettings
+	}
+	connector.Dialer(dialer)
+	db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
+	n := o.MaxConns
+	if n <= 0 {
+		n = 10
+	}
+	db.SetMaxOpenConns(n)
+	db.SetMaxIdleConns(n)
+	db.SetConnMaxLifetime(30 * time.Minute)
+	return &DB{db: db, log: log.With("component", "postgres"), stmts: map[string]*sqlx.Stmt{}}, nil
+}
+
+// Close closes the pool.
+func (d *DB) Close() error { return d.db.Close() }
+
+// Ping tells whether the server answers and the schema is there and readable.
+func (d *DB) Ping(ctx context.Context) error {
+	var n int
+	if err := d.db.GetContext(ctx, &n, `SELECT count(*) FROM (SELECT FROM edgvoip.tenants LIMIT 1) AS t`); err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	return nil
+}
+
+// prepared returns the prepared statement of a query: one round trip a lookup instead of two. The lock is not held while the
+// server is asked, which may be away.
+func (d *DB) prepared(ctx context.Context, query string) (*sqlx.Stmt, error) {
+	d.mu.Lock()
+	s, ok := d.stmts[query]
+	d.mu.Unlock()
+	if ok {
+		return s, nil
+	}
+	s, err := d.db.PreparexContext(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if first, ok := d.stmts[query]; ok {
+		_ = s.Close() // somebody was faster; a failed close leaves one unused statement on one connection
+		return first, nil
+	}
+	d.stmts[query] = s
+	return s, nil
+}
+
+// inTx runs f in a transaction: committed if f returns nil, rolled back otherwise. A failed rollback is reported with its cause.
+func (d *DB) inTx(ctx context.Context, f func(*sqlx.Tx) error) error {
+	tx, err := d.db.BeginTxx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	if err := f(tx); err != nil {
+		if rb := tx.Rollback(); rb != nil {
+			return errors.Join(err, fmt.Errorf("rollback: %w", rb))
+		}
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// deadlineDialer makes connections on which every read and write has a deadline.
+type deadlineDialer struct {
+	// silence is the longest a server may take to send or accept something; zero means for ever.
+	silence time.Duration
+}
+
+func (d deadlineDialer) Dial(network, address string) (net.Conn, error) {
+	return d.DialTimeout(network, address, 0)
+}
+
+func (d deadlineDialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	ctx := context.Background()
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	return d.DialContext(ctx, network, address)
+}
+
+func (d deadlineDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &deadlineConn{Conn: c, silence: d.silence}, nil
+}
+
+type deadlineConn struct {
+	net.Conn
+	silence time.Duration
+}
+
+func (c *deadlineConn) Read(b []byte) (int, error) {
+	if c.silence > 0 {
+		if err := c.SetReadDeadline(time.Now().Add(c.silence)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *deadlineConn) Write(b []byte) (int, error) {
+	if c.silence > 0 {
+		if err := c.SetWriteDeadline(time.Now().Add(c.silence)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(b)
+}

@@ -1,0 +1,175 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/edgvoip/edgvoip/dialplan"
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/secret"
+	"github.com/edgvoip/edgvoip/numbering"
+	"github.com/edgvoip/edgvoip/trunk"
+)
+
+// trunkColumns are what a trunkRow is read from, of table k.
+const trunkColumns = `
+	k.id AS trunk_id, k.tenant_id, k.name AS trunk_name, k.host, k.port, k.protocol, k.max_channels, k.priority,
+	k.source_addresses::text[] AS source_addresses, k.register, k.username, k.password_sealed, k.password_key_id,
+	k.caller_id_policy, k.caller_id_number, k.ai_failover_extension`
+
+type trunkRow struct {
+	TrunkID             uuid.UUID      `db:"trunk_id"`
+	TenantID            uuid.UUID      `db:"tenant_id"`
+	TrunkName           string         `db:"trunk_name"`
+	Host                string         `db:"host"`
+	Port                int            `db:"port"`
+	Protocol            string         `db:"protocol"`
+	MaxChannels         int            `db:"max_channels"`
+	Priority            int            `db:"priority"`
+	SourceAddresses     pq.StringArray `db:"source_addresses"`
+	Register            bool           `db:"register"`
+	Username            sql.NullString `db:"username"`
+	PasswordSealed      []byte         `db:"password_sealed"`
+	PasswordKeyID       sql.NullString `db:"password_key_id"`
+	CallerIDPolicy      string         `db:"caller_id_policy"`
+	CallerIDNumber      sql.NullString `db:"caller_id_number"`
+	AIFailoverExtension sql.NullString `db:"ai_failover_extension"`
+}
+
+func (r trunkRow) trunk() (trunk.Trunk, error) {
+	t := trunk.Trunk{
+		ID: r.TrunkID, TenantID: r.TenantID, Port: r.Port, MaxChannels: r.MaxChannels, Priority: r.Priority, Register: r.Register,
+		Password: secret.Sealed{KeyID: r.PasswordKeyID.String, Data: r.PasswordSealed},
+	}
+	var errs [7]error
+	t.Name, errs[0] = fstext.NewDisplayName(r.TrunkName)
+	t.Host, errs[1] = fstext.NewHost(r.Host)
+	t.Protocol, errs[2] = trunk.ParseProtocol(r.Protocol)
+	t.CallerID, errs[3] = trunk.ParseCallerIDPolicy(r.CallerIDPolicy)
+	if r.Username.Valid {
+		t.Username, errs[4] = fstext.NewCredential(r.Username.String)
+	}
+	if r.CallerIDNumber.Valid {
+		t.CallerIDNumber, errs[5] = fstext.NewE164(r.CallerIDNumber.String)
+	}
+	if r.AIFailoverExtension.Valid {
+		t.Failover, errs[6] = fstext.NewExtension(r.AIFailoverExtension.String)
+	}
+	for _, s := range r.SourceAddresses {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return trunk.Trunk{}, fmt.Errorf("trunk %s: source address: %w", r.TrunkID, err)
+		}
+		t.Sources = append(t.Sources, p)
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return trunk.Trunk{}, fmt.Errorf("trunk %s: %w", r.TrunkID, err)
+	}
+	return t, nil
+}
+
+func (d *DB) trunks(ctx context.Context, query string, args ...any) ([]trunk.Trunk, error) {
+	stmt, err := d.prepared(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	var rows []trunkRow
+	if err := stmt.SelectContext(ctx, &rows, args...); err != nil {
+		return nil, fmt.Errorf("select trunks: %w", err)
+	}
+	list := make([]trunk.Trunk, 0, len(rows))
+	for _, r := range rows {
+		t, err := r.trunk()
+		if err != nil {
+			d.unfit(ctx, err)
+			continue
+		}
+		list = append(list, t)
+	}
+	return list, nil
+}
+
+// ActiveTrunks implements trunk.Store.
+func (d *DB) ActiveTrunks(ctx context.Context) ([]trunk.Trunk, error) {
+	return d.trunks(ctx, `
+		SELECT`+trunkColumns+`
+		  FROM edgvoip.sip_trunks k
+		  JOIN edgvoip.tenants t ON t.id = k.tenant_id
+		 WHERE k.status = 'active' AND t.status = 'active'
+		 ORDER BY k.tenant_id, k.priority, k.id`)
+}
+
+// TenantTrunks implements dialplan.Store.
+func (d *DB) TenantTrunks(ctx context.Context, tenant uuid.UUID) ([]trunk.Trunk, error) {
+	return d.trunks(ctx, `
+		SELECT`+trunkColumns+`
+		  FROM edgvoip.sip_trunks k
+		 WHERE k.tenant_id = $1 AND k.status = 'active'
+		 ORDER BY k.priority, k.id`, tenant)
+}
+
+// TrunksFrom implements dialplan.Store.
+func (d *DB) TrunksFrom(ctx context.Context, a netip.Addr) ([]dialplan.Inbound, error) {
+	const query = `
+		SELECT` + trunkColumns + `, t.country
+		  FROM edgvoip.sip_trunks k
+		  JOIN edgvoip.tenants t ON t.id = k.tenant_id
+		 WHERE k.status = 'active' AND t.status = 'active'
+		   AND (EXISTS (SELECT FROM unnest(k.source_addresses) AS s WHERE s >>= $1::inet)
+		        OR cardinality(k.source_addresses) = 0 AND k.host = $2)
+		 ORDER BY k.tenant_id, k.priority, k.id`
+	stmt, err := d.prepared(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	var rows []struct {
+		trunkRow
+		Country string `db:"country"`
+	}
+	addr := a.Unmap().WithZone("").String()
+	if err := stmt.SelectContext(ctx, &rows, addr, addr); err != nil {
+		return nil, fmt.Errorf("select trunks from an address: %w", err)
+	}
+	list := make([]dialplan.Inbound, 0, len(rows))
+	for _, r := range rows {
+		t, err1 := r.trunk()
+		country, err2 := numbering.NewCountry(r.Country)
+		if err := errors.Join(err1, err2); err != nil {
+			d.unfit(ctx, err)
+			continue
+		}
+		list = append(list, dialplan.Inbound{Trunk: t, Country: country})
+	}
+	return list, nil
+}
+
+// didQuery finds the one range that can hold a number: ranges do not overlap, so it is the first that ends at or after it.
+const didQuery = `
+	SELECT first_number, trunk_id
+	  FROM edgvoip.sip_trunk_did_ranges
+	 WHERE last_number >= $1
+	 ORDER BY last_number LIMIT 1`
+
+// DID implements dialplan.Store.
+func (d *DB) DID(ctx context.Context, number fstext.E164) (uuid.UUID, error) {
+	stmt, err := d.prepared(ctx, didQuery)
+	if err != nil {
+		return uuid.UUID{}, err
+	}
+	var row struct {
+		First   int64     `db:"first_number"`
+		TrunkID uuid.UUID `db:"trunk_id"`
+	}
+	if err := stmt.GetContext(ctx, &row, number.Int()); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return uuid.UUID{}, fmt.Errorf("select did: %w", err)
+	} else if err != nil || row.First > number.Int() {
+		return uuid.UUID{}, trunk.ErrUnknownDID
+	}
+	return row.TrunkID, nil
+}

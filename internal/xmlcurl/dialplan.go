@@ -1,0 +1,36 @@
+package xmlcurl
+
+import (
+	"cmp"
+	"net/netip"
+
+	"github.com/edgvoip/edgvoip/dialplan"
+)
+
+// call reads a lookup of section dialplan. Identity comes from Hunt-*, which FreeSWITCH puts last, and from variables that it sets itself. A field that
+// comes twice was put there by a peer, so the reason is set and the call refused.
+func call(f *form) (c dialplan.Call, reason string) {
+	if f.anyTwice {
+		return c, "field given twice"
+	}
+	addr, err := netip.ParseAddr(f.get(fieldHuntNetworkAddr))
+	if err != nil {
+		addr = netip.Addr{} // a leg that the switch placed itself has none
+	}
+	return dialplan.Call{
+		Context:      f.get(fieldHuntContext),
+		Destination:  f.get(fieldHuntDestination),
+		Profile:      cmp.Or(f.get(fieldVarProfile), f.get(fieldVarProfileName)),
+		Source:       addr,
+		Authorized:   f.get(fieldVarAuthorized) == "true",
+		User:         f.get(fieldVarUserName),
+		Realm:        f.get(fieldVarDomainName),
+		CallerNumber: f.get(fieldHuntCallerNumber),
+		CallerName:   f.get(fieldHuntCallerName),
+		Outbound:     f.get(fieldHuntDirection) == "outbound",
+		Transferred:  f.given[fieldHuntTransferSource],
+		LegUser:      f.get(fieldVarLegUser),
+		LegRealm:     f.get(fieldVarLegRealm),
+		LegTenant:    f.get(fieldVarTenantID),
+	}, ""
+}

@@ -1,0 +1,218 @@
+package xmlcurl
+
+import (
+	"errors"
+)
+
+// The body of a request, as mod_xml_curl writes it (mod_xml_curl.c, xml_url_fetch): five fields that are not URL-encoded, always the same and in
+// the same order, and after them the headers of an event, percent-encoded.
+//
+// The fifth, key_value, can be what a remote phone wrote: its realm. Since it is not encoded it may hold "&" and "=", and so bring fields
+// of its own, which come before the genuine ones. So: the first four are taken where they stand; of the rest the last of a name
+// counts; a name that comes twice is remembered (twice), and whoever relies on it must refuse.
+
+// field is a field that we look at. Everything else in a body, most of it, is skipped.
+type field int
+
+const (
+	fieldFunction field = iota // Event-Calling-Function: the C function that asks
+	fieldUniqueID
+	fieldCoreUUID
+	fieldAction
+	fieldPurpose
+	fieldUser
+	fieldDomain
+	fieldGroupName
+	fieldProfile
+
+	fieldAuthMethod
+	fieldAuthProfile
+	fieldAuthUsername
+	fieldAuthRealm
+	fieldAuthResponse
+	fieldToUser
+	fieldToHost
+	fieldFromUser
+	fieldFromHost
+	fieldViaProtocol
+	fieldCallID
+
+	fieldHuntContext
+	fieldHuntDestination
+	fieldHuntNetworkAddr
+	fieldHuntCallerNumber
+	fieldHuntCallerName
+	fieldHuntDirection
+	fieldHuntTransferSource
+	fieldVarProfile
+	fieldVarProfileName
+	fieldVarAuthorized
+	fieldVarUserName
+	fieldVarDomainName
+	fieldVarTenantID
+	fieldVarLegUser
+	fieldVarLegRealm
+	fieldVarCallID
+
+	fieldLang
+	fieldContext
+
+	fieldCount
+)
+
+// fieldNames gives the name in the body of each field; a test checks that it is complete.
+var fieldNames = [fieldCount]string{
+	fieldFunction:           "Event-Calling-Function",
+	fieldUniqueID:           "Unique-ID",
+	fieldCoreUUID:           "Core-UUID",
+	fieldAction:             "action",
+	fieldPurpose:            "purpose",
+	fieldUser:               "user",
+	fieldDomain:             "domain",
+	fieldGroupName:          "group_name",
+	fieldProfile:            "profile",
+	fieldAuthMethod:         "sip_auth_method",
+	fieldAuthProfile:        "sip_profile",
+	fieldAuthUsername:       "sip_auth_username",
+	fieldAuthRealm:          "sip_auth_realm",
+	fieldAuthResponse:       "sip_auth_response",
+	fieldToUser:             "sip_to_user",
+	fieldToHost:             "sip_to_host",
+	fieldFromUser:           "sip_from_user",
+	fieldFromHost:           "sip_from_host",
+	fieldViaProtocol:        "sip_via_protocol",
+	fieldCallID:             "sip_call_id",
+	fieldHuntContext:        "Hunt-Context",
+	fieldHuntDestination:    "Hunt-Destination-Number",
+	fieldHuntNetworkAddr:    "Hunt-Network-Addr",
+	fieldHuntCallerNumber:   "Hunt-Caller-ID-Number",
+	fieldHuntCallerName:     "Hunt-Caller-ID-Name",
+	fieldHuntDirection:      "Hunt-Direction",
+	fieldHuntTransferSource: "Hunt-Transfer-Source",
+	fieldVarProfile:         "variable_sofia_profile_name",
+	fieldVarProfileName:     "variable_sip_profile_name",
+	fieldVarAuthorized:      "variable_sip_authorized",
+	fieldVarUserName:        "variable_user_name",
+	fieldVarDomainName:      "variable_domain_name",
+	fieldVarTenantID:        "variable_edgvoip_tenant_id",
+	fieldVarLegUser:         "variable_edgvoip_leg_user",
+	fieldVarLegRealm:        "variable_edgvoip_leg_realm",
+	fieldVarCallID:          "variable_sip_call_id",
+	fieldLang:               "lang",
+	fieldContext:            "context",
+}
+
+var fieldByName = func() map[string]field {
+	m := make(map[string]field, fieldCount)
+	for f, name := range fieldNames {
+		m[name] = field(f)
+	}
+	return m
+}()
+
+// form is a request's body, read. Texts are copies: they outlive the request.
+type form struct {
+	hostname, section, tagName, keyName, keyValue string
+
+	values [fieldCount]string
+	given  [fieldCount]bool
+	// twice marks fields that came more than once: somebody forged a request, or an event of a kind that allows it.
+	twice [fieldCount]bool
+	// anyTwice is true if any field is marked.
+	anyTwice bool
+}
+
+func (f *form) get(k field) string { return f.values[k] }
+
+// errNotLookup means that a body is not what mod_xml_curl writes.
+var errNotLookup = errors.New("body is not a lookup of mod_xml_curl: it does not begin with hostname, section, tag_name, key_name and key_value")
+
+// parseForm reads a body. Error: errNotLookup.
+func parseForm(body []byte) (*form, error) {
+	f := &form{}
+	for _, fixed := range [...]struct {
+		name string
+		to   *string
+	}{{"hostname", &f.hostname}, {"section", &f.section}, {"tag_name", &f.tagName}, {"key_name", &f.keyName}, {"key_value", &f.keyValue}} {
+		var name, value []byte
+		name, value, body = cutField(body)
+		if string(name) != fixed.name {
+			return nil, errNotLookup
+		}
+		*fixed.to = string(value)
+	}
+	for len(body) > 0 {
+		var name, value []byte
+		name, value, body = cutField(body)
+		k, known := fieldByName[string(name)]
+		if !known {
+			continue
+		}
+		if f.given[k] {
+			f.twice[k], f.anyTwice = true, true
+		}
+		f.given[k] = true
+		f.values[k] = unescape(value)
+	}
+	return f, nil
+}
+
+// cutField takes one name=value off the front of a body.
+func cutField(body []byte) (name, value, rest []byte) {
+	name = body
+	for i, c := range body {
+		if c == '&' {
+			name, rest = body[:i], body[i+1:]
+			break
+		}
+	}
+	for i, c := range name {
+		if c == '=' {
+			return name[:i], name[i+1:], rest
+		}
+	}
+	return name, nil, rest
+}
+
+// unescape undoes FreeSWITCH's encoding (switch_utils.c, switch_url_encode_opt): %XX, and nothing else. A plus sign is a plus sign. What is not a
+// valid escape stays as it is.
+func unescape(b []byte) string {
+	first := -1
+	for i, c := range b {
+		if c == '%' {
+			first = i
+			break
+		}
+	}
+	if first < 0 {
+		return string(b)
+	}
+	out := make([]byte, first, len(b))
+	copy(out, b)
+	for i := first; i < len(b); i++ {
+		if b[i] == '%' && i+2 < len(b) {
+			hi, ok1 := hexDigit(b[i+1])
+			lo, ok2 := hexDigit(b[i+2])
+			if ok1 && ok2 {
+				out = append(out, hi<<4|lo)
+				i += 2
+				continue
+			}
+		}
+		out = append(out, b[i])
+	}
+	return string(out)
+}
+
+func hexDigit(c byte) (byte, bool) {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0', true
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10, true
+	case c >= 'A' && c <= 'F':
+		return c - 'A' + 10, true
+	default:
+		return 0, false
+	}
+}
