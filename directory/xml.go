@@ -33,6 +33,7 @@ func (u user) write(doc *fsxml.Document) {
 	doc.Param("a1-hash", u.ha1.Reveal())
 	doc.Param("allow-empty-password", fstext.Bool(false))
 	doc.Param("dial-string", u.DialString(u.tenant.Slug))
+	// Messages wait for the extension, not for the name under which a device is stored.
 	doc.Param("mwi-account", fstext.Join(u.Number.Text(), fstext.Const("@"), u.Realm.Text()))
 	doc.Close()
 	doc.Open("variables")
@@ -48,8 +49,9 @@ func (u user) write(doc *fsxml.Document) {
 		doc.Variable("rtp_secure_media_inbound", fstext.Const("mandatory"))
 	}
 	if u.auth && u.method == "REGISTER" {
-		// The registration is stored under a name we choose, not under the one the phone wrote.
-		doc.Variable("sip-force-user", u.StoredUser(u.device))
+		// The registration is stored under a name we choose, not under the one the phone wrote. sip-force-user would do that too, but
+		// not when the phone unregisters (sofia_reg.c, sofia_reg_handle_register_token).
+		doc.Variable("sip-force-extension", u.StoredUser(u.device))
 	}
 	doc.Close()
 	doc.Close()

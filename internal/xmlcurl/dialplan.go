@@ -7,11 +7,11 @@ import (
 	"github.com/edgvoip/edgvoip/dialplan"
 )
 
-// call reads a lookup of section dialplan. Identity comes from Hunt-*, which FreeSWITCH puts last, and from variables that it sets itself. A field that
-// comes twice was put there by a peer, so the reason is set and the call refused.
+// call reads a lookup of section dialplan. Identity comes from Hunt-*, which FreeSWITCH puts last, and from variables that it sets itself. If the
+// request contradicts itself, the reason is set and the call must be refused.
 func call(f *form) (c dialplan.Call, reason string) {
-	if f.anyTwice {
-		return c, "field given twice"
+	if f.contradicts {
+		return c, "request contradicts itself"
 	}
 	addr, err := netip.ParseAddr(f.get(fieldHuntNetworkAddr))
 	if err != nil {

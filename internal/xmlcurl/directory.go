@@ -58,6 +58,9 @@ func directoryLookup(f *form) (l directory.Lookup, reason string, known bool) {
 	if f.given[fieldDomain] && !strings.EqualFold(f.get(fieldDomain), f.keyValue) {
 		return directory.Lookup{}, "domain and key_value differ", false
 	}
+	if f.contradicts {
+		return directory.Lookup{}, "request contradicts itself", false
+	}
 	l = directory.Lookup{Purpose: purpose(f), Realm: realm, Group: f.get(fieldGroupName)}
 	refuse := func(reason string) (directory.Lookup, string, bool) {
 		return directory.Lookup{Purpose: directory.PurposeForbidden, Realm: realm}, reason, true
@@ -74,7 +77,7 @@ func directoryLookup(f *form) (l directory.Lookup, reason string, known bool) {
 	case directory.PurposeForbidden:
 		return refuse("purpose not offered")
 	case directory.PurposeAuth:
-		if f.anyTwice || f.given[fieldPurpose] || f.get(fieldFunction) != "sofia_reg_parse_auth" {
+		if f.given[fieldPurpose] || f.get(fieldAction) != "sip_auth" || f.get(fieldFunction) != "sofia_reg_parse_auth" {
 			return refuse("fields that an authentication does not have")
 		}
 		l.Auth = auth(f)
@@ -87,10 +90,13 @@ func directoryLookup(f *form) (l directory.Lookup, reason string, known bool) {
 	return l, "", true
 }
 
-// purpose tells why FreeSWITCH asks. What is not known is forbidden.
+// purpose tells why FreeSWITCH asks. What is not known is forbidden. Where credentials are checked, it is an authentication whatever else
+// the request says: the answer to any other would let them pass unexamined.
 func purpose(f *form) directory.Purpose {
 	table, key := purposeOfFunction, f.get(fieldFunction)
 	switch {
+	case key == "sofia_reg_parse_auth" || f.given[fieldAuthResponse]:
+		return directory.PurposeAuth
 	case f.given[fieldAction]:
 		table, key = purposeOfAction, f.get(fieldAction)
 	case f.get(fieldPurpose) == "publish-vm":

@@ -8,8 +8,9 @@ import (
 // the same order, and after them the headers of an event, percent-encoded.
 //
 // The fifth, key_value, can be what a remote phone wrote: its realm. Since it is not encoded it may hold "&" and "=", and so bring fields
-// of its own, which come before the genuine ones. So: the first four are taken where they stand; of the rest the last of a name
-// counts; a name that comes twice is remembered (twice), and whoever relies on it must refuse.
+// of its own, which come before the genuine ones. Nor are the names of the other fields encoded, and some come from SIP headers. So: the
+// first four are taken where they stand; of the rest the last of a name counts; and a body that contradicts itself is remembered as such,
+// and whoever relies on it must refuse.
 
 // field is a field that we look at. Everything else in a body, most of it, is skipped.
 type field int
@@ -116,10 +117,9 @@ type form struct {
 
 	values [fieldCount]string
 	given  [fieldCount]bool
-	// twice marks fields that came more than once: somebody forged a request, or an event of a kind that allows it.
-	twice [fieldCount]bool
-	// anyTwice is true if any field is marked.
-	anyTwice bool
+	// contradicts is true if a field came twice with different values. FreeSWITCH repeats a field now and then, but with the same
+	// value (mod_voicemail's second try for a user); a different one was put there by a peer.
+	contradicts bool
 }
 
 func (f *form) get(k field) string { return f.values[k] }
@@ -148,11 +148,11 @@ func parseForm(body []byte) (*form, error) {
 		if !known {
 			continue
 		}
-		if f.given[k] {
-			f.twice[k], f.anyTwice = true, true
+		text := unescape(value)
+		if f.given[k] && f.values[k] != text {
+			f.contradicts = true
 		}
-		f.given[k] = true
-		f.values[k] = unescape(value)
+		f.given[k], f.values[k] = true, text
 	}
 	return f, nil
 }
