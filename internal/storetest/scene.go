@@ -85,16 +85,29 @@ func Trunk(slug, name string, priority, port int, callerID string) trunk.Trunk {
 	}
 }
 
-// Scene fills an empty store: two tenants with the same numbers, one that is suspended, and an extension for each case.
+// Sink is what a scene is put into.
+type Sink interface {
+	AddDomain(d directory.Domain)
+	AddExtension(e directory.Extension)
+	AddTrunk(t trunk.Trunk, dids ...trunk.Range)
+}
+
+// Scene returns a store in memory that holds the scene.
+func Scene(tb testing.TB) *memstore.Store {
+	tb.Helper()
+	s := &memstore.Store{}
+	Build(s)
+	return s
+}
+
+// Build puts the scene into an empty store: two tenants with the same numbers, one that is suspended, and an extension for each case.
 //
 //	tenant-a  IT  tenant-a.example: 1000, 1001, 1002, 1003 (log-in "anna.rossi"), 1004 (suspended), 1005 (TLS only), 1006 (own caller id)
 //	              branch.tenant-a.example: 1001, 2001
 //	              trunks first (DIDs +390612345600 to …699) and second
 //	tenant-b  IT  tenant-b.example: 1000, 1001, 1002; trunk first (DIDs +390612345700 to …799)
 //	tenant-c  DE  tenant-c.example: 1000; suspended
-func Scene(tb testing.TB) *memstore.Store {
-	tb.Helper()
-	s := &memstore.Store{}
+func Build(s Sink) {
 	domain := func(t directory.Tenant, realm string) {
 		s.AddDomain(directory.Domain{ID: DomainID(realm), Realm: Realm(realm), Tenant: t, Active: true})
 	}
@@ -123,5 +136,4 @@ func Scene(tb testing.TB) *memstore.Store {
 	s.AddTrunk(Trunk("tenant-a", "first", 10, 5090, "+390612345600"), trunk.Range{First: E164("+390612345600"), Last: E164("+390612345699")})
 	s.AddTrunk(Trunk("tenant-a", "second", 20, 5091, "+390612345600"))
 	s.AddTrunk(Trunk("tenant-b", "first", 10, 5092, "+390612345700"), trunk.Range{First: E164("+390612345700"), Last: E164("+390612345799")})
-	return s
 }

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/edgvoip/edgvoip/internal/testdb"
+)
+
+const keyFile = "test MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n"
+
+// environment returns settings that work, changed by "KEY=value".
+func environment(tb testing.TB, changes ...string) []string {
+	tb.Helper()
+	keys := filepath.Join(tb.TempDir(), "keys")
+	if err := os.WriteFile(keys, []byte(keyFile), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return append([]string{
+		"XMLCURL_ADDR=127.0.0.1:0", "XMLCURL_CREDENTIALS=freeswitch:a long password", "DATABASE_URL=host=/nowhere dbname=x sslmode=disable",
+		"SECRET_KEYS_FILE=" + keys, "LOG_FORMAT=json",
+	}, changes...)
+}
+
+// A wrong setting stops the start with a sentence that names it and keeps secrets to itself.
+func TestWrongSettings(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		setting string
+		changes []string
+	}{
+		{"XMLCURL_ADDR", []string{"XMLCURL_ADDR=nonsense"}},
+		{"XMLCURL_ADDR", []string{"XMLCURL_ADDR=0.0.0.0:0"}},
+		{"XMLCURL_ADDR", []string{"XMLCURL_ADDR=:8080"}},
+		{"XMLCURL_ADDR", []string{"XMLCURL_ADDR=127.0.0.1:99999"}},
+		{"XMLCURL_CREDENTIALS", []string{"XMLCURL_CREDENTIALS="}},
+		{"XMLCURL_CREDENTIALS", []string{"XMLCURL_CREDENTIALS=s3cret-without-user"}},
+		{"XMLCURL_CREDENTIALS", []string{"XMLCURL_CREDENTIALS=u:s3cret"}},
+		{"XMLCURL_CREDENTIALS_FILE", []string{"XMLCURL_CREDENTIALS_FILE=/nowhere"}},
+		{"XMLCURL_CREDENTIALS_FILE", []string{"XMLCURL_CREDENTIALS=", "XMLCURL_CREDENTIALS_FILE=/nowhere"}},
+		{"XMLCURL_TLS_KEY_FILE", []string{"XMLCURL_TLS_CERT_FILE=/nowhere"}},
+		{"XMLCURL_TLS_CERT_FILE", []string{"XMLCURL_TLS_CERT_FILE=/nowhere", "XMLCURL_TLS_KEY_FILE=/nowhere"}},
+		{"XMLCURL_TLS_CLIENT_CA_FILE", []string{"XMLCURL_TLS_CLIENT_CA_FILE=/nowhere"}},
+		{"XMLCURL_ALLOW_PLAIN", []string{"XMLCURL_ALLOW_PLAIN=perhaps"}},
+		{"XMLCURL_REQUEST_TIMEOUT", []string{"XMLCURL_REQUEST_TIMEOUT=5s"}},
+		{"XMLCURL_REQUEST_TIMEOUT", []string{"XMLCURL_REQUEST_TIMEOUT=1500"}},
+		{"XMLCURL_SHUTDOWN_TIMEOUT", []string{"XMLCURL_SHUTDOWN_TIMEOUT=0s"}},
+		{"DATABASE_URL", []string{"DATABASE_URL="}},
+		{"DATABASE_URL", []string{"DATABASE_URL=postgres://u:s3cret@h:port/d"}},
+		{"DATABASE_MAX_CONNS", []string{"DATABASE_MAX_CONNS=0"}},
+		{"DATABASE_MAX_CONNS", []string{"DATABASE_MAX_CONNS=many"}},
+		{"SECRET_KEYS_FILE", []string{"SECRET_KEYS_FILE="}},
+		{"SECRET_KEYS_FILE", []string{"SECRET_KEYS_FILE=/nowhere"}},
+		{"LOG_LEVEL", []string{"LOG_LEVEL=loud"}},
+		{"LOG_FORMAT", []string{"LOG_FORMAT=xml"}},
+		{"SIP_IP", []string{"SIP_IP=$${local_ip_v4}"}},
+		{"RTP_IP", []string{"RTP_IP=localhost"}},
+		{"EXT_SIP_IP", []string{"EXT_SIP_IP=auto"}},
+		{"EXT_RTP_IP", []string{"EXT_RTP_IP=x"}},
+		{"SIP_PORT", []string{"SIP_PORT=0"}},
+		{"SIP_TLS_PORT", []string{"SIP_TLS_PORT=70000"}},
+		{"SIP_WSS_PORT", []string{"SIP_WSS_PORT=x"}},
+		{"SIP_EXTERNAL_PORT", []string{"SIP_EXTERNAL_PORT=-1"}},
+		{"SIP_EXTERNAL_TLS_PORT", []string{"SIP_EXTERNAL_TLS_PORT=-1"}},
+		{"SIP_TLS", []string{"SIP_TLS=maybe"}},
+		{"SIP_TLS_CERT_DIR", []string{"SIP_TLS_CERT_DIR=relative"}},
+		{"SIP_TLS_CERT_DIR", []string{"SIP_TLS_CERT_DIR=/etc/$${x}"}},
+		{"SIP_AUTH_ALGORITHMS", []string{"SIP_AUTH_ALGORITHMS=SHA-1"}},
+	} {
+		err := run(t.Context(), nil, environment(t, tc.changes...), io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), tc.setting) {
+			t.Errorf("%v: %v, want a sentence that names %s", tc.changes, err, tc.setting)
+		} else if strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%v: the error shows a secret: %v", tc.changes, err)
+		}
+	}
+}
+
+func TestArguments(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"version"}, nil, &out, io.Discard); err != nil || out.String() != version+"\n" {
+		t.Errorf("version printed %q, %v", out.String(), err)
+	}
+	if err := run(t.Context(), []string{"--nonsense"}, nil, io.Discard, io.Discard); err == nil {
+		t.Error("nonsense was taken")
+	}
+}
+
+// docs/settings.md has a row for each setting, with its default, and none for what is not there.
+func TestSettingsAreDocumented(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../../docs/settings.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| ([^|]+) \\|").FindAllStringSubmatch(string(doc), -1) {
+		rows[m[1]] = m[2]
+	}
+	typ := reflect.TypeFor[settings]()
+	for i := range typ.NumField() {
+		tag := typ.Field(i).Tag
+		name, byDefault := tag.Get("env"), tag.Get("envDefault")
+		row, ok := rows[name]
+		if !ok || byDefault != "" && !strings.Contains(row, "`"+byDefault+"`") || byDefault == "" && !strings.HasPrefix(row, "none") {
+			t.Errorf("%s with default %q is documented as %q", name, byDefault, row)
+		}
+		delete(rows, name)
+	}
+	for name := range rows {
+		t.Errorf("%s is documented and does not exist", name)
+	}
+}
+
+// The whole process on a real database: it comes up, says where it listens, is ready, answers, and goes when it is told to.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	read, write := io.Pipe()
+	done := make(chan error, 1)
+	env := environment(t, "DATABASE_URL="+testdb.New(t))
+	go func() {
+		err := run(ctx, nil, env, io.Discard, write)
+		_ = write.Close()
+		done <- err
+	}()
+	lines := bufio.NewScanner(read)
+	var addr string
+	for addr == "" && lines.Scan() {
+		var line struct{ Msg, Addr string }
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			t.Fatalf("log line %s: %v", lines.Bytes(), err)
+		}
+		addr = line.Addr
+	}
+	go func() {
+		for lines.Scan() { //nolint:revive // the log must be drained
+		}
+	}()
+	get := func(method, path, body string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("freeswitch:a long password")))
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	for _, tc := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{http.MethodGet, "/healthz", "", 200, "ok"},
+		{http.MethodGet, "/readyz", "", 200, "ready"},
+		{http.MethodPost, "/xml", "hostname=h&section=configuration&tag_name=configuration&key_name=name&key_value=acl.conf", 200, `<list name="trunks"`},
+		{http.MethodPost, "/xml", "hostname=h&section=directory&tag_name=domain&key_name=name&key_value=nobody.example", 200, "not found"},
+		{http.MethodPost, "/xml", "hostname=h", 400, "not a lookup"},
+		{http.MethodGet, "/metrics", "", 200, `xmlcurl_lookups_total{outcome="found",section="configuration"} 1`},
+	} {
+		if status, body := get(tc.method, tc.path, tc.body); status != tc.status || !strings.Contains(body, tc.want) {
+			t.Errorf("%s %s: %d %s, want %d with %s", tc.method, tc.path, status, body, tc.status, tc.want)
+		}
+	}
+	// The client of the standard library would go on writing a body that nobody reads; here it is announced and not sent.
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := io.WriteString(c, "POST /xml HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 300000\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(status, "413") {
+		t.Errorf("a body over the limit: %q, %v", status, err)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Errorf("stopped with %v", err)
+	}
+}
+
+// With the database away the process comes up, says that it is not ready, and answers 503 rather than a guess.
+func TestRunWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	s, err := readSettings(environment(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines bytes.Buffer
+	server, db, err := build(s, logTo(&lines))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	for path, method := range map[string]string{"/readyz": http.MethodGet, "/xml": http.MethodPost} {
+		req, err := http.NewRequestWithContext(t.Context(), method, path, strings.NewReader("hostname=h&section=directory&tag_name=domain&key_name=name&key_value=a.example"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.SetBasicAuth("freeswitch", "a long password")
+		resp, err := server.App().Test(req, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resp.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		if resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("%s: %d, want 503", path, resp.StatusCode)
+		}
+	}
+	if strings.Count(lines.String(), `"level":"ERROR"`) != 2 {
+		t.Errorf("log:\n%s", lines.String())
+	}
+}
+
+func logTo(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, nil)) }

@@ -1,0 +1,4 @@
+package postgres
+
+// DIDQuery is the query behind DID, to be explained.
+const DIDQuery = didQuery

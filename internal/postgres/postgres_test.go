@@ -1,0 +1,376 @@
+package postgres_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/lib/pq"
+
+	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/postgres"
+	"github.com/edgvoip/edgvoip/internal/storetest"
+	"github.com/edgvoip/edgvoip/internal/testdb"
+	"github.com/edgvoip/edgvoip/trunk"
+)
+
+// open returns a pool on a database, in a role, and what it logs.
+func open(tb testing.TB, dsn, role string) (*postgres.DB, *bytes.Buffer) {
+	tb.Helper()
+	var lines bytes.Buffer
+	db, err := postgres.Open(postgres.Options{URL: dsn, Role: role, Application: "test", StatementTimeout: 5 * time.Second},
+		slog.New(slog.NewJSONHandler(&lines, nil)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return db, &lines
+}
+
+// raw returns a plain connection, to look at rows and to write what no constructor would let through.
+func raw(tb testing.TB, dsn string) *sql.DB {
+	tb.Helper()
+	db, err := sql.Open("postgres", dsn)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return db
+}
+
+func exec1(tb testing.TB, db *sql.DB, query string, args ...any) {
+	tb.Helper()
+	if _, err := db.ExecContext(tb.Context(), query, args...); err != nil {
+		tb.Fatalf("%s: %v", query, err)
+	}
+}
+
+// sqlSink writes a scene straight into the tables.
+type sqlSink struct {
+	tb testing.TB
+	db *sql.DB
+}
+
+func state(active bool, otherwise string) string {
+	if active {
+		return "active"
+	}
+	return otherwise
+}
+
+func (s sqlSink) AddDomain(d directory.Domain) {
+	t := d.Tenant
+	exec1(s.tb, s.db, `INSERT INTO edgvoip.tenants (id, slug, name, country, status) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+		t.ID, t.Slug.String(), t.Name.String(), t.Country.String(), state(t.Active, "suspended"))
+	exec1(s.tb, s.db, `INSERT INTO edgvoip.sip_domains (tenant_id, id, realm, status, created_at) VALUES ($1, $2, $3, $4, clock_timestamp())`,
+		t.ID, d.ID, d.Realm.String(), state(d.Active, "disabled"))
+}
+
+func (s sqlSink) AddExtension(e directory.Extension) {
+	exec1(s.tb, s.db, `INSERT INTO edgvoip.sip_extensions (tenant_id, id, domain_id, extension, sip_username, display_name, transport, allowed_codecs,
+			max_concurrent_calls, outbound_caller_id, status, password_hash, ha1_md5_sealed, ha1_sha256_sealed, ha1_key_id)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, ''), $11, '$argon2id$', $12, $13, $14)`,
+		e.TenantID, e.ID, e.DomainID, e.Number.String(), e.Username.String(), e.Name.String(), string(e.Transport), pq.StringArray(e.Codecs.Names()),
+		e.MaxCalls, e.CallerID.String(), state(e.Active, "suspended"), e.HA1MD5.Data, e.HA1SHA256.Data, e.HA1MD5.KeyID)
+}
+
+func (s sqlSink) AddTrunk(t trunk.Trunk, dids ...trunk.Range) {
+	exec1(s.tb, s.db, `INSERT INTO edgvoip.sip_trunks (tenant_id, id, name, host, port, max_channels, priority, caller_id_number, ai_failover_extension)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		t.TenantID, t.ID, t.Name.String(), t.Host.String(), t.Port, t.MaxChannels, t.Priority, t.CallerIDNumber.String(), t.Failover.String())
+	for _, r := range dids {
+		exec1(s.tb, s.db, `INSERT INTO edgvoip.sip_trunk_did_ranges (tenant_id, trunk_id, first_number, last_number) VALUES ($1, $2, $3, $4)`,
+			t.TenantID, t.ID, r.First.Int(), r.Last.Int())
+	}
+}
+
+// scene returns a database that holds the scene.
+func scene(tb testing.TB) (dsn string, db *sql.DB) {
+	tb.Helper()
+	dsn = testdb.New(tb)
+	db = raw(tb, dsn)
+	storetest.Build(sqlSink{tb, db})
+	return dsn, db
+}
+
+// The store keeps the contract in the role that xmlcurl has, which may read nothing else.
+func TestContract(t *testing.T) {
+	t.Parallel()
+	dsn, _ := scene(t)
+	db, lines := open(t, dsn, "edgvoip_xmlcurl")
+	storetest.Contract(t, db)
+	if err := db.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if lines.Len() > 0 {
+		t.Errorf("logged: %s", lines)
+	}
+}
+
+// Rows that hold what no constructor lets through are as if they were not there, and are reported; the others are not harmed.
+func TestUnfitRows(t *testing.T) {
+	t.Parallel()
+	dsn, rawDB := scene(t)
+	for _, check := range []string{
+		"sip_extensions DROP CONSTRAINT sip_extensions_sip_username_check", "sip_extensions DROP CONSTRAINT sip_extensions_extension_check",
+		"sip_domains DROP CONSTRAINT sip_domains_realm_check", "tenants DROP CONSTRAINT tenants_slug_check",
+	} {
+		exec1(t, rawDB, `ALTER TABLE edgvoip.`+check)
+	}
+	for i, hostile := range []string{"${system(touch /tmp/x)}", "$${default_password}", `<!"/><param name="password" value="x`, "x-pre-process", "a\x01b", "a\"b", "a,loopback/9196"} {
+		exec1(t, rawDB, `UPDATE edgvoip.sip_extensions SET display_name = $1 WHERE id = $2`, hostile, storetest.ExtensionID("tenant-a.example", "1001"))
+		exec1(t, rawDB, `UPDATE edgvoip.sip_trunks SET name = $1 WHERE id = $2`, hostile, storetest.TrunkID("tenant-a", "first"))
+		db, lines := open(t, dsn, "edgvoip_xmlcurl")
+		if _, _, err := db.Extension(t.Context(), storetest.Realm("tenant-a.example"), storetest.Username("1001")); i < 6 && err != directory.ErrUnknownExtension { //nolint:errorlint // exactly this
+			t.Errorf("extension called %q: %v", hostile, err)
+		}
+		_, exts, err := db.Extensions(t.Context(), storetest.Realm("tenant-a.example"), 100)
+		if err != nil || len(exts) != 5 && i < 6 {
+			t.Errorf("beside an extension called %q: %d extensions, %v; want 5", hostile, len(exts), err)
+		}
+		trunks, err := db.ActiveTrunks(t.Context())
+		if err != nil || len(trunks) != 2 && i < 6 {
+			t.Errorf("beside a trunk called %q: %d trunks, %v; want 2", hostile, len(trunks), err)
+		}
+		if i < 6 && strings.Count(lines.String(), "row left out") != 3 {
+			t.Errorf("reported: %s", lines)
+		}
+		if strings.Contains(lines.String(), "touch") {
+			t.Errorf("the report repeats the text: %s", lines)
+		}
+	}
+	exec1(t, rawDB, `UPDATE edgvoip.tenants SET slug = 'x y' WHERE id = $1`, storetest.TenantID("tenant-b"))
+	db, _ := open(t, dsn, "edgvoip_xmlcurl")
+	if _, err := db.Domain(t.Context(), storetest.Realm("tenant-b.example")); err != directory.ErrUnknownDomain { //nolint:errorlint // exactly this
+		t.Errorf("domain of an unfit tenant: %v", err)
+	}
+}
+
+// xmlcurl's role reads what it renders and nothing else; the audit log only grows.
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	_, db := scene(t)
+	for _, tc := range []struct {
+		role, query string
+		allowed     bool
+	}{
+		{"edgvoip_xmlcurl", `SELECT ha1_md5_sealed FROM edgvoip.sip_extensions`, true},
+		{"edgvoip_xmlcurl", `SELECT password_hash FROM edgvoip.sip_extensions`, false},
+		{"edgvoip_xmlcurl", `SELECT * FROM edgvoip.integration_secrets`, false},
+		{"edgvoip_xmlcurl", `SELECT * FROM edgvoip.audit_log`, false},
+		{"edgvoip_xmlcurl", `SELECT * FROM edgvoip.jobs`, false},
+		{"edgvoip_xmlcurl", `SELECT * FROM edgvoip.cdr`, false},
+		{"edgvoip_xmlcurl", `UPDATE edgvoip.tenants SET name = name`, false},
+		{"edgvoip_xmlcurl", `DELETE FROM edgvoip.sip_extensions`, false},
+		{"edgvoip_xmlcurl", `INSERT INTO edgvoip.changes (tenant_id, subject, row_id) SELECT id, 'x', id FROM edgvoip.tenants`, false},
+		{"edgvoip_api", `UPDATE edgvoip.sip_extensions SET display_name = 'x'`, true},
+		{"edgvoip_api", `INSERT INTO edgvoip.audit_log (tenant_id, actor, action, subject_id) SELECT id, 'a', 'a.b', id FROM edgvoip.tenants`, true},
+		{"edgvoip_api", `UPDATE edgvoip.audit_log SET actor = 'x'`, false},
+		{"edgvoip_api", `DELETE FROM edgvoip.audit_log`, false},
+		{"edgvoip_api", `TRUNCATE edgvoip.audit_log`, false},
+		{"edgvoip_api", `INSERT INTO edgvoip.sip_names VALUES (gen_random_uuid(), gen_random_uuid(), 'x', gen_random_uuid())`, false},
+	} {
+		tx, err := db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tx.ExecContext(t.Context(), `SET LOCAL ROLE `+tc.role)
+		if err == nil {
+			_, err = tx.ExecContext(t.Context(), tc.query)
+		}
+		if (err == nil) != tc.allowed || err != nil && !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("%s: %s: %v, want allowed: %v", tc.role, tc.query, err, tc.allowed)
+		}
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// schema.sql is what the migrations build, to the letter of pg_dump.
+func TestSchemaMatchesMigrations(t *testing.T) {
+	t.Parallel()
+	written, migrated := testdb.New(t), testdb.Empty(t)
+	db, _ := open(t, migrated, "")
+	// Two at once: one works, the other waits and finds nothing to do.
+	done := make(chan error, 2)
+	for range 2 {
+		go func() { _, err := db.Migrate(context.WithoutCancel(t.Context())); done <- err }()
+	}
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := db.Migrate(t.Context()); err != nil || n != 0 {
+		t.Errorf("again: %d steps, %v; want none", n, err)
+	}
+	exec1(t, raw(t, written), `SELECT edgvoip.ensure_cdr_partitions(now()::date, 12)`)
+	if diff := cmp.Diff(dump(t, written), dump(t, migrated)); diff != "" {
+		t.Errorf("schema.sql (-) and migrations (+) differ\n%s", diff)
+	}
+}
+
+// dump returns a database's schema as pg_dump writes it, without what says nothing about it.
+func dump(tb testing.TB, dsn string) []string {
+	tb.Helper()
+	path, err := pgDump()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out, err := exec.CommandContext(tb.Context(), path, "--schema-only", "--schema=edgvoip", "--dbname="+dsn).Output() //nolint:gosec // our own arguments
+	if err != nil {
+		tb.Fatalf("pg_dump: %v", err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		line = strings.TrimSpace(line)
+		if line != "" && !regexp.MustCompile(`^(--|SET |SELECT pg_catalog|\\(un)?restrict)`).MatchString(line) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+func pgDump() (string, error) {
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/pg_dump")
+	if err != nil || len(found) == 0 {
+		return exec.LookPath("pg_dump")
+	}
+	slices.Sort(found)
+	return found[len(found)-1], nil
+}
+
+// Among a million numbers a DID is found by one descent of an index, whether it is there or not.
+func TestDIDAmongAMillion(t *testing.T) {
+	t.Parallel()
+	dsn, db := scene(t)
+	const ranges = 100_000 // of ten numbers each
+	exec1(t, db, `INSERT INTO edgvoip.sip_trunk_did_ranges (tenant_id, trunk_id, first_number, last_number)
+		SELECT $1, $2, 44700000000 + n * 20, 44700000009 + n * 20 FROM generate_series(0, $3 - 1) AS n`,
+		storetest.TenantID("tenant-a"), storetest.TrunkID("tenant-a", "second"), ranges)
+	exec1(t, db, `ANALYZE edgvoip.sip_trunk_did_ranges`)
+	store, _ := open(t, dsn, "edgvoip_xmlcurl")
+	for number, want := range map[int64]bool{44700000000: true, 44700000009: true, 44700000010: false, 44701999989: true, 44701999990: false, 44699999999: false} {
+		e, err := fstext.E164FromInt(number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := store.DID(t.Context(), e)
+		if (err == nil && id == storetest.TrunkID("tenant-a", "second")) != want {
+			t.Errorf("%d found: %v, %v; want %v", number, id, err, want)
+		}
+	}
+	var plan string
+	rows, err := db.QueryContext(t.Context(), `EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS) `+strings.ReplaceAll(postgres.DIDQuery, "$1", "44701000005"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			t.Fatal(err)
+		}
+		plan += line + "\n"
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(plan, "Index Only Scan using sip_trunk_did_ranges_last_idx") && !strings.Contains(plan, "Index Scan using sip_trunk_did_ranges_last_idx") || !strings.Contains(plan, "rows=1 ") {
+		t.Errorf("not one descent of the index:\n%s", plan)
+	}
+}
+
+// Ranges of two tenants cannot share a number.
+func TestDIDRangesDoNotOverlap(t *testing.T) {
+	t.Parallel()
+	_, db := scene(t)
+	for first, last := range map[int64]int64{390612345600: 390612345600, 390612345650: 390612345750, 390612345500: 390612345900, 390612345699: 390612345699} {
+		_, err := db.ExecContext(t.Context(), `INSERT INTO edgvoip.sip_trunk_did_ranges VALUES ($1, $2, $3, $4)`,
+			storetest.TenantID("tenant-b"), storetest.TrunkID("tenant-b", "first"), first, last)
+		if err == nil || !strings.Contains(err.Error(), "sip_trunk_did_ranges") {
+			t.Errorf("%d to %d: %v", first, last, err)
+		}
+	}
+}
+
+// CDR partitions are made ahead, once, by month of UTC whatever the session's zone.
+func TestPartitions(t *testing.T) {
+	t.Parallel()
+	_, db := scene(t)
+	db.SetMaxOpenConns(1)
+	exec1(t, db, `SET timezone = 'Pacific/Auckland'`)
+	var made, again int
+	if err := db.QueryRowContext(t.Context(), `SELECT edgvoip.ensure_cdr_partitions('2026-11-20', 2), edgvoip.ensure_cdr_partitions('2026-12-31', 1)`).Scan(&made, &again); err != nil {
+		t.Fatal(err)
+	}
+	if made != 3 || again != 0 {
+		t.Errorf("made %d and then %d partitions, want 3 and 0", made, again)
+	}
+	const insert = `INSERT INTO edgvoip.cdr (tenant_id, call_id, leg_id, "from", "to", direction, start_time, disposition, raw)
+		VALUES (gen_random_uuid(), 'c', gen_random_uuid(), '1', '2', 'internal', $1, 'answered', '{}') RETURNING tableoid::regclass::text`
+	for at, want := range map[string]string{
+		"2026-11-01T00:00:00Z": "edgvoip.cdr_2026_11", "2026-11-30T23:59:59Z": "edgvoip.cdr_2026_11", "2026-12-01T00:00:00Z": "edgvoip.cdr_2026_12", "2027-06-01T00:00:00Z": "edgvoip.cdr_default",
+	} {
+		var table string
+		if err := db.QueryRowContext(t.Context(), insert, at).Scan(&table); err != nil || table != want {
+			t.Errorf("a call at %s is in %s, %v; want %s", at, table, err, want)
+		}
+	}
+}
+
+// A server that accepts and then says nothing is given up within the bound, though lib/pq ignores contexts there.
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	db, err := postgres.Open(postgres.Options{URL: fmt.Sprintf("postgres://u@%s/d?sslmode=disable", l.Addr()), StatementTimeout: 100 * time.Millisecond},
+		slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	answered := make(chan error, 1)
+	go func() { answered <- db.Ping(context.WithoutCancel(t.Context())) }()
+	select {
+	case err := <-answered:
+		if err == nil {
+			t.Error("a silent server answered")
+		}
+	case <-time.After(time.Minute):
+		t.Error("still waiting for a silent server")
+	}
+}
+
+func TestBadURL(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"postgres://%zz", "host='unterminated", "postgres://u:s3cret@h:notaport/d"} {
+		if _, err := postgres.Open(postgres.Options{URL: url}, slog.New(slog.DiscardHandler)); err == nil || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
