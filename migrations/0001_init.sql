@@ -90,7 +90,8 @@ CREATE TABLE edgvoip.sip_names (
   domain_id    uuid NOT NULL,
   name         text NOT NULL,
   extension_id uuid NOT NULL,
-  PRIMARY KEY (tenant_id, domain_id, name),
+  -- The id rides along, so that a lookup needs no page of the table itself.
+  PRIMARY KEY (tenant_id, domain_id, name) INCLUDE (extension_id),
   FOREIGN KEY (tenant_id, extension_id) REFERENCES edgvoip.sip_extensions (tenant_id, id) ON DELETE CASCADE
 );
 CREATE INDEX sip_names_extension_idx ON edgvoip.sip_names (tenant_id, extension_id);
