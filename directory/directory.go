@@ -231,7 +231,7 @@ func ParseCodecs(names []string) (Codecs, error) {
 	return Codecs{list}, nil
 }
 
-// codecs are what freeswitch-conf/ loads. G729 passes through untranscoded.
+// codecs are what the modules of freeswitch-conf/ speak, and G729, VP8 and H264, which need a module that not every package has.
 var codecs = map[string]fstext.Text{
 	"OPUS": fstext.Const("OPUS"),
 	"G722": fstext.Const("G722"),
