@@ -44,7 +44,7 @@ type Call struct {
 type origin int
 
 const (
-	originStranger origin = iota
+	_ origin = iota // a stranger
 	// originPhone is an extension, by its credentials or by being the phone we called.
 	originPhone
 	// originCarrier is somebody on the carriers' profile; the address must still be a carrier's.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -218,10 +219,8 @@ func ParseCodecs(names []string) (Codecs, error) {
 		if !ok {
 			return Codecs{}, errors.New("codecs are OPUS, G722, PCMA, PCMU, G729, GSM, VP8, H264")
 		}
-		for _, earlier := range names[:i] {
-			if earlier == n {
-				return Codecs{}, fmt.Errorf("codec %s is in the list twice", n)
-			}
+		if slices.Contains(names[:i], n) {
+			return Codecs{}, fmt.Errorf("codec %s is in the list twice", n)
 		}
 		if i > 0 {
 			list = fstext.Join(list, fstext.Const(","))

@@ -85,7 +85,7 @@ func NewProvisioner(r Registry, keys *secret.KeyRing, hasher *secret.Hasher) *Pr
 	return &Provisioner{registry: r, keys: keys, hasher: hasher}
 }
 
-// PutTenant creates a tenant, or returns the one of that slug unchanged. Errors: *invalid.Field, the registry's.
+// PutTenant creates a tenant, or returns the one of that slug unchanged. Errors: *invalid.FieldError, the registry's.
 func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor string) (Tenant, error) {
 	t := TenantRecord{Tenant: Tenant{ID: uuid.New(), Active: true}, Timezone: spec.Timezone}
 	var err error
@@ -102,7 +102,7 @@ func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor stri
 		t.Timezone = "UTC"
 	}
 	if _, err := time.LoadLocation(t.Timezone); err != nil || t.Timezone == "Local" {
-		return Tenant{}, &invalid.Field{Name: "timezone", Reason: "not the name of an IANA time zone"}
+		return Tenant{}, &invalid.FieldError{Name: "timezone", Reason: "not the name of an IANA time zone"}
 	}
 	stored, err := p.registry.PutTenant(ctx, t, actor)
 	if err != nil {
@@ -112,7 +112,7 @@ func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor stri
 }
 
 // PutExtension creates an extension or brings the one of that tenant, realm and number to what is asked for. The same
-// specification again changes nothing. Errors: *invalid.Field, ErrUnknownTenant, ErrRealmTaken, ErrNameTaken, the registry's.
+// specification again changes nothing. Errors: *invalid.FieldError, ErrUnknownTenant, ErrRealmTaken, ErrNameTaken, the registry's.
 func (p *Provisioner) PutExtension(ctx context.Context, spec ExtensionSpec, actor string) (Extension, error) {
 	tenant, err := p.registry.Tenant(ctx, spec.TenantID)
 	if err != nil {
@@ -181,7 +181,7 @@ func parseExtension(spec ExtensionSpec, tenant Tenant) (ExtensionRecord, error) 
 		return e, invalid.Because("extension", err)
 	}
 	if numbering.Emergency(tenant.Country, spec.Extension) {
-		return e, &invalid.Field{Name: "extension", Reason: "is an emergency number in the tenant's country"}
+		return e, &invalid.FieldError{Name: "extension", Reason: "is an emergency number in the tenant's country"}
 	}
 	e.Username = e.Number.Username()
 	if spec.SIPUsername != "" {
@@ -203,7 +203,7 @@ func parseExtension(spec ExtensionSpec, tenant Tenant) (ExtensionRecord, error) 
 		return e, invalid.Because("allowedCodecs", err)
 	}
 	if spec.MaxConcurrentCalls < 0 || spec.MaxConcurrentCalls > 1000 {
-		return e, &invalid.Field{Name: "maxConcurrentCalls", Reason: "is not between 0 and 1000"}
+		return e, &invalid.FieldError{Name: "maxConcurrentCalls", Reason: "is not between 0 and 1000"}
 	}
 	if spec.OutboundCallerNumber != "" {
 		if e.CallerID, err = fstext.NewE164(spec.OutboundCallerNumber); err != nil {
@@ -211,7 +211,7 @@ func parseExtension(spec ExtensionSpec, tenant Tenant) (ExtensionRecord, error) 
 		}
 	}
 	if len(spec.SIPPassword) < minPassword || len(spec.SIPPassword) > maxPassword || !utf8.ValidString(spec.SIPPassword) {
-		return e, &invalid.Field{Name: "sipPassword", Reason: fmt.Sprintf("does not have %d to %d bytes of UTF-8", minPassword, maxPassword)}
+		return e, &invalid.FieldError{Name: "sipPassword", Reason: fmt.Sprintf("does not have %d to %d bytes of UTF-8", minPassword, maxPassword)}
 	}
 	return e, nil
 }

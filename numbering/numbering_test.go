@@ -66,9 +66,22 @@ func TestEmergency(t *testing.T) {
 		country, in string
 		want        bool
 	}{
-		{"IT", "112", true}, {"IT", "118", true}, {"IT", "115", true}, {"IT", "911", true},
-		{"DE", "110", true}, {"DE", "118", false}, {"GB", "999", true}, {"US", "911", true}, {"US", "112", true}, {"US", "999", false},
-		{"IT", "1001", false}, {"IT", "0612345678", false}, {"IT", "", false}, {"IT", "1", false}, {"US", "9111", false}, {"IT", "${x}", false},
+		{"IT", "112", true},
+		{"IT", "118", true},
+		{"IT", "115", true},
+		{"IT", "911", true},
+		{"DE", "110", true},
+		{"DE", "118", false},
+		{"GB", "999", true},
+		{"US", "911", true},
+		{"US", "112", true},
+		{"US", "999", false},
+		{"IT", "1001", false},
+		{"IT", "0612345678", false},
+		{"IT", "", false},
+		{"IT", "1", false},
+		{"US", "9111", false},
+		{"IT", "${x}", false},
 	} {
 		if got := numbering.Emergency(country(t, tc.country), tc.in); got != tc.want {
 			t.Errorf("%s in %s calls for help: %v, want %v", tc.in, tc.country, got, tc.want)

@@ -67,7 +67,7 @@ func NewProvisioner(r Registry, keys *secret.KeyRing) *Provisioner {
 	return &Provisioner{registry: r, keys: keys}
 }
 
-// Put creates the trunk of an id, or brings it to what is asked for. Errors: *invalid.Field, ErrDIDTaken, the registry's.
+// Put creates the trunk of an id, or brings it to what is asked for. Errors: *invalid.FieldError, ErrDIDTaken, the registry's.
 func (p *Provisioner) Put(ctx context.Context, id uuid.UUID, spec Spec, actor string) (Trunk, error) {
 	r, err := parse(spec)
 	if err != nil {
@@ -97,13 +97,13 @@ func parse(spec Spec) (Record, error) {
 		return r, invalid.Because("host", err)
 	}
 	if r.Port < 1 || r.Port > 65535 {
-		return r, &invalid.Field{Name: "port", Reason: "is not between 1 and 65535"}
+		return r, &invalid.FieldError{Name: "port", Reason: "is not between 1 and 65535"}
 	}
 	if r.MaxChannels < 0 || r.MaxChannels > 100000 {
-		return r, &invalid.Field{Name: "maxChannels", Reason: "is not between 0 and 100000"}
+		return r, &invalid.FieldError{Name: "maxChannels", Reason: "is not between 0 and 100000"}
 	}
 	if r.Priority < 0 || r.Priority > 1000000 {
-		return r, &invalid.Field{Name: "priority", Reason: "is not between 0 and 1000000"}
+		return r, &invalid.FieldError{Name: "priority", Reason: "is not between 0 and 1000000"}
 	}
 	if r.Protocol, err = ParseProtocol(cmp.Or(spec.Protocol, string(ProtocolUDP))); err != nil {
 		return r, invalid.Because("protocol", err)
@@ -129,9 +129,9 @@ func parseSources(r *Record, spec Spec) error {
 		p, err := netip.ParsePrefix(s)
 		switch {
 		case err != nil || p != p.Masked():
-			return &invalid.Field{Name: "sourceAddresses", Reason: "is not a list of address blocks in CIDR form without host bits"}
+			return &invalid.FieldError{Name: "sourceAddresses", Reason: "is not a list of address blocks in CIDR form without host bits"}
 		case p.Bits() < 8:
-			return &invalid.Field{Name: "sourceAddresses", Reason: "holds a block larger than /8: a carrier does not call from everywhere"}
+			return &invalid.FieldError{Name: "sourceAddresses", Reason: "holds a block larger than /8: a carrier does not call from everywhere"}
 		}
 		r.Sources = append(r.Sources, p)
 	}
@@ -140,7 +140,7 @@ func parseSources(r *Record, spec Spec) error {
 
 func parseRegistration(r *Record, spec Spec) error {
 	if (spec.Username == "") != (spec.Password == "") {
-		return &invalid.Field{Name: "password", Reason: "username and password go together"}
+		return &invalid.FieldError{Name: "password", Reason: "username and password go together"}
 	}
 	if r.Register = spec.Username != ""; !r.Register {
 		return nil
@@ -163,7 +163,7 @@ func parseRanges(r *Record, spec Spec) error {
 			return invalid.Because("didRanges", err)
 		}
 		if len(d.First) != len(d.Last) || first.Int() > last.Int() {
-			return &invalid.Field{Name: "didRanges", Reason: "a range goes from a number up to one of the same length"}
+			return &invalid.FieldError{Name: "didRanges", Reason: "a range goes from a number up to one of the same length"}
 		}
 		r.Ranges = append(r.Ranges, Range{first, last})
 	}

@@ -105,12 +105,14 @@ type seeder struct {
 	trunks     *trunk.Provisioner
 }
 
-// tenantName returns a, b, …, z, aa, ab, …
+// tenantName returns a, b, …, z, aa, ab and so on up to zz.
 func tenantName(n int) string {
-	if n < 26 {
-		return string(rune('a' + n))
+	const letters = "abcdefghijklmnopqrstuvwxyz"
+	if n < len(letters) {
+		return letters[n : n+1]
 	}
-	return string(rune('a'+n/26-1)) + string(rune('a'+n%26))
+	first, second := n/len(letters)-1, n%len(letters)
+	return letters[first:first+1] + letters[second:second+1]
 }
 
 // tenant creates one tenant with all that belongs to it, or finds it as it is. Every id follows from the tenant's, so a second seed meets the first.

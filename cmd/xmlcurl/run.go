@@ -49,14 +49,14 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	defer func() {
 		if err := db.Close(); err != nil {
-			log.Error("closing the database", "error", err)
+			log.ErrorContext(ctx, "closing the database", "error", err)
 		}
 	}()
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr)
 	if err != nil {
 		return fmt.Errorf("XMLCURL_ADDR: %w", err)
 	}
-	log.Info("listening", "addr", l.Addr().String(), "tls", s.TLSCertFile != "", "version", version)
+	log.InfoContext(ctx, "listening", "addr", l.Addr().String(), "tls", s.TLSCertFile != "", "version", version)
 	return serve(ctx, server, l, s.ShutdownTimeout, log)
 }
 
@@ -105,7 +105,7 @@ func serve(ctx context.Context, server *httpd.Server, l net.Listener, timeout ti
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	log.Info("shutting down")
+	log.InfoContext(ctx, "shutting down")
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	if err := server.Shutdown(stopping); err != nil {

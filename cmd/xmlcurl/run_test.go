@@ -111,9 +111,8 @@ func TestSettingsAreDocumented(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| ([^|]+) \\|").FindAllStringSubmatch(string(doc), -1) {
 		rows[m[1]] = m[2]
 	}
-	typ := reflect.TypeFor[settings]()
-	for i := range typ.NumField() {
-		tag := typ.Field(i).Tag
+	for f := range reflect.TypeFor[settings]().Fields() {
+		tag := f.Tag
 		name, byDefault := tag.Get("env"), tag.Get("envDefault")
 		row, ok := rows[name]
 		if !ok || byDefault != "" && !strings.Contains(row, "`"+byDefault+"`") || byDefault == "" && !strings.HasPrefix(row, "none") {
@@ -149,7 +148,8 @@ func TestRun(t *testing.T) {
 		addr = line.Addr
 	}
 	go func() {
-		for lines.Scan() { //nolint:revive // the log must be drained
+		for lines.Scan() { // the log must be drained
+			continue
 		}
 	}()
 	get := func(method, path, body string) (int, string) {

@@ -82,8 +82,7 @@ func settingError(err error) error {
 	}
 	var names []string
 	for _, e := range all.Errors {
-		var p env.ParseError
-		if errors.As(e, &p) {
+		if p, ok := errors.AsType[env.ParseError](e); ok {
 			names = append(names, variableOf(p.Name)+" is not a "+p.Type.String())
 		}
 	}

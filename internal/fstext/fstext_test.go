@@ -36,7 +36,8 @@ func TestConstructors(t *testing.T) {
 		bad  []string
 	}{
 		{
-			"realm", []string{"tenant-a.example", "a", "a1.b-2.c"},
+			"realm",
+			[]string{"tenant-a.example", "a", "a1.b-2.c"},
 			[]string{"", "Tenant.example", "1a.example", "-a", "a-", "a..b", ".a", "a.", "a_b", "a b", "a/b", "a@b", "a:5060", "a&b=c", "a%b", "ü.example", strings.Repeat("a", 254), strings.Repeat("a", 64) + ".b"},
 		},
 		{"any realm", []string{"Tenant-A.EXAMPLE"}, []string{"Ünder.example", "1A"}},
@@ -47,7 +48,8 @@ func TestConstructors(t *testing.T) {
 		{"e164", []string{"+390612345678", "+1234567"}, []string{"", "+", "390612345678", "+0123456789", "+12345", "+1234567890123456", "+39 06"}},
 		{"slug", []string{"tenant-a", "ab"}, []string{"", "a", "public", "default", "global", "Tenant", "1a", "a_b", "a.b"}},
 		{
-			"name", []string{"Anna", "O'Brien, Zoë", "張偉", "A & B; c/o", "x"},
+			"name",
+			[]string{"Anna", "O'Brien, Zoë", "張偉", "A & B; c/o", "x"},
 			[]string{
 				"", " a", "a ", "a\tb", "a\nb", "a\x00b", "a\x7f", "${x}", "$${x}", `a\b`, `a"b`, "a<b", "a>b", "a{b", "a]b", "a|b", "a^b", "a%b", "a`b",
 				"X-PRE-PROCESS", "x-Pre-Process cmd", "ARRAY::a", "a\u202eb", "a\u2028b", "a\u00a0b", "a\xff", "\xc3", strings.Repeat("a", 65),

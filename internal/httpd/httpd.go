@@ -167,12 +167,10 @@ func (s *Server) answer(c *fiber.Ctx, err error) {
 }
 
 func asError(err error) *Error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
-	var fe *fiber.Error
-	if errors.As(err, &fe) {
+	if fe, ok := errors.AsType[*fiber.Error](err); ok {
 		return &Error{Status: fe.Code, Reason: strings.ToLower(fe.Message)}
 	}
 	return &Error{Status: fiber.StatusInternalServerError, Reason: "internal error", Cause: err}

@@ -1,14 +1,16 @@
 // Package invalid says which field of a request is wrong.
 package invalid
 
-// Field is an error about one field of a request, fit to be shown to whoever sent it: it never holds the value, which may be
+// FieldError is an error about one field of a request, fit to be shown to whoever sent it: it never holds the value, which may be
 // a secret.
-type Field struct {
+type FieldError struct {
 	Name   string // as in the request: sipPassword
 	Reason string
 }
 
-func (f *Field) Error() string { return f.Name + ": " + f.Reason }
+func (f *FieldError) Error() string { return f.Name + ": " + f.Reason }
 
-// Because returns a *Field with the reason that a constructor gave. Constructors of package fstext never repeat the value.
-func Because(field string, reason error) error { return &Field{Name: field, Reason: reason.Error()} }
+// Because returns a *FieldError with the reason that a constructor gave. Constructors of package fstext never repeat the value.
+func Because(field string, reason error) error {
+	return &FieldError{Name: field, Reason: reason.Error()}
+}

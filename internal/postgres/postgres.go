@@ -52,8 +52,9 @@ var ErrSettings = errors.New("DATABASE_URL is not a PostgreSQL URL or connection
 func Open(o Options, log *slog.Logger) (*DB, error) {
 	dsn := o.URL
 	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
+		// Parameters are added below in the other form.
 		var err error
-		if dsn, err = pq.ParseURL(dsn); err != nil {
+		if dsn, err = pq.ParseURL(dsn); err != nil { //nolint:staticcheck // deprecated as not needed to connect, which is not what it is for here
 			return nil, ErrSettings
 		}
 	}
@@ -114,7 +115,7 @@ func (d *DB) prepared(ctx context.Context, query string) (*sqlx.Stmt, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if first, ok := d.stmts[query]; ok {
-		_ = s.Close() // somebody was faster; a failed close leaves one unused statement on one connection
+		_ = s.Close() //nolint:sqlclosecheck // the other one stays open: somebody was faster; a failed close leaves one unused statement on one connection
 		return first, nil
 	}
 	d.stmts[query] = s

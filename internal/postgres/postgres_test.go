@@ -238,7 +238,7 @@ func dump(tb testing.TB, dsn string) []string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	out, err := exec.CommandContext(tb.Context(), path, "--schema-only", "--schema=edgvoip", "--dbname="+dsn).Output() //nolint:gosec // our own arguments
+	out, err := exec.CommandContext(tb.Context(), path, "--schema-only", "--schema=edgvoip", "--dbname="+dsn).Output()
 	if err != nil {
 		tb.Fatalf("pg_dump: %v", err)
 	}

@@ -139,7 +139,7 @@ func TestProvisionConflicts(t *testing.T) {
 	} {
 		spec := extensionSpec(one.ID)
 		change(&spec)
-		var bad *invalid.Field
+		var bad *invalid.FieldError
 		if _, err := p.PutExtension(t.Context(), spec, "test"); !errors.As(err, &bad) || bad.Name != field {
 			t.Errorf("%s: %v", field, err)
 		} else if strings.Contains(bad.Error(), "system(id)") || strings.Contains(bad.Error(), "short") && field == "sipPassword" {
@@ -217,7 +217,7 @@ func TestProvisionTrunk(t *testing.T) {
 	} {
 		bad := spec
 		change(&bad)
-		var f *invalid.Field
+		var f *invalid.FieldError
 		if _, err := p.Put(t.Context(), id, bad, "test"); !errors.As(err, &f) || f.Name != field {
 			t.Errorf("%s: %v", field, err)
 		}

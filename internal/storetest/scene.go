@@ -22,11 +22,17 @@ func Must[T any](v T, err error) T {
 	return v
 }
 
-// Realm, Username and the others make values that a test is written with.
-func Realm(s string) fstext.Realm       { return Must(fstext.NewRealm(s)) }
+// Realm makes a realm that a test is written with.
+func Realm(s string) fstext.Realm { return Must(fstext.NewRealm(s)) }
+
+// Username makes a SIP username that a test is written with.
 func Username(s string) fstext.Username { return Must(fstext.NewUsername(s)) }
-func Number(s string) fstext.Extension  { return Must(fstext.NewExtension(s)) }
-func E164(s string) fstext.E164         { return Must(fstext.NewE164(s)) }
+
+// Number makes an extension's number that a test is written with.
+func Number(s string) fstext.Extension { return Must(fstext.NewExtension(s)) }
+
+// E164 makes a public number that a test is written with.
+func E164(s string) fstext.E164 { return Must(fstext.NewE164(s)) }
 
 // keyFile is a key ring for tests.
 const keyFile = "test MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n"

@@ -38,7 +38,7 @@ func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	var h slog.Handler
 	switch format {
 	case FormatText:
-		h = tint.NewHandler(w, &tint.Options{Level: l, TimeFormat: time.TimeOnly + ".000"})
+		h = tint.NewTextHandler(w, &tint.Options{Level: l, TimeFormat: time.TimeOnly + ".000"})
 	case FormatJSON:
 		h = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l})
 	default:

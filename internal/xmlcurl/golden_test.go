@@ -118,6 +118,7 @@ func TestCapturedRequests(t *testing.T) {
 	s, _ := newServer(t, storetest.Scene(t))
 	for _, form := range forms {
 		t.Run(strings.TrimSuffix(filepath.Base(form), ".form"), func(t *testing.T) {
+			t.Parallel()
 			body, err := os.ReadFile(form)
 			if err != nil {
 				t.Fatal(err)

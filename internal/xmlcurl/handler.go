@@ -100,8 +100,7 @@ func (h *Handler) serve(c *fiber.Ctx) error {
 	event.Add("switch", f.hostname)
 	a, err := h.answer(c.UserContext(), f)
 	if err != nil {
-		var refused *httpd.Error
-		if errors.As(err, &refused) {
+		if _, ok := errors.AsType[*httpd.Error](err); ok {
 			h.metrics.rejected.WithLabelValues("section").Inc()
 			return err
 		}
