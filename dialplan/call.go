@@ -28,6 +28,8 @@ type Call struct {
 	// Authorized is true if the channel presented valid digest credentials, of User at Realm.
 	Authorized  bool
 	User, Realm string
+	// Insecure is true if the channel signals over TLS and offers media without encryption.
+	Insecure bool
 	// CallerNumber and CallerName are what the caller says of himself.
 	CallerNumber, CallerName string
 	// Outbound is true for a leg that the switch placed itself.

@@ -214,6 +214,9 @@ func decidePhone(c Call, f Facts) Route {
 	case c.Context != f.domain.Tenant.Slug.String():
 		// A phone's context is its tenant's. Another one means ;gw= in the request URI, or a transfer made by somebody else.
 		return refuse(statusForbidden, "phone in a context that is not its tenant's")
+	case c.Insecure:
+		// FreeSWITCH would refuse it too, but only when the called phone has rung and answered.
+		return refuse(statusInsecure, "media without encryption from a phone on TLS")
 	}
 	r := Route{context: f.domain.Tenant.Slug.Text(), tenant: f.domain.Tenant, caller: f.caller}
 	switch {

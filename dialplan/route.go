@@ -53,6 +53,7 @@ var (
 	statusNotFound    = fstext.Const("404 Not Found")
 	statusUnavailable = fstext.Const("480 Temporarily Unavailable")
 	statusBusy        = fstext.Const("486 Busy Here")
+	statusInsecure    = fstext.Const("488 Not Acceptable Here")
 	statusNoService   = fstext.Const("503 Service Unavailable")
 )
 
@@ -120,6 +121,8 @@ func (r Route) mark(doc *fsxml.Document) {
 	// A leg that is transferred stays in its tenant, wherever it came in.
 	set(doc, fstext.Const("force_transfer_context="), r.tenant.Slug.Text())
 	set(doc, fstext.Const("hangup_after_bridge=true"))
+	set(doc, fstext.Const(directory.MediaTimeout))
+	set(doc, fstext.Const(directory.MediaHoldTimeout))
 }
 
 // limitExtension counts the call for an extension and ends it if that is one too many. The counter falls with the channel.
@@ -170,9 +173,9 @@ func (r Route) try(doc *fsxml.Document, a attempt) {
 	set(doc, fstext.Const("effective_caller_id_name="), a.callerID)
 	set(doc, fstext.Const("effective_caller_id_number="), a.callerID)
 	bridge := fstext.Join(
-		fstext.Const("[leg_progress_timeout="), fstext.Int(progressSeconds),
-		fstext.Const(","+directory.VarTenantID+"="), fstext.ID(r.tenant.ID),
-		fstext.Const(",force_transfer_context="), r.tenant.Slug.Text(),
+		fstext.Const("[^^;"+directory.LegVariables+";leg_progress_timeout="), fstext.Int(progressSeconds),
+		fstext.Const(";"+directory.VarTenantID+"="), fstext.ID(r.tenant.ID),
+		fstext.Const(";force_transfer_context="), r.tenant.Slug.Text(),
 		privacy(a), fstext.Const("]sofia/gateway/"), a.trunk.Gateway(), fstext.Const("/"), r.number,
 	)
 	if a.trunk.MaxChannels > 0 && r.Kind != KindEmergency {
@@ -183,10 +186,11 @@ func (r Route) try(doc *fsxml.Document, a attempt) {
 	doc.Action("bridge", bridge)
 }
 
-// privacy asks the carrier to hide the caller (RFC 3323).
+// privacy asks the carrier to hide the caller: nobody in From, the number in P-Asserted-Identity with Privacy: id (RFC 3323, RFC 3325).
 func privacy(a attempt) fstext.Text {
 	if !a.withheld {
 		return fstext.Text{}
 	}
-	return fstext.Const(",origination_privacy=hide_name:hide_number,sip_cid_type=pid")
+	return fstext.Const(";origination_privacy=screen:hide_name:hide_number;sip_cid_type=pid" +
+		";sip_from_uri=sip:anonymous@anonymous.invalid;sip_from_display=Anonymous")
 }

@@ -180,7 +180,7 @@ func (e Extension) DialString(context fstext.Slug) fstext.Text {
 func (e Extension) legVariables(context fstext.Slug) fstext.Text {
 	return fstext.Join(
 		// ^^; makes the semicolon the separator, as the codec list has commas.
-		fstext.Const("{^^;absolute_codec_string="), e.Codecs.Text(),
+		fstext.Const("{^^;"+LegVariables+";absolute_codec_string="), e.Codecs.Text(),
 		fstext.Const(";presence_id="), e.Number.Text(), fstext.Const("@"), e.Realm.Text(),
 		fstext.Const(";force_transfer_context="), context.Text(),
 		fstext.Const(";"+VarLegUser+"="), e.Number.Text(),
@@ -203,6 +203,16 @@ const (
 	VarExtensionID = "edgvoip_extension_id"
 	VarLegUser     = "edgvoip_leg_user"  // on a leg to a phone: the extension's number
 	VarLegRealm    = "edgvoip_leg_realm" // on a leg to a phone: its realm
+)
+
+// LegVariables are set on every leg that we place, to phones and to carriers. A redirect (3xx) would make the switch call whomever the
+// called party names, in the name of the caller; and a leg without media for so many milliseconds, or on hold for so many, is over.
+const LegVariables = "outbound_redirect_fatal=true;" + MediaTimeout + ";" + MediaHoldTimeout
+
+// MediaTimeout and MediaHoldTimeout are the channel variables that end a leg without media, in milliseconds.
+const (
+	MediaTimeout     = "media_timeout=300000"
+	MediaHoldTimeout = "media_hold_timeout=1800000"
 )
 
 // Codecs is a list of codecs in order of preference, as FreeSWITCH writes it. The zero value is empty.

@@ -33,8 +33,6 @@ func (u user) write(doc *fsxml.Document) {
 	doc.Param("a1-hash", u.ha1.Reveal())
 	doc.Param("allow-empty-password", fstext.Bool(false))
 	doc.Param("dial-string", u.DialString(u.tenant.Slug))
-	// Messages wait for the extension, not for the name under which a device is stored.
-	doc.Param("mwi-account", fstext.Join(u.Number.Text(), fstext.Const("@"), u.Realm.Text()))
 	doc.Close()
 	doc.Open("variables")
 	doc.Variable("user_context", u.tenant.Slug.Text())

@@ -3,6 +3,7 @@ package xmlcurl
 import (
 	"cmp"
 	"net/netip"
+	"strings"
 
 	"github.com/edgvoip/edgvoip/dialplan"
 )
@@ -25,6 +26,7 @@ func call(f *form) (c dialplan.Call, reason string) {
 		Authorized:   f.get(fieldVarAuthorized) == "true",
 		User:         f.get(fieldVarUserName),
 		Realm:        f.get(fieldVarDomainName),
+		Insecure:     f.get(fieldVarViaProtocol) == "tls" && insecure(f.get(fieldVarSDP)),
 		CallerNumber: f.get(fieldHuntCallerNumber),
 		CallerName:   f.get(fieldHuntCallerName),
 		Outbound:     f.get(fieldHuntDirection) == "outbound",
@@ -33,4 +35,10 @@ func call(f *form) (c dialplan.Call, reason string) {
 		LegRealm:     f.get(fieldVarLegRealm),
 		LegTenant:    f.get(fieldVarTenantID),
 	}, ""
+}
+
+// insecure tells whether an offer has no key for its media, neither SDES (RFC 4568) nor DTLS-SRTP (RFC 5763). No offer at all is not insecure: the
+// switch then makes one of its own.
+func insecure(sdp string) bool {
+	return sdp != "" && !strings.Contains(sdp, "\na=crypto:") && !strings.Contains(sdp, "\na=fingerprint:")
 }

@@ -54,6 +54,8 @@ const (
 	fieldVarLegUser
 	fieldVarLegRealm
 	fieldVarCallID
+	fieldVarViaProtocol
+	fieldVarSDP
 
 	fieldLang
 	fieldContext
@@ -99,6 +101,8 @@ var fieldNames = [fieldCount]string{
 	fieldVarLegUser:         "variable_edgvoip_leg_user",
 	fieldVarLegRealm:        "variable_edgvoip_leg_realm",
 	fieldVarCallID:          "variable_sip_call_id",
+	fieldVarViaProtocol:     "variable_sip_via_protocol",
+	fieldVarSDP:             "variable_switch_r_sdp",
 	fieldLang:               "lang",
 	fieldContext:            "context",
 }

@@ -207,6 +207,9 @@ func TestCalls(t *testing.T) {
 		{"emergency, national", bodyCall, []string{to("118")}, toEmergency},
 		{"caller id of the trunk", bodyCall, []string{to("+393331234567")}, "effective_caller_id_number=+390612345600"},
 
+		{"TLS without a key for the media", bodyCall, []string{"variable_sip_via_protocol=tls"}, `data="488 Not Acceptable Here"`},
+		{"TLS with a key", bodyCall, []string{"variable_sip_via_protocol=tls", "variable_switch_r_sdp=v=0\r\nm=audio 6000 RTP/SAVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x\r\n"}, toExtension},
+		{"TLS without an offer", bodyCall, []string{"variable_sip_via_protocol=tls", "-variable_switch_r_sdp"}, toExtension},
 		{"context of another tenant", bodyCall, []string{"Hunt-Context=tenant-b"}, forbidden},
 		{"context of the carriers", bodyCall, []string{"Hunt-Context=public"}, forbidden},
 		{"no credentials", bodyCall, []string{"-variable_sip_authorized"}, forbidden},
