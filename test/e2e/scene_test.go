@@ -46,7 +46,7 @@ type scene struct {
 	env     []string // of the project's programs
 	carrier int      // port of the trunks' second carrier; nothing listens on the first trunk's port
 
-	internal, tls, external int // SIP ports of the switch
+	internal, tls, wss, external int // SIP ports of the switch
 	esl                     *esl
 	xmlcurl, freeswitch     *process
 	lookups                 *recorder
@@ -285,15 +285,15 @@ func (s *scene) trunk(t *testing.T, tenant string, n int) uuid.UUID {
 func (s *scene) startXMLCurl(t *testing.T, bin string) {
 	t.Helper()
 	addr := "127.0.0.1:" + strconv.Itoa(freePort(t))
-	s.internal, s.tls, s.external = freePort(t), freePort(t), freePort(t)
+	s.internal, s.tls, s.wss, s.external = freePort(t), freePort(t), freePort(t), freePort(t)
 	certificates := filepath.Join(s.dir, "tls")
 	writeCertificates(t, certificates)
 	env := append(append([]string{}, s.env...),
 		"DATABASE_URL="+s.xmlcurlLogin(t),
 		"XMLCURL_ADDR="+addr, "XMLCURL_CREDENTIALS=switch:e2e-password",
 		"SIP_IP=127.0.0.1", "RTP_IP=127.0.0.1",
-		"SIP_PORT="+strconv.Itoa(s.internal), "SIP_TLS_PORT="+strconv.Itoa(s.tls), "SIP_WSS_PORT="+strconv.Itoa(freePort(t)),
-		"SIP_EXTERNAL_PORT="+strconv.Itoa(s.external), "SIP_TLS=true", "SIP_TLS_CERT_DIR="+certificates,
+		"SIP_PORT="+strconv.Itoa(s.internal), "SIP_TLS_PORT="+strconv.Itoa(s.tls), "SIP_WSS_PORT="+strconv.Itoa(s.wss),
+		"SIP_EXTERNAL_PORT="+strconv.Itoa(s.external), "SIP_EXTERNAL_TLS_PORT="+strconv.Itoa(freePort(t)), "SIP_TLS=true", "SIP_TLS_CERT_DIR="+certificates,
 	)
 	s.xmlcurl = startServer(t, "xmlcurl", filepath.Join(s.dir, "xmlcurl.log"), env, filepath.Join(bin, "xmlcurl"))
 	eventually(t, 15*time.Second, func() error {

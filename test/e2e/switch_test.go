@@ -27,6 +27,7 @@ func TestSwitch(t *testing.T) {
 	calls(t, s)
 	codecs(t, s)
 	encryption(t, s)
+	browsers(t, s)
 	carriers(t, s)
 	transfers(t, s)
 	impostors(t, s)
