@@ -52,7 +52,7 @@ func (s *scene) newBrowser(t *testing.T, l login, args ...string) *browser {
 	}, args...)
 	b := &browser{errors: &bytes.Buffer{}}
 	read, write := io.Pipe()
-	cmd := exec.CommandContext(t.Context(), "node", args...) //nolint:gosec // our own arguments
+	cmd := exec.CommandContext(t.Context(), "node", args...)
 	cmd.Stdout, cmd.Stderr = write, b.errors
 	b.process = start(t, "browser", cmd)
 	go func() {

@@ -47,9 +47,9 @@ type scene struct {
 	carrier int      // port of the trunks' second carrier; nothing listens on the first trunk's port
 
 	internal, tls, wss, external int // SIP ports of the switch
-	esl                     *esl
-	xmlcurl, freeswitch     *process
-	lookups                 *recorder
+	esl                          *esl
+	xmlcurl, freeswitch          *process
+	lookups                      *recorder
 }
 
 // sceneOptions are what differs between scenes.
