@@ -83,8 +83,8 @@ func TestProvisionExtension(t *testing.T) {
 		}
 		everything.WriteString(s)
 	}
-	for _, s := range []string{"password\"", "a plain password", "another password", string(ha1), "argon2id$v=19$m=19456,t=2,p=1$x"} {
-		if strings.Contains(everything.String(), s) && s != "password\"" {
+	for _, s := range []string{"a plain password", "another password", string(ha1)} {
+		if strings.Contains(everything.String(), s) {
 			t.Errorf("%q is in the database", s)
 		}
 	}
