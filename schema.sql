@@ -32,8 +32,8 @@ $$;
 CREATE TABLE edgvoip.tenants (
   id                uuid        PRIMARY KEY,
   -- Short name; also the name of the tenant's dialplan context in FreeSWITCH.
-  slug              text        NOT NULL UNIQUE CHECK (slug ~ '^[a-z][a-z0-9-]{1,62}$' AND slug NOT IN ('public', 'default', 'global')),
-  name              text        NOT NULL CHECK (length(name) BETWEEN 1 AND 128),
+  slug              text        NOT NULL CHECK (slug ~ '^[a-z][a-z0-9-]{1,62}$' AND slug NOT IN ('public', 'default', 'global', 'nobody')),
+  name              text        NOT NULL CHECK (length(name) BETWEEN 1 AND 64),
   -- ISO 3166-1 alpha-2: how a number dialled in national form is read.
   country           text        NOT NULL CHECK (country ~ '^[A-Z]{2}$'),
   -- IANA zone for schedules and reports.
@@ -42,6 +42,8 @@ CREATE TABLE edgvoip.tenants (
   created_at        timestamptz NOT NULL DEFAULT now(),
   updated_at        timestamptz NOT NULL DEFAULT now()
 );
+-- A deleted tenant gives its name free.
+CREATE UNIQUE INDEX tenants_slug_key ON edgvoip.tenants (slug) WHERE status <> 'deleted';
 COMMENT ON TABLE edgvoip.tenants IS 'Customers of W3; the root of every other row.';
 
 -- A SIP domain. The realm is what phones are challenged with, so it is part of every stored A1:
@@ -55,9 +57,10 @@ CREATE TABLE edgvoip.sip_domains (
   status       text        NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'disabled', 'deleted')),
   created_at   timestamptz NOT NULL DEFAULT now(),
   updated_at   timestamptz NOT NULL DEFAULT now(),
-  PRIMARY KEY (tenant_id, id),
-  CONSTRAINT sip_domains_realm_key UNIQUE (realm)
+  PRIMARY KEY (tenant_id, id)
 );
+-- A deleted domain gives its realm free.
+CREATE UNIQUE INDEX sip_domains_realm_key ON edgvoip.sip_domains (realm) WHERE status <> 'deleted';
 
 -- An extension: a person's number inside the tenant and the SIP account behind it.
 CREATE TABLE edgvoip.sip_extensions (
@@ -109,8 +112,8 @@ CREATE INDEX sip_names_extension_idx ON edgvoip.sip_names (tenant_id, extension_
 CREATE FUNCTION edgvoip.keep_sip_names() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
   IF TG_OP = 'UPDATE' THEN
-    IF (OLD.extension, lower(OLD.sip_username), OLD.domain_id, OLD.status = 'deleted')
-       IS NOT DISTINCT FROM (NEW.extension, lower(NEW.sip_username), NEW.domain_id, NEW.status = 'deleted') THEN
+    IF (OLD.extension, lower(OLD.sip_username COLLATE "C"), OLD.domain_id, OLD.status = 'deleted')
+       IS NOT DISTINCT FROM (NEW.extension, lower(NEW.sip_username COLLATE "C"), NEW.domain_id, NEW.status = 'deleted') THEN
       RETURN NULL;
     END IF;
     DELETE FROM edgvoip.sip_names WHERE tenant_id = OLD.tenant_id AND extension_id = OLD.id;
@@ -118,7 +121,7 @@ BEGIN
   IF NEW.status <> 'deleted' THEN
     INSERT INTO edgvoip.sip_names (tenant_id, domain_id, name, extension_id)
     SELECT DISTINCT NEW.tenant_id, NEW.domain_id, n, NEW.id
-      FROM unnest(ARRAY[NEW.extension, lower(NEW.sip_username)]) AS n;
+      FROM unnest(ARRAY[NEW.extension, lower(NEW.sip_username COLLATE "C")]) AS n;
   END IF;
   RETURN NULL;
 END
@@ -168,6 +171,8 @@ CREATE TABLE edgvoip.sip_trunks (
   created_at            timestamptz NOT NULL DEFAULT now(),
   updated_at            timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, id),
+  -- The gateway's name and the channel counter on a switch, both global there.
+  CONSTRAINT sip_trunks_id_key UNIQUE (id),
   CHECK ((password_sealed IS NULL) = (password_key_id IS NULL)),
   CHECK (NOT register OR (username IS NOT NULL AND password_sealed IS NOT NULL))
 );
@@ -214,8 +219,10 @@ CREATE TABLE edgvoip.cdr (
 CREATE INDEX cdr_call_idx ON edgvoip.cdr (tenant_id, call_id);
 CREATE TABLE edgvoip.cdr_default PARTITION OF edgvoip.cdr DEFAULT;
 
--- Makes the partitions of the month of "from_day" and of the "months" after it. Safe to repeat.
-CREATE FUNCTION edgvoip.ensure_cdr_partitions(from_day date, months integer) RETURNS integer LANGUAGE plpgsql AS $$
+-- Makes the partitions of the month of "from_day" and of the "months" after it. Safe to repeat. A row in the default partition keeps its month
+-- from being made: move it out first. It runs as the owner, so that the API can call it on a schedule.
+CREATE FUNCTION edgvoip.ensure_cdr_partitions(from_day date, months integer) RETURNS integer LANGUAGE plpgsql
+  SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
   first_day date;
   made      integer := 0;
@@ -297,7 +304,7 @@ CREATE TABLE edgvoip.jobs (
 CREATE INDEX jobs_due_idx ON edgvoip.jobs (run_at, id) WHERE state IN ('pending', 'leased');
 CREATE INDEX jobs_subject_idx ON edgvoip.jobs (tenant_id, subject, id) WHERE state IN ('pending', 'leased');
 
--- The ordered list of what changed, for read models (see docs/decisions/0006). Rows are small and pruned once every reader
+-- The ordered list of what changed, for read models (not filled yet). Rows are small and pruned once every reader
 -- has had time to see them. tx is the writer's transaction: a reader trusts a row only once no older transaction is open.
 CREATE TABLE edgvoip.changes (
   tenant_id uuid        NOT NULL,
@@ -316,18 +323,22 @@ GRANT USAGE ON SCHEMA edgvoip TO edgvoip_api, edgvoip_xmlcurl;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON
   edgvoip.tenants, edgvoip.sip_domains, edgvoip.sip_extensions, edgvoip.voip_extension_store_access,
-  edgvoip.sip_trunks, edgvoip.sip_trunk_did_ranges, edgvoip.cdr, edgvoip.integration_secrets,
+  edgvoip.sip_trunks, edgvoip.sip_trunk_did_ranges, edgvoip.integration_secrets,
   edgvoip.idempotency_keys, edgvoip.jobs, edgvoip.changes
   TO edgvoip_api;
 GRANT SELECT ON edgvoip.sip_names TO edgvoip_api;
+-- A call record may be completed, not taken back.
+GRANT SELECT, INSERT, UPDATE ON edgvoip.cdr TO edgvoip_api;
+REVOKE EXECUTE ON FUNCTION edgvoip.ensure_cdr_partitions(date, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION edgvoip.ensure_cdr_partitions(date, integer) TO edgvoip_api;
 GRANT SELECT, INSERT ON edgvoip.audit_log TO edgvoip_api;
 
-GRANT SELECT ON edgvoip.tenants, edgvoip.sip_domains, edgvoip.sip_names, edgvoip.sip_trunk_did_ranges TO edgvoip_xmlcurl;
+GRANT SELECT (id, slug, name, country, status) ON edgvoip.tenants TO edgvoip_xmlcurl;
+GRANT SELECT (tenant_id, id, realm, status, created_at) ON edgvoip.sip_domains TO edgvoip_xmlcurl;
+GRANT SELECT ON edgvoip.sip_names, edgvoip.sip_trunk_did_ranges TO edgvoip_xmlcurl;
 GRANT SELECT (tenant_id, id, domain_id, extension, sip_username, display_name, transport, allowed_codecs,
               max_concurrent_calls, outbound_caller_id, status, ha1_md5_sealed, ha1_sha256_sealed, ha1_key_id)
   ON edgvoip.sip_extensions TO edgvoip_xmlcurl;
-GRANT SELECT (tenant_id, id, name, provider, host, port, protocol, max_channels, priority, status, source_addresses, register,
-              username, password_sealed, password_key_id, caller_id_policy, caller_id_number,
-              ai_agent_ref, ai_time_policy, ai_failover_extension)
+GRANT SELECT (tenant_id, id, name, host, port, protocol, max_channels, priority, status, source_addresses, register,
+              username, password_sealed, password_key_id, caller_id_policy, caller_id_number, ai_failover_extension)
   ON edgvoip.sip_trunks TO edgvoip_xmlcurl;
-GRANT SELECT ON edgvoip.changes TO edgvoip_xmlcurl;

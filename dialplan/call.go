@@ -38,8 +38,8 @@ type Call struct {
 	Transferred bool
 	// LegUser and LegRealm are set on a leg that we placed to a phone: the extension's number and realm.
 	LegUser, LegRealm string
-	// LegTenant is set on every leg of a call that we routed before.
-	LegTenant string
+	// LegTenant is set on every leg of a call that we routed before, LegTrunk on one to or from a carrier.
+	LegTenant, LegTrunk string
 }
 
 // origin is who a call comes from.

@@ -24,16 +24,11 @@ type Store interface {
 	TenantExtension(ctx context.Context, tenant, near uuid.UUID, name fstext.Username) (directory.Tenant, directory.Extension, error)
 	// TenantTrunks returns the active trunks of a tenant in the order in which calls out try them.
 	TenantTrunks(ctx context.Context, tenant uuid.UUID) ([]trunk.Trunk, error)
-	// TrunksFrom returns the active trunks of active tenants whose carrier may call from an address, and the countries of those tenants.
-	TrunksFrom(ctx context.Context, a netip.Addr) ([]Inbound, error)
-	// DID returns the trunk whose ranges hold a number. Error: trunk.ErrUnknownDID.
-	DID(ctx context.Context, number fstext.E164) (uuid.UUID, error)
-}
-
-// Inbound is a trunk that calls may come in on.
-type Inbound struct {
-	Trunk   trunk.Trunk
-	Country numbering.Country
+	// InboundTrunk returns the active trunk of an active tenant whose DID ranges hold a number. Error: trunk.ErrUnknownDID.
+	InboundTrunk(ctx context.Context, number fstext.E164) (trunk.Trunk, error)
+	// CarrierCountries returns the countries, each once, of the active tenants that have an active trunk whose carrier may call from an
+	// address. None means that the address is no carrier's.
+	CarrierCountries(ctx context.Context, a netip.Addr) ([]numbering.Country, error)
 }
 
 // Facts is all that Decide knows about a call.
@@ -78,17 +73,22 @@ func (f *Facts) gatherPhone(ctx context.Context, s Store, c Call) error {
 		return fmt.Errorf("caller: %w", err)
 	}
 	f.domain, f.tenant, f.caller = dom, dom.Tenant, &ext
-	dialled, numberErr := fstext.NewDialled(c.Destination)
-	if numberErr == nil && numbering.Emergency(dom.Tenant.Country, c.Destination) {
+	dialled, notDialled := fstext.NewDialled(c.Destination)
+	if notDialled == nil && numbering.Emergency(dom.Tenant.Country, c.Destination) {
 		f.emergency = dialled
-	} else if err := f.gatherCallee(ctx, s, c, dom.ID); err != nil || f.callee != nil {
+		return f.gatherTrunks(ctx, s)
+	}
+	if err := f.gatherCallee(ctx, s, c, dom.ID); err != nil || f.callee != nil || notDialled != nil {
 		return err
-	} else if numberErr != nil {
-		return nil
-	} else if f.number, err = numbering.Normalise(dom.Tenant.Country, dialled); err != nil {
+	}
+	if f.number, err = numbering.Normalise(dom.Tenant.Country, dialled); err != nil {
 		return nil //nolint:nilerr // not a number: Decide refuses it
 	}
-	if f.trunks, err = s.TenantTrunks(ctx, dom.Tenant.ID); err != nil {
+	return f.gatherTrunks(ctx, s)
+}
+
+func (f *Facts) gatherTrunks(ctx context.Context, s Store) (err error) {
+	if f.trunks, err = s.TenantTrunks(ctx, f.tenant.ID); err != nil {
 		return fmt.Errorf("trunks: %w", err)
 	}
 	return nil
@@ -111,59 +111,51 @@ func (f *Facts) gatherCallee(ctx context.Context, s Store, c Call, near uuid.UUI
 	return nil
 }
 
-// gatherCarrier finds the trunk that a call came in on: the number it is for, read as each of the carrier's tenants would read it, must
-// be a DID of a trunk that may call from this address.
+// gatherCarrier finds the trunk that a call came in on: the trunk of the DID, if its carrier may call from this address. Carriers send
+// E.164 with and without the plus sign, and national numbers; these are read as each country of the carrier's tenants reads them.
 func (f *Facts) gatherCarrier(ctx context.Context, s Store, c Call) error {
 	if !c.Source.IsValid() {
 		return nil
 	}
-	candidates, err := s.TrunksFrom(ctx, c.Source.Unmap())
-	if err != nil {
-		return fmt.Errorf("trunks from an address: %w", err)
+	for _, form := range []string{c.Destination, "+" + c.Destination} {
+		if number, err := fstext.NewE164(form); err == nil {
+			if found, err := f.gatherDID(ctx, s, c, number); found || err != nil {
+				return err
+			}
+		}
 	}
-	f.known = len(candidates) > 0
+	countries, err := s.CarrierCountries(ctx, c.Source.Unmap())
+	if err != nil {
+		return fmt.Errorf("countries of an address: %w", err)
+	}
+	f.known = len(countries) > 0
 	dialled, err := fstext.NewDialled(c.Destination)
 	if err != nil {
 		return nil //nolint:nilerr // no DID has such a number
 	}
-	for _, number := range readings(candidates, dialled) {
-		id, err := s.DID(ctx, number)
-		if errors.Is(err, trunk.ErrUnknownDID) {
-			continue
-		} else if err != nil {
-			return fmt.Errorf("did: %w", err)
-		}
-		for i := range candidates {
-			if candidates[i].Trunk.ID == id {
-				f.inbound, f.number = &candidates[i].Trunk, number
-				return f.gatherTarget(ctx, s)
+	for _, country := range countries {
+		if number, err := numbering.Normalise(country, dialled); err == nil {
+			if found, err := f.gatherDID(ctx, s, c, number); found || err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-// readings returns the public numbers that a dialled one can mean in the countries of the candidates. Carriers send E.164 with and
-// without the plus sign, and national numbers.
-func readings(candidates []Inbound, dialled fstext.Dialled) []fstext.E164 {
-	var numbers []fstext.E164
-	seen := map[fstext.E164]bool{}
-	add := func(n fstext.E164, err error) {
-		if err == nil && !seen[n] {
-			seen[n] = true
-			numbers = append(numbers, n)
-		}
+// gatherDID looks whether a number is a DID that the caller's address may bring, and if so who takes the call.
+func (f *Facts) gatherDID(ctx context.Context, s Store, c Call, number fstext.E164) (found bool, err error) {
+	t, err := s.InboundTrunk(ctx, number)
+	switch {
+	case errors.Is(err, trunk.ErrUnknownDID):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("did: %w", err)
+	case !t.CallsFrom(c.Source):
+		return false, nil
 	}
-	tried := map[numbering.Country]bool{}
-	add(fstext.NewE164(dialled.String()))
-	add(fstext.NewE164("+" + dialled.String()))
-	for _, c := range candidates {
-		if !tried[c.Country] {
-			tried[c.Country] = true
-			add(numbering.Normalise(c.Country, dialled))
-		}
-	}
-	return numbers
+	f.inbound, f.number, f.known = &t, number, true
+	return true, f.gatherTarget(ctx, s)
 }
 
 // gatherTarget finds the extension that takes calls to the trunk's DIDs.
@@ -182,10 +174,22 @@ func (f *Facts) gatherTarget(ctx context.Context, s Store) error {
 	return nil
 }
 
-// gatherGuest looks only among the tenant's extensions: somebody from outside is never sent outside again at the tenant's cost.
+// gatherGuest looks only among the tenant's extensions: somebody from outside is never sent outside again at the tenant's cost. His leg
+// goes on to occupy its trunk, which a transfer makes the switch forget (switch_limit.c, limit_state_handler).
 func (f *Facts) gatherGuest(ctx context.Context, s Store, c Call) error {
 	f.tenant.ID = f.who.tenant
-	return f.gatherCallee(ctx, s, c, uuid.Nil)
+	if err := f.gatherCallee(ctx, s, c, uuid.Nil); err != nil || f.callee == nil {
+		return err
+	}
+	if err := f.gatherTrunks(ctx, s); err != nil {
+		return err
+	}
+	for i := range f.trunks {
+		if f.trunks[i].ID.String() == c.LegTrunk {
+			f.inbound = &f.trunks[i]
+		}
+	}
+	return nil
 }
 
 // echoTest is the feature code of the echo test. An extension of that number comes first.
@@ -262,7 +266,7 @@ func decideGuest(c Call, f Facts) Route {
 	case c.Context != f.tenant.Slug.String():
 		return refuse(statusForbidden, "transferred into a context that is not the tenant's")
 	}
-	r := Route{context: f.tenant.Slug.Text(), tenant: f.tenant}
+	r := Route{context: f.tenant.Slug.Text(), tenant: f.tenant, inbound: f.inbound}
 	r.callerNumber, r.callerName = callerID(c)
 	return inward(r, f)
 }

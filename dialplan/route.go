@@ -32,7 +32,7 @@ type Route struct {
 
 	tenant                   directory.Tenant
 	caller                   *directory.Extension // if it is one
-	inbound                  *trunk.Trunk         // if a carrier calls
+	inbound                  *trunk.Trunk         // that the caller's leg occupies, if he is outside
 	did                      fstext.E164          // that it called
 	callee                   *directory.Extension // for KindExtension
 	callerNumber, callerName fstext.Text          // shown to the callee
@@ -69,10 +69,11 @@ func Refuse(reason string) Route { return refuse(statusForbidden, reason) }
 // limitRealm groups our counters in mod_hash.
 const limitRealm = "edgvoip"
 
-// Seconds that a call may ring, and that a trunk has until it shows progress before the next is tried.
+// Seconds that a call may ring, that a call for help may, and that a trunk has until it shows progress before the next is tried.
 const (
-	ringSeconds     = 60
-	progressSeconds = 10
+	ringSeconds          = 60
+	emergencyRingSeconds = 300
+	progressSeconds      = 10
 )
 
 // nextTrunk are the failures that are the trunk's and not the called party's, after which another trunk may do better
@@ -139,8 +140,10 @@ func limit(doc *fsxml.Document, id uuid.UUID, most int, otherwise fstext.Text) {
 func (r Route) toExtension(doc *fsxml.Document) {
 	r.mark(doc)
 	if r.inbound != nil {
-		set(doc, fstext.Const("edgvoip_trunk_id="), fstext.ID(r.inbound.ID))
-		set(doc, fstext.Const("edgvoip_did="), r.did.Text())
+		set(doc, fstext.Const(directory.VarTrunkID+"="), fstext.ID(r.inbound.ID))
+		if r.did != (fstext.E164{}) {
+			set(doc, fstext.Const("edgvoip_did="), r.did.Text())
+		}
 		if r.inbound.MaxChannels > 0 {
 			limit(doc, r.inbound.ID, r.inbound.MaxChannels, fstext.Const(" !NORMAL_CIRCUIT_CONGESTION"))
 		}
@@ -156,11 +159,15 @@ func (r Route) toExtension(doc *fsxml.Document) {
 
 func (r Route) toTrunks(doc *fsxml.Document) {
 	r.mark(doc)
-	if r.Kind != KindEmergency {
+	if r.Kind == KindEmergency {
+		// Whatever a carrier says, the next may do better; and help is waited for.
+		set(doc, fstext.Const("continue_on_fail=true"))
+		set(doc, fstext.Const("call_timeout="), fstext.Int(emergencyRingSeconds))
+	} else {
 		limitExtension(doc, r.caller)
+		set(doc, fstext.Const("continue_on_fail="+nextTrunk))
+		set(doc, fstext.Const("call_timeout="), fstext.Int(ringSeconds))
 	}
-	set(doc, fstext.Const("continue_on_fail="+nextTrunk))
-	set(doc, fstext.Const("call_timeout="), fstext.Int(ringSeconds))
 	for _, a := range r.attempts {
 		r.try(doc, a)
 	}
@@ -169,12 +176,13 @@ func (r Route) toTrunks(doc *fsxml.Document) {
 
 // try bridges to one trunk. After a success the call ends with the bridge; after a failure of the trunk the next action runs.
 func (r Route) try(doc *fsxml.Document, a attempt) {
-	set(doc, fstext.Const("edgvoip_trunk_id="), fstext.ID(a.trunk.ID))
+	set(doc, fstext.Const(directory.VarTrunkID+"="), fstext.ID(a.trunk.ID))
 	set(doc, fstext.Const("effective_caller_id_name="), a.callerID)
 	set(doc, fstext.Const("effective_caller_id_number="), a.callerID)
 	bridge := fstext.Join(
 		fstext.Const("[^^;"+directory.LegVariables+";leg_progress_timeout="), fstext.Int(progressSeconds),
 		fstext.Const(";"+directory.VarTenantID+"="), fstext.ID(r.tenant.ID),
+		fstext.Const(";"+directory.VarTrunkID+"="), fstext.ID(a.trunk.ID),
 		fstext.Const(";force_transfer_context="), r.tenant.Slug.Text(),
 		privacy(a), fstext.Const("]sofia/gateway/"), a.trunk.Gateway(), fstext.Const("/"), r.number,
 	)

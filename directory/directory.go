@@ -175,6 +175,14 @@ func (e Extension) DialString(context fstext.Slug) fstext.Text {
 	return fstext.Join(e.legVariables(context), legs)
 }
 
+// Legs is the number of legs in the dial string.
+func (e Extension) Legs() int {
+	if e.Transport == TransportAny {
+		return 3
+	}
+	return 1
+}
+
 // legVariables are set on each leg to the extension: what it may speak, how presence names it, and who it is, so that it can be
 // told when it transfers the call.
 func (e Extension) legVariables(context fstext.Slug) fstext.Text {
@@ -201,6 +209,7 @@ const (
 const (
 	VarTenantID    = "edgvoip_tenant_id"
 	VarExtensionID = "edgvoip_extension_id"
+	VarTrunkID     = "edgvoip_trunk_id"  // on a leg to or from a carrier: its trunk
 	VarLegUser     = "edgvoip_leg_user"  // on a leg to a phone: the extension's number
 	VarLegRealm    = "edgvoip_leg_realm" // on a leg to a phone: its realm
 )

@@ -93,10 +93,10 @@ func New(store Store, keys *secret.KeyRing) *Directory {
 	return &Directory{store: store, keys: keys}
 }
 
-// maxGroup is the number of legs that one dial string can have (switch_ivr_originate.c, MAX_PEERS). A larger group is not dialled in part.
-const maxGroup = 128
+// maxLegs is the number of legs that one dial string can have (switch_ivr_originate.c, MAX_PEERS). A larger group is not dialled in part.
+const maxLegs = 128
 
-// maxEveryone bounds a document of all users to a few MiB.
+// maxEveryone bounds the users in one document, as fsxml.MaxBytes bounds its size.
 const maxEveryone = 20000
 
 // defaultGroup is the one group there is: everyone.
@@ -222,7 +222,7 @@ func admit(e Extension, l Lookup) (Device, string) {
 func (d *Directory) members(ctx context.Context, l Lookup) (Answer, error) {
 	limit := maxEveryone
 	if l.Purpose == PurposeGroup {
-		limit = maxGroup
+		limit = maxLegs
 	}
 	dom, exts, err := d.store.Extensions(ctx, l.Realm, limit+1)
 	switch {
@@ -234,8 +234,8 @@ func (d *Directory) members(ctx context.Context, l Lookup) (Answer, error) {
 		return nobody(dom.Realm, OutcomeRefused, "domain or tenant not active")
 	case l.Purpose == PurposeGroup && !strings.EqualFold(l.Group, defaultGroup):
 		return nobody(dom.Realm, OutcomeUnknownUser, "no such group")
-	case len(exts) > limit:
-		return nobody(dom.Realm, OutcomeRefused, "more users than one document may hold")
+	case len(exts) > limit, l.Purpose == PurposeGroup && legs(exts) > maxLegs:
+		return nobody(dom.Realm, OutcomeRefused, tooMany)
 	}
 	doc := fsxml.New(fsxml.SectionDirectory)
 	doc.Open("domain", fsxml.A("name", dom.Realm.Text()))
@@ -247,5 +247,18 @@ func (d *Directory) members(ctx context.Context, l Lookup) (Answer, error) {
 		u.writeMember(doc)
 	}
 	b, err := doc.Bytes()
+	if errors.Is(err, fsxml.ErrTooLarge) {
+		return nobody(dom.Realm, OutcomeRefused, tooMany)
+	}
 	return Answer{Document: b, Outcome: OutcomeFound}, err
+}
+
+const tooMany = "more users than one document or dial string may hold"
+
+// legs is the number of legs that ring all of a group.
+func legs(exts []Extension) (n int) {
+	for _, e := range exts {
+		n += e.Legs()
+	}
+	return n
 }

@@ -19,6 +19,7 @@ import (
 // Conflicts that provisioning can meet.
 var (
 	ErrRealmTaken = errors.New("sipRealm belongs to another tenant")
+	ErrDomainID   = errors.New("sipRealm belongs to a domain with another domainId")
 	ErrNameTaken  = errors.New("extension or sipUsername is the name of another extension of the domain")
 )
 
@@ -66,7 +67,7 @@ type Registry interface {
 	// StoredExtension returns the extension of a number as stored. Error: ErrUnknownExtension, also for an unknown realm.
 	StoredExtension(ctx context.Context, tenant uuid.UUID, realm fstext.Realm, number fstext.Extension) (ExtensionRecord, error)
 	// PutExtension writes an extension over the one of the same tenant, realm and number, or creates it, and its domain if need be. It
-	// returns the id under which it is stored. Errors: ErrRealmTaken, ErrNameTaken.
+	// returns the id under which it is stored. Its status is not part of it. Errors: ErrRealmTaken, ErrDomainID, ErrNameTaken.
 	PutExtension(ctx context.Context, e ExtensionRecord, actor string) (uuid.UUID, error)
 }
 
@@ -111,8 +112,8 @@ func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor stri
 	return stored, nil
 }
 
-// PutExtension creates an extension or brings the one of that tenant, realm and number to what is asked for. The same
-// specification again changes nothing. Errors: *invalid.FieldError, ErrUnknownTenant, ErrRealmTaken, ErrNameTaken, the registry's.
+// PutExtension creates an extension or brings the one of that tenant, realm and number to what is asked for; a suspended one stays
+// suspended. The same specification again changes nothing. Errors: *invalid.FieldError, ErrUnknownTenant, ErrRealmTaken, ErrDomainID, ErrNameTaken, the registry's.
 func (p *Provisioner) PutExtension(ctx context.Context, spec ExtensionSpec, actor string) (Extension, error) {
 	tenant, err := p.registry.Tenant(ctx, spec.TenantID)
 	if err != nil {

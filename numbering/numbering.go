@@ -7,6 +7,7 @@ package numbering
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/nyaruka/phonenumbers"
 
@@ -59,17 +60,20 @@ func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
 
 // everywhereEmergency are numbers that reach help from any mobile network (3GPP TS 22.101, 10.1.1), and so are what a visitor
 // dials wherever he is. An extension cannot have one of them.
-var everywhereEmergency = [...]string{"112", "911"}
+var everywhereEmergency = []string{"112", "911"}
 
 // Emergency tells whether a dialled number calls for help in the country.
 func Emergency(c Country, dialled string) bool {
 	if len(dialled) < 2 || len(dialled) > 6 {
 		return false // no emergency number anywhere is longer, and the look-up below costs microseconds
 	}
-	for _, e := range everywhereEmergency {
-		if dialled == e {
-			return true
+	for i := range len(dialled) {
+		if dialled[i] < '0' || dialled[i] > '9' {
+			return false // libphonenumber would look past a star or a hash, which make it another number
 		}
+	}
+	if slices.Contains(everywhereEmergency, dialled) {
+		return true
 	}
 	return c.code != "" && phonenumbers.IsEmergencyNumber(dialled, c.code)
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -49,10 +51,16 @@ type Range struct{ First, Last fstext.E164 }
 // ErrDIDTaken means that a number of a range already belongs to a trunk, of this tenant or another.
 var ErrDIDTaken = errors.New("a number of the DID ranges already belongs to a trunk")
 
+// Other conflicts that writing a trunk can meet.
+var (
+	ErrIDTaken       = errors.New("trunk id belongs to another tenant")
+	ErrUnknownTenant = errors.New("unknown tenant")
+)
+
 // Registry is what Provisioner writes to. Implementations are safe for concurrent use.
 type Registry interface {
 	// PutTrunk writes a trunk over the one of the same tenant and id, or creates it, with its DID ranges and an audit row in one
-	// transaction. Error: ErrDIDTaken.
+	// transaction. Its status is not part of it. Errors: ErrDIDTaken, ErrIDTaken, ErrUnknownTenant.
 	PutTrunk(ctx context.Context, t Record, actor string) error
 }
 
@@ -67,7 +75,7 @@ func NewProvisioner(r Registry, keys *secret.KeyRing) *Provisioner {
 	return &Provisioner{registry: r, keys: keys}
 }
 
-// Put creates the trunk of an id, or brings it to what is asked for. Errors: *invalid.FieldError, ErrDIDTaken, the registry's.
+// Put creates the trunk of an id, or brings it to what is asked for. Errors: *invalid.FieldError, ErrDIDTaken, ErrIDTaken, ErrUnknownTenant, the registry's.
 func (p *Provisioner) Put(ctx context.Context, id uuid.UUID, spec Spec, actor string) (Trunk, error) {
 	r, err := parse(spec)
 	if err != nil {
@@ -92,6 +100,9 @@ func parse(spec Spec) (Record, error) {
 	}
 	if r.Provider, err = fstext.NewText(spec.Provider); err != nil {
 		return r, invalid.Because("provider", err)
+	}
+	if utf8.RuneCountInString(spec.Provider) > 64 {
+		return r, &invalid.FieldError{Name: "provider", Reason: "has more than 64 characters"}
 	}
 	if r.Host, err = fstext.NewHost(spec.Host); err != nil {
 		return r, invalid.Because("host", err)
@@ -166,6 +177,12 @@ func parseRanges(r *Record, spec Spec) error {
 			return &invalid.FieldError{Name: "didRanges", Reason: "a range goes from a number up to one of the same length"}
 		}
 		r.Ranges = append(r.Ranges, Range{first, last})
+	}
+	slices.SortFunc(r.Ranges, func(a, b Range) int { return cmp.Compare(a.First.Int(), b.First.Int()) })
+	for i := 1; i < len(r.Ranges); i++ {
+		if r.Ranges[i].First.Int() <= r.Ranges[i-1].Last.Int() {
+			return &invalid.FieldError{Name: "didRanges", Reason: "holds a number twice"}
+		}
 	}
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/secret"
@@ -82,6 +84,7 @@ func build(s settings, log *slog.Logger) (*httpd.Server, *postgres.DB, error) {
 		return nil, nil, err
 	}
 	registry := telemetry.NewRegistry()
+	registry.MustRegister(collectors.NewDBStatsCollector(db.Pool(), "edgvoip"))
 	handler, err := xmlcurl.New(xmlcurl.Options{
 		Store: db, Keys: keys, Switch: switches, Credentials: s.Credentials, Registry: registry, Log: log,
 	})
@@ -111,7 +114,19 @@ func serve(ctx context.Context, server *httpd.Server, l net.Listener, timeout ti
 	if err := server.Shutdown(stopping); err != nil {
 		return fmt.Errorf("shutdown: %w", err)
 	}
-	return <-failed
+	// A server that was told to stop before it began to serve knows no listener yet, and would go on.
+	if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("shutdown: %w", err)
+	}
+	select {
+	case err := <-failed:
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		return err
+	case <-stopping.Done():
+		return fmt.Errorf("shutdown: %w", stopping.Err())
+	}
 }
 
 // tls returns the server's TLS, or nil for plain HTTP. With a client CA, only clients with a certificate of that CA are served.
@@ -121,7 +136,7 @@ func (s settings) tls() (*tls.Config, error) {
 	}
 	cert, err := tls.LoadX509KeyPair(s.TLSCertFile, s.TLSKeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("XMLCURL_TLS_CERT_FILE: %w", err)
+		return nil, fmt.Errorf("XMLCURL_TLS_CERT_FILE and XMLCURL_TLS_KEY_FILE: %w", err)
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
 	if s.TLSClientCAFile == "" {

@@ -93,7 +93,8 @@ func TestMutualTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	var lines bytes.Buffer
-	server, db, err := build(s, logTo(&lines))
+	log := logTo(&lines)
+	server, db, err := build(s, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func TestMutualTLS(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, server, l, time.Minute, logTo(&lines)) }()
+	go func() { done <- serve(ctx, server, l, time.Minute, log) }()
 	roots := x509.NewCertPool()
 	roots.AddCert(ours.cert)
 	get := func(scheme string, certs ...tls.Certificate) (int, error) {

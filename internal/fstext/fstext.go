@@ -303,7 +303,7 @@ func NewSlug(s string) (Slug, error) {
 			return Slug{}, unsafeText("a slug is made of lower-case letters, digits and hyphens")
 		}
 	}
-	if s == "public" || s == "default" || s == "global" {
+	if s == "public" || s == "default" || s == "global" || s == "nobody" {
 		return Slug{}, unsafeText("this slug is reserved")
 	}
 	return Slug{s}, nil

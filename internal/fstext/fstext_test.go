@@ -46,7 +46,7 @@ func TestConstructors(t *testing.T) {
 		{"extension", []string{"10", "1001", "123456789012"}, []string{"", "1", "1234567890123", "10a", "+10", "*97"}},
 		{"dialled", []string{"112", "+393331234567", "*97", "#31#0612345678"}, []string{"", "+", "1+1", "1001,1", "1001;x", "1001@h", "sip:1", "1 2", strings.Repeat("1", 33)}},
 		{"e164", []string{"+390612345678", "+1234567"}, []string{"", "+", "390612345678", "+0123456789", "+12345", "+1234567890123456", "+39 06"}},
-		{"slug", []string{"tenant-a", "ab"}, []string{"", "a", "public", "default", "global", "Tenant", "1a", "a_b", "a.b"}},
+		{"slug", []string{"tenant-a", "ab"}, []string{"", "a", "public", "default", "global", "nobody", "Tenant", "1a", "a_b", "a.b"}},
 		{
 			"name",
 			[]string{"Anna", "O'Brien, Zoë", "張偉", "A & B; c/o", "x"},

@@ -22,6 +22,12 @@ import (
 // package fstext has a gap; nothing must be sent.
 var ErrHazard = errors.New("document holds text that FreeSWITCH would act on")
 
+// ErrTooLarge is returned by Bytes for a document that FreeSWITCH would drop.
+var ErrTooLarge = errors.New("document is larger than FreeSWITCH reads")
+
+// MaxBytes is the largest document: what freeswitch-conf/ allows (response-max-bytes), less a margin.
+const MaxBytes = 16<<20 - 4096
+
 // name keeps element and attribute names constants: only untyped constants convert to it outside this package.
 type name string
 
@@ -166,7 +172,7 @@ func (d *Document) value(t fstext.Text) {
 	}
 }
 
-// Bytes closes what is still open and returns the document. The error wraps ErrHazard; the bytes are then nil. Nothing may be
+// Bytes closes what is still open and returns the document. The error wraps ErrHazard or is ErrTooLarge; the bytes are then nil. Nothing may be
 // written to the document afterwards.
 func (d *Document) Bytes() ([]byte, error) {
 	if d.err != nil {
@@ -174,6 +180,9 @@ func (d *Document) Bytes() ([]byte, error) {
 	}
 	for d.depth > 0 {
 		d.Close()
+	}
+	if len(d.buf) > MaxBytes {
+		return nil, ErrTooLarge
 	}
 	return d.buf, nil
 }

@@ -40,7 +40,10 @@ func ParseSkeleton(b []byte) (*Skeleton, error) {
 	if root == nil || root.Tag != "configuration" || root.SelectAttrValue("name", "") == "" {
 		return nil, errors.New("skeleton: not a configuration with a name")
 	}
-	return &Skeleton{root: root, Name: root.SelectAttrValue("name", "")}, checkSkeleton(root)
+	if err := checkSkeleton(root); err != nil {
+		return nil, err
+	}
+	return &Skeleton{root: root, Name: root.SelectAttrValue("name", "")}, nil
 }
 
 func checkSkeleton(e *etree.Element) error {

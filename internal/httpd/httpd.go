@@ -11,12 +11,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/middleware/adaptor"
+	"github.com/gofiber/fiber/v2/utils"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -54,6 +56,8 @@ const (
 	writeTimeout = 5 * time.Second
 	idleTimeout  = 60 * time.Second
 	headerBytes  = 16 << 10
+
+	maxConnections = 2048
 )
 
 // New returns a server with /healthz, /readyz and /metrics; Handle adds to it.
@@ -67,32 +71,50 @@ func New(o Options) *Server {
 		IdleTimeout:           idleTimeout,
 		ReadBufferSize:        headerBytes,
 		DisableStartupMessage: true,
-		ErrorHandler:          s.failed,
-		Network:               fiber.NetworkTCP,
+		// Each connection may hold one body before its credentials are looked at.
+		Concurrency:  maxConnections,
+		ErrorHandler: s.failed,
+		Network:      fiber.NetworkTCP,
 	})
 	s.app.Use(s.observe)
-	s.app.Get("/healthz", func(c *fiber.Ctx) error { return c.SendString("ok\n") })
-	s.app.Get("/readyz", s.ready)
-	s.app.Get("/metrics", adaptor.HTTPHandler(promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{})))
+	s.app.Get("/healthz", quietly(func(c *fiber.Ctx) error { return c.SendString("ok\n") }))
+	s.app.Get("/readyz", quietly(s.ready))
+	s.app.Get("/metrics", quietly(adaptor.HTTPHandler(promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{}))))
 	return s
 }
 
-// Handle registers a handler for a method and path. A handler returns an error made by Errorf, or any other, which is a fault of ours: 500.
+// quietly keeps what is asked every few seconds out of the log while all is well.
+func quietly(h fiber.Handler) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		EventOf(c).Level = slog.LevelDebug
+		return h(c)
+	}
+}
+
+// Handle registers a handler for a method and path. A handler returns an *Error, or any other error, which is a fault of ours: 500.
 func (s *Server) Handle(method, path string, h fiber.Handler) { s.app.Add(method, path, h) }
 
 // Event collects what the one log line of a request says. Handlers add to it.
 type Event struct {
 	// Level is that of the line when the answer is no error; the zero value is info.
 	Level slog.Level
-	Attrs []slog.Attr
+	// Expected is true if an answer of status 500 and above is no fault.
+	Expected bool
+	Attrs    []slog.Attr
 }
 
 // Add adds an attribute.
-func (e *Event) Add(key, value string) { e.Attrs = append(e.Attrs, slog.String(key, clip(value))) }
+func (e *Event) Add(key, value string) {
+	e.Attrs = append(e.Attrs, slog.String(key, clip(value, fieldBytes)))
+}
 
-// clip bounds what a peer can make us write.
-func clip(s string) string {
-	const most = 128
+// Bounds on what a peer, and on what one of our own errors, can make us write.
+const (
+	fieldBytes = 128
+	causeBytes = 4 << 10
+)
+
+func clip(s string, most int) string {
 	if len(s) > most {
 		return strings.ToValidUTF8(s[:most], "?") + "…"
 	}
@@ -149,7 +171,7 @@ func (s *Server) observe(c *fiber.Ctx) error {
 func protect(c *fiber.Ctx) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &Error{Status: fiber.StatusInternalServerError, Reason: "panic", Cause: fmt.Errorf("%v", r)}
+			err = &Error{Status: fiber.StatusInternalServerError, Reason: "panic", Cause: fmt.Errorf("%v\n%s", r, debug.Stack())}
 		}
 	}()
 	return c.Next()
@@ -171,7 +193,8 @@ func asError(err error) *Error {
 		return e
 	}
 	if fe, ok := errors.AsType[*fiber.Error](err); ok {
-		return &Error{Status: fe.Code, Reason: strings.ToLower(fe.Message)}
+		// The message may repeat the path that was asked for.
+		return &Error{Status: fe.Code, Reason: strings.ToLower(utils.StatusMessage(fe.Code))}
 	}
 	return &Error{Status: fiber.StatusInternalServerError, Reason: "internal error", Cause: err}
 }
@@ -179,6 +202,7 @@ func asError(err error) *Error {
 func (s *Server) report(ctx context.Context, c *fiber.Ctx, event *Event, err error, took time.Duration) {
 	level, status := event.Level, c.Response().StatusCode()
 	switch {
+	case event.Expected:
 	case status >= fiber.StatusInternalServerError:
 		level = slog.LevelError
 	case status >= fiber.StatusBadRequest:
@@ -188,11 +212,11 @@ func (s *Server) report(ctx context.Context, c *fiber.Ctx, event *Event, err err
 		return
 	}
 	attrs := append([]slog.Attr{
-		slog.String("method", c.Method()), slog.String("path", clip(c.Path())), slog.Int("status", status),
+		slog.String("method", c.Method()), slog.String("path", clip(c.Path(), fieldBytes)), slog.Int("status", status),
 		slog.String("peer", c.Context().RemoteIP().String()), slog.Duration("took", took),
 	}, event.Attrs...)
 	if err != nil {
-		attrs = append(attrs, slog.String("error", clip(err.Error())))
+		attrs = append(attrs, slog.String("error", clip(err.Error(), causeBytes)))
 	}
 	s.log.LogAttrs(ctx, level, "request", attrs...)
 }
@@ -213,12 +237,12 @@ func newID() string {
 
 func (s *Server) ready(c *fiber.Ctx) error {
 	if s.draining.Load() {
+		EventOf(c).Expected = true
 		return &Error{Status: fiber.StatusServiceUnavailable, Reason: "shutting down"}
 	}
 	if err := s.opts.Ready(c.UserContext()); err != nil {
 		return &Error{Status: fiber.StatusServiceUnavailable, Reason: "not ready", Cause: err}
 	}
-	EventOf(c).Level = slog.LevelDebug
 	return c.SendString("ready\n")
 }
 

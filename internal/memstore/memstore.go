@@ -13,6 +13,7 @@ import (
 	"github.com/edgvoip/edgvoip/dialplan"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/numbering"
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
@@ -148,23 +149,28 @@ func (s *Store) matching(keep func(trunk.Trunk) bool) []trunk.Trunk {
 	return list
 }
 
-// TrunksFrom implements dialplan.Store.
-func (s *Store) TrunksFrom(_ context.Context, a netip.Addr) ([]dialplan.Inbound, error) {
-	var list []dialplan.Inbound
+// InboundTrunk implements dialplan.Store.
+func (s *Store) InboundTrunk(_ context.Context, number fstext.E164) (trunk.Trunk, error) {
+	for _, r := range s.ranges {
+		if n := number.Int(); n < r.first || n > r.last {
+			continue
+		}
+		for _, t := range s.trunks {
+			if t.ID == r.trunk && s.tenant(t.TenantID).Active {
+				return t, nil
+			}
+		}
+	}
+	return trunk.Trunk{}, trunk.ErrUnknownDID
+}
+
+// CarrierCountries implements dialplan.Store.
+func (s *Store) CarrierCountries(_ context.Context, a netip.Addr) ([]numbering.Country, error) {
+	var list []numbering.Country
 	for _, t := range s.trunks {
-		if owner := s.tenant(t.TenantID); owner.Active && t.CallsFrom(a) {
-			list = append(list, dialplan.Inbound{Trunk: t, Country: owner.Country})
+		if owner := s.tenant(t.TenantID); owner.Active && t.CallsFrom(a) && !slices.Contains(list, owner.Country) {
+			list = append(list, owner.Country)
 		}
 	}
 	return list, nil
-}
-
-// DID implements dialplan.Store.
-func (s *Store) DID(_ context.Context, number fstext.E164) (uuid.UUID, error) {
-	for _, r := range s.ranges {
-		if n := number.Int(); r.first <= n && n <= r.last {
-			return r.trunk, nil
-		}
-	}
-	return uuid.UUID{}, trunk.ErrUnknownDID
 }

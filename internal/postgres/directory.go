@@ -65,6 +65,12 @@ type extensionRow struct {
 	HA1KeyID           sql.NullString `db:"ha1_key_id"`
 }
 
+// domainExtensionRow is a domain with an extension of it, or with none: the extension's id is then null.
+type domainExtensionRow struct {
+	domainRow
+	extensionRow
+}
+
 func (r extensionRow) extension(d directory.Domain) (directory.Extension, error) {
 	e := directory.Extension{
 		ID: r.ExtensionID.UUID, TenantID: d.Tenant.ID, DomainID: d.ID, Realm: d.Realm,
@@ -99,12 +105,8 @@ func (d *DB) Domain(ctx context.Context, realm fstext.Realm) (directory.Domain, 
 		  FROM edgvoip.sip_domains d
 		  JOIN edgvoip.tenants t ON t.id = d.tenant_id
 		 WHERE d.realm = $1 AND d.status <> 'deleted' AND t.status <> 'deleted'`
-	stmt, err := d.prepared(ctx, query)
-	if err != nil {
-		return directory.Domain{}, err
-	}
-	var row domainRow
-	if err := stmt.GetContext(ctx, &row, realm.String()); errors.Is(err, sql.ErrNoRows) {
+	row, err := get[domainRow](ctx, d, query, realm.String())
+	if errors.Is(err, sql.ErrNoRows) {
 		return directory.Domain{}, directory.ErrUnknownDomain
 	} else if err != nil {
 		return directory.Domain{}, fmt.Errorf("select domain: %w", err)
@@ -126,15 +128,8 @@ func (d *DB) Extension(ctx context.Context, realm fstext.Realm, name fstext.User
 		  LEFT JOIN edgvoip.sip_names n ON n.tenant_id = d.tenant_id AND n.domain_id = d.id AND n.name = $2
 		  LEFT JOIN edgvoip.sip_extensions e ON e.tenant_id = n.tenant_id AND e.id = n.extension_id
 		 WHERE d.realm = $1 AND d.status <> 'deleted' AND t.status <> 'deleted'`
-	stmt, err := d.prepared(ctx, query)
-	if err != nil {
-		return directory.Domain{}, directory.Extension{}, err
-	}
-	var row struct {
-		domainRow
-		extensionRow
-	}
-	if err := stmt.GetContext(ctx, &row, realm.String(), name.Fold().String()); errors.Is(err, sql.ErrNoRows) {
+	row, err := get[domainExtensionRow](ctx, d, query, realm.String(), name.Fold().String())
+	if errors.Is(err, sql.ErrNoRows) {
 		return directory.Domain{}, directory.Extension{}, directory.ErrUnknownDomain
 	} else if err != nil {
 		return directory.Domain{}, directory.Extension{}, fmt.Errorf("select extension: %w", err)
@@ -166,12 +161,8 @@ func (d *DB) Extensions(ctx context.Context, realm fstext.Realm, limit int) (dir
 		  FROM edgvoip.sip_extensions e
 		 WHERE e.tenant_id = $1 AND e.domain_id = $2 AND e.status = 'active'
 		 ORDER BY e.extension LIMIT $3`
-	stmt, err := d.prepared(ctx, query)
+	rows, err := list[extensionRow](ctx, d, query, dom.Tenant.ID, dom.ID, limit)
 	if err != nil {
-		return directory.Domain{}, nil, err
-	}
-	var rows []extensionRow
-	if err := stmt.SelectContext(ctx, &rows, dom.Tenant.ID, dom.ID, limit); err != nil {
 		return directory.Domain{}, nil, fmt.Errorf("select extensions: %w", err)
 	}
 	exts := make([]directory.Extension, 0, len(rows))
@@ -196,15 +187,8 @@ func (d *DB) TenantExtension(ctx context.Context, tenant, near uuid.UUID, name f
 		  JOIN edgvoip.sip_extensions e ON e.tenant_id = n.tenant_id AND e.id = n.extension_id
 		 WHERE t.id = $1 AND t.status = 'active' AND d.status = 'active'
 		 ORDER BY d.id = $2 DESC, d.created_at, d.id LIMIT 1`
-	stmt, err := d.prepared(ctx, query)
-	if err != nil {
-		return directory.Tenant{}, directory.Extension{}, err
-	}
-	var row struct {
-		domainRow
-		extensionRow
-	}
-	if err := stmt.GetContext(ctx, &row, tenant, near, name.Fold().String()); errors.Is(err, sql.ErrNoRows) {
+	row, err := get[domainExtensionRow](ctx, d, query, tenant, near, name.Fold().String())
+	if errors.Is(err, sql.ErrNoRows) {
 		return directory.Tenant{}, directory.Extension{}, directory.ErrUnknownExtension
 	} else if err != nil {
 		return directory.Tenant{}, directory.Extension{}, fmt.Errorf("select extension of tenant: %w", err)

@@ -1,4 +1,4 @@
 package postgres
 
-// DIDQuery is the query behind DID, to be explained.
-const DIDQuery = didQuery
+// InboundQuery is the query behind InboundTrunk, to be explained.
+const InboundQuery = inboundQuery

@@ -28,7 +28,8 @@ type Options struct {
 	Application string
 	// MaxConns bounds the pool; zero means 10.
 	MaxConns int
-	// StatementTimeout bounds each statement on the server; zero means no bound, which only migrations need.
+	// StatementTimeout bounds each statement on the server; zero means no bound, which only migrations need. A server that stays silent
+	// longer is given up.
 	StatementTimeout time.Duration
 }
 
@@ -92,12 +93,14 @@ func (d *DB) Close() error { return d.db.Close() }
 
 // Ping tells whether the server answers and the schema is there and readable.
 func (d *DB) Ping(ctx context.Context) error {
-	var n int
-	if err := d.db.GetContext(ctx, &n, `SELECT count(*) FROM (SELECT FROM edgvoip.tenants LIMIT 1) AS t`); err != nil {
+	if _, err := get[int](ctx, d, `SELECT count(*) FROM (SELECT FROM edgvoip.tenants LIMIT 1) AS t`); err != nil {
 		return fmt.Errorf("ping: %w", err)
 	}
 	return nil
 }
+
+// Pool returns the pool, for its statistics.
+func (d *DB) Pool() *sql.DB { return d.db.DB }
 
 // prepared returns the prepared statement of a query: one round trip a lookup instead of two. The lock is not held while the
 // server is asked, which may be away.
@@ -122,16 +125,62 @@ func (d *DB) prepared(ctx context.Context, query string) (*sqlx.Stmt, error) {
 	return s, nil
 }
 
-// inTx runs f in a transaction: committed if f returns nil, rolled back otherwise. A failed rollback is reported with its cause.
+// get returns the one row of a query. Errors: sql.ErrNoRows, ctx's, the server's.
+func get[T any](ctx context.Context, d *DB, query string, args ...any) (T, error) {
+	return bounded(ctx, func() (row T, err error) {
+		stmt, err := d.prepared(ctx, query)
+		if err != nil {
+			return row, err
+		}
+		return row, stmt.GetContext(ctx, &row, args...)
+	})
+}
+
+// list returns all rows of a query. Errors: ctx's, the server's.
+func list[T any](ctx context.Context, d *DB, query string, args ...any) ([]T, error) {
+	return bounded(ctx, func() (rows []T, err error) {
+		stmt, err := d.prepared(ctx, query)
+		if err != nil {
+			return nil, err
+		}
+		return rows, stmt.SelectContext(ctx, &rows, args...)
+	})
+}
+
+// bounded runs f no longer than ctx allows: what asked must have its answer, and lib/pq does not watch ctx while a server is
+// silent. An f left behind ends with its connection's deadline.
+func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := f()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
+// inTx runs f in a transaction: committed if f returns nil, rolled back otherwise.
 func (d *DB) inTx(ctx context.Context, f func(*sqlx.Tx) error) error {
 	tx, err := d.db.BeginTxx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	if err := f(tx); err != nil {
-		if rb := tx.Rollback(); rb != nil {
-			return errors.Join(err, fmt.Errorf("rollback: %w", rb))
+	// Also when f panics: the connection must come back.
+	defer func() {
+		if rb := tx.Rollback(); rb != nil && !errors.Is(rb, sql.ErrTxDone) {
+			d.log.ErrorContext(ctx, "rollback", "error", rb)
 		}
+	}()
+	if err := f(tx); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {

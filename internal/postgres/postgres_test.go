@@ -276,13 +276,13 @@ func TestDIDAmongAMillion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := store.DID(t.Context(), e)
-		if (err == nil && id == storetest.TrunkID("tenant-a", "second")) != want {
-			t.Errorf("%d found: %v, %v; want %v", number, id, err, want)
+		found, err := store.InboundTrunk(t.Context(), e)
+		if (err == nil && found.ID == storetest.TrunkID("tenant-a", "second")) != want {
+			t.Errorf("%d found: %v, %v; want %v", number, found.ID, err, want)
 		}
 	}
 	var plan string
-	rows, err := db.QueryContext(t.Context(), `EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS) `+strings.ReplaceAll(postgres.DIDQuery, "$1", "44701000005"))
+	rows, err := db.QueryContext(t.Context(), `EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS) `+strings.ReplaceAll(postgres.InboundQuery, "$1", "44701000005"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func (d *DB) PutTenant(ctx context.Context, t directory.TenantRecord, actor stri
 		const insert = `
 			INSERT INTO edgvoip.tenants (id, slug, name, country, timezone)
 			VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (slug) DO NOTHING`
+			ON CONFLICT (slug) WHERE status <> 'deleted' DO NOTHING`
 		res, err := tx.ExecContext(ctx, insert, t.ID, t.Slug.String(), t.Name.String(), t.Country.String(), t.Timezone)
 		if err != nil {
 			return fmt.Errorf("insert tenant: %w", err)
@@ -135,7 +135,7 @@ func (d *DB) StoredExtension(ctx context.Context, tenant uuid.UUID, realm fstext
 // PutExtension implements directory.Registry.
 func (d *DB) PutExtension(ctx context.Context, e directory.ExtensionRecord, actor string) (uuid.UUID, error) {
 	err := d.inTx(ctx, func(tx *sqlx.Tx) error {
-		domain, err := putDomain(ctx, tx, e)
+		domain, err := putDomain(ctx, tx, e, actor)
 		if err != nil {
 			return err
 		}
@@ -148,24 +148,46 @@ func (d *DB) PutExtension(ctx context.Context, e directory.ExtensionRecord, acto
 	return e.ID, err
 }
 
-// putDomain finds the domain of a realm or creates it for the tenant. The update that changes nothing locks the row, so that two
-// requests for a new realm meet here and not later.
-func putDomain(ctx context.Context, tx *sqlx.Tx, e directory.ExtensionRecord) (uuid.UUID, error) {
-	const query = `
+// putDomain finds the domain of a realm or creates it for the tenant, and locks it against being deleted meanwhile.
+func putDomain(ctx context.Context, tx *sqlx.Tx, e directory.ExtensionRecord, actor string) (uuid.UUID, error) {
+	const insert = `
 		INSERT INTO edgvoip.sip_domains (tenant_id, id, realm, w3_domain_id)
 		VALUES ($1, $2, $3, $4)
-		ON CONFLICT (realm) DO UPDATE SET realm = excluded.realm
-		RETURNING tenant_id, id`
+		ON CONFLICT (realm) WHERE status <> 'deleted' DO NOTHING`
+	const find = `
+		SELECT tenant_id, id, w3_domain_id FROM edgvoip.sip_domains
+		 WHERE realm = $1 AND status <> 'deleted' FOR NO KEY UPDATE`
 	var row struct {
-		TenantID uuid.UUID `db:"tenant_id"`
-		ID       uuid.UUID `db:"id"`
+		TenantID uuid.UUID     `db:"tenant_id"`
+		ID       uuid.UUID     `db:"id"`
+		W3ID     uuid.NullUUID `db:"w3_domain_id"`
 	}
 	w3 := uuid.NullUUID{UUID: e.W3DomainID, Valid: e.W3DomainID != uuid.Nil}
-	if err := tx.GetContext(ctx, &row, query, e.TenantID, uuid.New(), e.Realm.String(), w3); err != nil {
-		return uuid.UUID{}, fmt.Errorf("put domain: %w", err)
+	err := tx.GetContext(ctx, &row, find, e.Realm.String())
+	if errors.Is(err, sql.ErrNoRows) {
+		id := uuid.New()
+		res, err := tx.ExecContext(ctx, insert, e.TenantID, id, e.Realm.String(), w3)
+		if err != nil {
+			return uuid.UUID{}, fmt.Errorf("insert domain: %w", err)
+		}
+		if n, err := res.RowsAffected(); err != nil {
+			return uuid.UUID{}, fmt.Errorf("insert domain: %w", err)
+		} else if n == 1 {
+			return id, audit(ctx, tx, e.TenantID, actor, "domain.created", id, nil, map[string]any{"realm": e.Realm.String()})
+		}
+		// Somebody else inserted it between the two statements.
+		err = tx.GetContext(ctx, &row, find, e.Realm.String())
+		if err != nil {
+			return uuid.UUID{}, fmt.Errorf("select domain: %w", err)
+		}
+	} else if err != nil {
+		return uuid.UUID{}, fmt.Errorf("select domain: %w", err)
 	}
 	if row.TenantID != e.TenantID {
 		return uuid.UUID{}, directory.ErrRealmTaken
+	}
+	if w3.Valid && row.W3ID.Valid && w3 != row.W3ID {
+		return uuid.UUID{}, directory.ErrDomainID
 	}
 	return row.ID, nil
 }
@@ -188,14 +210,14 @@ func putExtension(ctx context.Context, tx *sqlx.Tx, e *directory.ExtensionRecord
 		ON CONFLICT (tenant_id, id) DO UPDATE SET
 			sip_username = excluded.sip_username, display_name = excluded.display_name, transport = excluded.transport,
 			allowed_codecs = excluded.allowed_codecs, max_concurrent_calls = excluded.max_concurrent_calls,
-			outbound_caller_id = excluded.outbound_caller_id, status = 'active', password_hash = excluded.password_hash,
+			outbound_caller_id = excluded.outbound_caller_id, password_hash = excluded.password_hash,
 			ha1_md5_sealed = excluded.ha1_md5_sealed, ha1_sha256_sealed = excluded.ha1_sha256_sealed, ha1_key_id = excluded.ha1_key_id,
 			updated_at = now()
 		WHERE (sip_extensions.sip_username, sip_extensions.display_name, sip_extensions.transport, sip_extensions.allowed_codecs,
-		       sip_extensions.max_concurrent_calls, sip_extensions.outbound_caller_id, sip_extensions.status, sip_extensions.password_hash)
+		       sip_extensions.max_concurrent_calls, sip_extensions.outbound_caller_id, sip_extensions.password_hash, sip_extensions.ha1_key_id)
 		      IS DISTINCT FROM
 		      (excluded.sip_username, excluded.display_name, excluded.transport, excluded.allowed_codecs,
-		       excluded.max_concurrent_calls, excluded.outbound_caller_id, excluded.status, excluded.password_hash)`
+		       excluded.max_concurrent_calls, excluded.outbound_caller_id, excluded.password_hash, excluded.ha1_key_id)`
 	callerID := sql.NullString{String: e.CallerID.String(), Valid: e.CallerID != (fstext.E164{})}
 	res, err := tx.ExecContext(ctx, query, e.TenantID, id, e.DomainID, e.Number.String(), e.Username.String(), e.Name.String(),
 		string(e.Transport), pq.StringArray(e.Codecs.Names()), e.MaxCalls, callerID, e.PasswordHash,
@@ -208,7 +230,7 @@ func putExtension(ctx context.Context, tx *sqlx.Tx, e *directory.ExtensionRecord
 	}
 	after := map[string]any{
 		"realm": e.Realm.String(), "extension": e.Number.String(), "sipUsername": e.Username.String(), "displayName": e.Name.String(),
-		"transport": e.Transport, "allowedCodecs": e.Codecs.Names(), "maxConcurrentCalls": e.MaxCalls, "status": "active",
+		"transport": e.Transport, "allowedCodecs": e.Codecs.Names(), "maxConcurrentCalls": e.MaxCalls, "outboundCallerNumber": e.CallerID.String(),
 		"passwordChanged": before == nil || before["passwordHash"] != e.PasswordHash,
 	}
 	delete(before, "passwordHash")
@@ -219,7 +241,8 @@ func putExtension(ctx context.Context, tx *sqlx.Tx, e *directory.ExtensionRecord
 // hash, which must not stay there. With none stored, the map is nil and the id zero.
 func extensionForAudit(ctx context.Context, tx *sqlx.Tx, e *directory.ExtensionRecord) (map[string]any, uuid.UUID, error) {
 	const query = `
-		SELECT id, sip_username, display_name, transport, allowed_codecs, max_concurrent_calls, status, password_hash
+		SELECT id, sip_username, display_name, transport, allowed_codecs, max_concurrent_calls,
+		       coalesce(outbound_caller_id, '') AS outbound_caller_id, password_hash
 		  FROM edgvoip.sip_extensions
 		 WHERE tenant_id = $1 AND domain_id = $2 AND extension = $3 AND status <> 'deleted'
 		   FOR UPDATE`
@@ -230,7 +253,7 @@ func extensionForAudit(ctx context.Context, tx *sqlx.Tx, e *directory.ExtensionR
 		Transport    string         `db:"transport"`
 		Codecs       pq.StringArray `db:"allowed_codecs"`
 		MaxCalls     int            `db:"max_concurrent_calls"`
-		Status       string         `db:"status"`
+		CallerID     string         `db:"outbound_caller_id"`
 		PasswordHash string         `db:"password_hash"`
 	}
 	if err := tx.GetContext(ctx, &row, query, e.TenantID, e.DomainID, e.Number.String()); errors.Is(err, sql.ErrNoRows) {
@@ -240,7 +263,7 @@ func extensionForAudit(ctx context.Context, tx *sqlx.Tx, e *directory.ExtensionR
 	}
 	return map[string]any{
 		"realm": e.Realm.String(), "extension": e.Number.String(), "sipUsername": row.SIPUsername, "displayName": row.DisplayName,
-		"transport": row.Transport, "allowedCodecs": []string(row.Codecs), "maxConcurrentCalls": row.MaxCalls, "status": row.Status,
+		"transport": row.Transport, "allowedCodecs": []string(row.Codecs), "maxConcurrentCalls": row.MaxCalls, "outboundCallerNumber": row.CallerID,
 		"passwordHash": row.PasswordHash,
 	}, row.ID, nil
 }
@@ -254,7 +277,7 @@ func (d *DB) PutTrunk(ctx context.Context, t trunk.Record, actor string) error {
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text[]::cidr[], $12, $13, $14, $15, $16, $17, $18)
 			ON CONFLICT (tenant_id, id) DO UPDATE SET
 				store_id = excluded.store_id, name = excluded.name, provider = excluded.provider, host = excluded.host, port = excluded.port,
-				protocol = excluded.protocol, max_channels = excluded.max_channels, priority = excluded.priority, status = 'active',
+				protocol = excluded.protocol, max_channels = excluded.max_channels, priority = excluded.priority,
 				source_addresses = excluded.source_addresses, register = excluded.register, username = excluded.username,
 				password_sealed = excluded.password_sealed, password_key_id = excluded.password_key_id,
 				caller_id_policy = excluded.caller_id_policy, caller_id_number = excluded.caller_id_number,
@@ -272,12 +295,18 @@ func (d *DB) PutTrunk(ctx context.Context, t trunk.Record, actor string) error {
 		}
 		after := map[string]any{
 			"name": t.Name.String(), "host": t.Host.String(), "port": t.Port, "protocol": t.Protocol, "maxChannels": t.MaxChannels,
-			"priority": t.Priority, "register": t.Register, "didRanges": len(t.Ranges),
+			"priority": t.Priority, "register": t.Register, "sourceAddresses": prefixes(t.Sources), "callerIdPolicy": t.CallerID,
+			"callerIdNumber": t.CallerIDNumber.String(), "aiFailoverExtension": t.Failover.String(), "didRanges": len(t.Ranges),
 		}
 		return audit(ctx, tx, t.TenantID, actor, "trunk.put", t.ID, nil, after)
 	})
-	if isConstraint(err, "sip_trunk_did_ranges_no_overlap") {
+	switch {
+	case isConstraint(err, "sip_trunk_did_ranges_no_overlap"):
 		return trunk.ErrDIDTaken
+	case isConstraint(err, "sip_trunks_id_key"):
+		return trunk.ErrIDTaken
+	case isConstraint(err, "sip_trunks_tenant_id_fkey"):
+		return trunk.ErrUnknownTenant
 	}
 	return err
 }

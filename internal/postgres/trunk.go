@@ -10,7 +10,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/lib/pq"
 
-	"github.com/edgvoip/edgvoip/dialplan"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/numbering"
@@ -75,24 +74,20 @@ func (r trunkRow) trunk() (trunk.Trunk, error) {
 }
 
 func (d *DB) trunks(ctx context.Context, query string, args ...any) ([]trunk.Trunk, error) {
-	stmt, err := d.prepared(ctx, query)
+	rows, err := list[trunkRow](ctx, d, query, args...)
 	if err != nil {
-		return nil, err
-	}
-	var rows []trunkRow
-	if err := stmt.SelectContext(ctx, &rows, args...); err != nil {
 		return nil, fmt.Errorf("select trunks: %w", err)
 	}
-	list := make([]trunk.Trunk, 0, len(rows))
+	fit := make([]trunk.Trunk, 0, len(rows))
 	for _, r := range rows {
 		t, err := r.trunk()
 		if err != nil {
 			d.unfit(ctx, err)
 			continue
 		}
-		list = append(list, t)
+		fit = append(fit, t)
 	}
-	return list, nil
+	return fit, nil
 }
 
 // ActiveTrunks implements trunk.Store.
@@ -114,62 +109,56 @@ func (d *DB) TenantTrunks(ctx context.Context, tenant uuid.UUID) ([]trunk.Trunk,
 		 ORDER BY k.priority, k.id`, tenant)
 }
 
-// TrunksFrom implements dialplan.Store.
-func (d *DB) TrunksFrom(ctx context.Context, a netip.Addr) ([]dialplan.Inbound, error) {
+// inboundQuery finds the one range that can hold a number: ranges do not overlap, so it is the first that ends at or after it.
+const inboundQuery = `
+	SELECT` + trunkColumns + `
+	  FROM (SELECT first_number, tenant_id, trunk_id
+	          FROM edgvoip.sip_trunk_did_ranges
+	         WHERE last_number >= $1
+	         ORDER BY last_number LIMIT 1) r
+	  JOIN edgvoip.sip_trunks k ON k.tenant_id = r.tenant_id AND k.id = r.trunk_id
+	  JOIN edgvoip.tenants t ON t.id = k.tenant_id
+	 WHERE r.first_number <= $1 AND k.status = 'active' AND t.status = 'active'`
+
+// InboundTrunk implements dialplan.Store.
+func (d *DB) InboundTrunk(ctx context.Context, number fstext.E164) (trunk.Trunk, error) {
+	row, err := get[trunkRow](ctx, d, inboundQuery, number.Int())
+	if errors.Is(err, sql.ErrNoRows) {
+		return trunk.Trunk{}, trunk.ErrUnknownDID
+	} else if err != nil {
+		return trunk.Trunk{}, fmt.Errorf("select trunk of a did: %w", err)
+	}
+	t, err := row.trunk()
+	if err != nil {
+		d.unfit(ctx, err)
+		return trunk.Trunk{}, trunk.ErrUnknownDID
+	}
+	return t, nil
+}
+
+// CarrierCountries implements dialplan.Store.
+func (d *DB) CarrierCountries(ctx context.Context, a netip.Addr) ([]numbering.Country, error) {
 	const query = `
-		SELECT` + trunkColumns + `, t.country
+		SELECT DISTINCT t.country
 		  FROM edgvoip.sip_trunks k
 		  JOIN edgvoip.tenants t ON t.id = k.tenant_id
 		 WHERE k.status = 'active' AND t.status = 'active'
 		   AND (EXISTS (SELECT FROM unnest(k.source_addresses) AS s WHERE s >>= $1::inet)
 		        OR cardinality(k.source_addresses) = 0 AND k.host = $2)
-		 ORDER BY k.tenant_id, k.priority, k.id`
-	stmt, err := d.prepared(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	var rows []struct {
-		trunkRow
-		Country string `db:"country"`
-	}
+		 ORDER BY t.country`
 	addr := a.Unmap().WithZone("").String()
-	if err := stmt.SelectContext(ctx, &rows, addr, addr); err != nil {
-		return nil, fmt.Errorf("select trunks from an address: %w", err)
+	codes, err := list[string](ctx, d, query, addr, addr)
+	if err != nil {
+		return nil, fmt.Errorf("select countries of an address: %w", err)
 	}
-	list := make([]dialplan.Inbound, 0, len(rows))
-	for _, r := range rows {
-		t, err1 := r.trunk()
-		country, err2 := numbering.NewCountry(r.Country)
-		if err := errors.Join(err1, err2); err != nil {
+	countries := make([]numbering.Country, 0, len(codes))
+	for _, code := range codes {
+		c, err := numbering.NewCountry(code)
+		if err != nil {
 			d.unfit(ctx, err)
 			continue
 		}
-		list = append(list, dialplan.Inbound{Trunk: t, Country: country})
+		countries = append(countries, c)
 	}
-	return list, nil
-}
-
-// didQuery finds the one range that can hold a number: ranges do not overlap, so it is the first that ends at or after it.
-const didQuery = `
-	SELECT first_number, trunk_id
-	  FROM edgvoip.sip_trunk_did_ranges
-	 WHERE last_number >= $1
-	 ORDER BY last_number LIMIT 1`
-
-// DID implements dialplan.Store.
-func (d *DB) DID(ctx context.Context, number fstext.E164) (uuid.UUID, error) {
-	stmt, err := d.prepared(ctx, didQuery)
-	if err != nil {
-		return uuid.UUID{}, err
-	}
-	var row struct {
-		First   int64     `db:"first_number"`
-		TrunkID uuid.UUID `db:"trunk_id"`
-	}
-	if err := stmt.GetContext(ctx, &row, number.Int()); err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return uuid.UUID{}, fmt.Errorf("select did: %w", err)
-	} else if err != nil || row.First > number.Int() {
-		return uuid.UUID{}, trunk.ErrUnknownDID
-	}
-	return row.TrunkID, nil
+	return countries, nil
 }

@@ -4,7 +4,7 @@ package telemetry
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -27,7 +27,7 @@ const (
 func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("LOG_LEVEL is one of debug, info, warn, error")
+		return nil, errors.New("LOG_LEVEL is one of debug, info, warn, error")
 	}
 	if format == FormatAuto {
 		format = FormatJSON
@@ -42,7 +42,7 @@ func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	case FormatJSON:
 		h = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l})
 	default:
-		return nil, fmt.Errorf("LOG_FORMAT is one of auto, text, json")
+		return nil, errors.New("LOG_FORMAT is one of auto, text, json")
 	}
 	return slog.New(correlated{h}), nil
 }

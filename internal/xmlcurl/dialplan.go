@@ -34,6 +34,7 @@ func call(f *form) (c dialplan.Call, reason string) {
 		LegUser:      f.get(fieldVarLegUser),
 		LegRealm:     f.get(fieldVarLegRealm),
 		LegTenant:    f.get(fieldVarTenantID),
+		LegTrunk:     f.get(fieldVarTrunkID),
 	}, ""
 }
 

@@ -51,6 +51,7 @@ const (
 	fieldVarUserName
 	fieldVarDomainName
 	fieldVarTenantID
+	fieldVarTrunkID
 	fieldVarLegUser
 	fieldVarLegRealm
 	fieldVarCallID
@@ -58,7 +59,6 @@ const (
 	fieldVarSDP
 
 	fieldLang
-	fieldContext
 
 	fieldCount
 )
@@ -98,13 +98,13 @@ var fieldNames = [fieldCount]string{
 	fieldVarUserName:        "variable_user_name",
 	fieldVarDomainName:      "variable_domain_name",
 	fieldVarTenantID:        "variable_edgvoip_tenant_id",
+	fieldVarTrunkID:         "variable_edgvoip_trunk_id",
 	fieldVarLegUser:         "variable_edgvoip_leg_user",
 	fieldVarLegRealm:        "variable_edgvoip_leg_realm",
 	fieldVarCallID:          "variable_sip_call_id",
 	fieldVarViaProtocol:     "variable_sip_via_protocol",
 	fieldVarSDP:             "variable_switch_r_sdp",
 	fieldLang:               "lang",
-	fieldContext:            "context",
 }
 
 var fieldByName = func() map[string]field {

@@ -7,6 +7,7 @@
 package xmlcurl
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -142,7 +143,7 @@ func (a answer) describe(e *httpd.Event, f *form) {
 	if id := f.get(fieldUniqueID); id != "" {
 		e.Add("channel", id)
 	}
-	if id := f.get(fieldCallID) + f.get(fieldVarCallID); id != "" {
+	if id := cmp.Or(f.get(fieldCallID), f.get(fieldVarCallID)); id != "" {
 		e.Add("sip_call_id", id)
 	}
 	if a.reason == "" {
@@ -229,7 +230,7 @@ func (h *Handler) dialplanAnswer(ctx context.Context, f *form) (answer, error) {
 	return answer{doc, string(r.Kind), r.Reason}, err
 }
 
-// language answers for spoken phrases: no macros yet, and the say module of the language. One that is not a language gets English.
+// language answers for spoken phrases: no macros yet, and the say module of the language. What cannot be the name of a language gets English.
 func language(s fsxml.Section, lang string) ([]byte, error) {
 	code := fstext.Const("en")
 	if name, err := fstext.NewUsername(lang); err == nil {

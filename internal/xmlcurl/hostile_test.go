@@ -202,7 +202,7 @@ func TestCalls(t *testing.T) {
 		{"public, with 00", bodyCall, []string{to("00393331234567")}, "/+393331234567"},
 		{"public, national", bodyCall, []string{to("3331234567")}, "/+393331234567"},
 		{"public, too short", bodyCall, []string{to("333")}, notFound},
-		{"public without a trunk", bodyCall, []string{to("+393331234567"), "variable_domain_name=tenant-b.example", "Hunt-Context=tenant-b"}, toPublic},
+		{"public, by the other tenant's own trunk", bodyCall, []string{to("+393331234567"), "variable_domain_name=tenant-b.example", "Hunt-Context=tenant-b"}, toPublic},
 		{"emergency", bodyCall, []string{to("112")}, toEmergency},
 		{"emergency, national", bodyCall, []string{to("118")}, toEmergency},
 		{"caller id of the trunk", bodyCall, []string{to("+393331234567")}, "effective_caller_id_number=+390612345600"},

@@ -23,7 +23,7 @@ func newMetrics(r *prometheus.Registry) metrics {
 		}, []string{"section", "outcome"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "xmlcurl_lookup_seconds",
-			Help: "Time from the parsed request to the answer, by section. FreeSWITCH gives up after the timeout of its binding (2 s).",
+			Help: "Time from the received request to the answer, by section. FreeSWITCH gives up after the timeout of its binding (2 s).",
 			// From an answer out of memory to the timeout.
 			Buckets: []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2},
 		}, []string{"section"}),
