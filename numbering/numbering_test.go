@@ -81,7 +81,10 @@ func TestEmergency(t *testing.T) {
 		{"IT", "", false},
 		{"IT", "1", false},
 		{"US", "9111", false},
-		{"IT", "*118", false}, {"IT", "112#", false}, {"IT", "1*18", false}, {"IT", "+112", false},
+		{"IT", "*118", false},
+		{"IT", "112#", false},
+		{"IT", "1*18", false},
+		{"IT", "+112", false},
 		{"IT", "${x}", false},
 	} {
 		if got := numbering.Emergency(country(t, tc.country), tc.in); got != tc.want {

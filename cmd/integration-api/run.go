@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-
-	"github.com/caarlos0/env/v11"
+	"time"
 
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/secret"
+	common "github.com/edgvoip/edgvoip/internal/settings"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 )
 
@@ -28,12 +28,9 @@ Settings come from the environment, see docs/settings.md.
 
 // settings are read from the environment. docs/settings.md describes each; a test keeps the two together.
 type settings struct {
-	DatabaseURL      string `env:"DATABASE_URL"`
-	DatabaseRole     string `env:"DATABASE_ROLE" envDefault:"edgvoip_api"`
-	DatabaseMaxConns int    `env:"DATABASE_MAX_CONNS" envDefault:"10"`
-	SecretKeysFile   string `env:"SECRET_KEYS_FILE"`
-	LogFormat        string `env:"LOG_FORMAT" envDefault:"auto"`
-	LogLevel         string `env:"LOG_LEVEL" envDefault:"info"`
+	common.Common
+
+	DatabaseRole string `env:"DATABASE_ROLE" envDefault:"edgvoip_api"`
 }
 
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
@@ -50,27 +47,44 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		_, err := fmt.Fprintln(stdout, version)
 		return err
 	case "keygen":
-		return keygen(args, stdout, stderr)
-	case "migrate", "seed":
+		err := keygen(args, stdout, stderr)
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	case "migrate":
+		if len(args) > 0 {
+			return errors.New("migrate takes no arguments")
+		}
+		return withSettings(environ, stderr, func(s settings, log *slog.Logger) error { return migrate(ctx, s, log) })
+	case "seed":
+		o, err := parseSeed(args, stderr)
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		return withSettings(environ, stderr, func(s settings, log *slog.Logger) error { return seed(ctx, o, s, log) })
 	default:
 		_, _ = io.WriteString(stderr, usage)
 		return errors.New("unknown command")
 	}
-	s, err := env.ParseAsWithOptions[settings](env.Options{Environment: env.ToMap(environ)})
+}
+
+// withSettings reads and checks the settings for a command that works on the database.
+func withSettings(environ []string, stderr io.Writer, f func(settings, *slog.Logger) error) error {
+	s, err := common.Parse[settings](environ)
 	if err != nil {
-		return errors.New("DATABASE_MAX_CONNS is not a number")
+		return err
 	}
-	if s.DatabaseURL == "" {
-		return errors.New("DATABASE_URL is not set")
+	if err := s.Check(); err != nil {
+		return err
 	}
 	log, err := telemetry.NewLogger(stderr, s.LogFormat, s.LogLevel)
 	if err != nil {
 		return err
 	}
-	if command == "migrate" {
-		return migrate(ctx, args, s, log)
-	}
-	return seed(ctx, args, s, log, stderr)
+	return f(s, log)
 }
 
 func keygen(args []string, stdout, stderr io.Writer) error {
@@ -80,6 +94,9 @@ func keygen(args []string, stdout, stderr io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	if flags.NArg() > 0 {
+		return errors.New("keygen takes no arguments but options")
+	}
 	line, err := secret.NewKeyLine(*id)
 	if err != nil {
 		return fmt.Errorf("-id: %w", err)
@@ -88,18 +105,12 @@ func keygen(args []string, stdout, stderr io.Writer) error {
 	return err
 }
 
-// open connects to the database. Migrations run as the login itself, which owns the schema, and take as long as they take.
-func open(s settings, log *slog.Logger, role string) (*postgres.DB, error) {
-	return postgres.Open(postgres.Options{
-		URL: s.DatabaseURL, Role: role, Application: "edgvoip-integration-api", MaxConns: s.DatabaseMaxConns,
-	}, log)
-}
+// statementTimeout bounds what is not a migration, which takes as long as it takes.
+const statementTimeout = 30 * time.Second
 
-func migrate(ctx context.Context, args []string, s settings, log *slog.Logger) error {
-	if len(args) > 0 {
-		return errors.New("migrate takes no arguments")
-	}
-	db, err := open(s, log, "")
+// migrate runs as the login itself, which owns the schema.
+func migrate(ctx context.Context, s settings, log *slog.Logger) error {
+	db, err := open(s, log, "", 0)
 	if err != nil {
 		return err
 	}
@@ -108,4 +119,10 @@ func migrate(ctx context.Context, args []string, s settings, log *slog.Logger) e
 		log.InfoContext(ctx, "database is up to date", "steps", n)
 	}
 	return errors.Join(err, db.Close())
+}
+
+func open(s settings, log *slog.Logger, role string, timeout time.Duration) (*postgres.DB, error) {
+	return postgres.Open(postgres.Options{
+		URL: s.DatabaseURL, Role: role, Application: "edgvoip-integration-api", MaxConns: s.DatabaseMaxConns, StatementTimeout: timeout,
+	}, log)
 }

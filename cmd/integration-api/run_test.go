@@ -23,6 +23,11 @@ func TestCommands(t *testing.T) {
 	}{
 		{[]string{"help"}, nil, ""},
 		{[]string{"version"}, nil, ""},
+		{[]string{"seed", "-help"}, nil, ""},
+		{[]string{"keygen", "-help"}, nil, ""},
+		{[]string{"keygen", "extra"}, nil, "no arguments"},
+		{[]string{"migrate"}, []string{"DATABASE_URL=x", "DATABASE_MAX_CONNS=0"}, "DATABASE_MAX_CONNS"},
+		{[]string{"migrate"}, []string{"DATABASE_URL=x", "DATABASE_MAX_CONNS=99999"}, "DATABASE_MAX_CONNS"},
 		{nil, nil, "no command"},
 		{[]string{"nonsense"}, nil, "unknown command"},
 		{[]string{"keygen", "-id", "a b"}, nil, "-id"},

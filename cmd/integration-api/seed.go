@@ -54,7 +54,8 @@ const (
 	demoMaxChannels = 30
 )
 
-func seed(ctx context.Context, args []string, s settings, log *slog.Logger, stderr io.Writer) error {
+// parseSeed reads the arguments of seed. Error: flag.ErrHelp after -help.
+func parseSeed(args []string, stderr io.Writer) (seedOptions, error) {
 	var o seedOptions
 	flags := flag.NewFlagSet("seed", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -62,26 +63,31 @@ func seed(ctx context.Context, args []string, s settings, log *slog.Logger, stde
 	flags.IntVar(&o.extensions, "extensions", 10, "extensions of each, from 1000, with password pw<extension>")
 	flags.Var(&o.trunks, "trunk", "host:port of a carrier of each tenant, in order of preference; the first has the DIDs (repeatable; default 127.0.0.1:5090)")
 	if err := flags.Parse(args); err != nil {
-		return err
+		return o, err
 	}
 	switch {
 	case flags.NArg() > 0:
-		return errors.New("seed takes no arguments but options")
+		return o, errors.New("seed takes no arguments but options")
 	case o.tenants < 1 || o.tenants > maxTenants:
-		return fmt.Errorf("-tenants is not between 1 and %d", maxTenants)
+		return o, fmt.Errorf("-tenants is not between 1 and %d", maxTenants)
 	case o.extensions < 1 || o.extensions > maxExtensions:
-		return fmt.Errorf("-extensions is not between 1 and %d", maxExtensions)
-	case s.SecretKeysFile == "":
-		return errors.New("SECRET_KEYS_FILE is not set: make one with integration-api keygen")
+		return o, fmt.Errorf("-extensions is not between 1 and %d", maxExtensions)
 	}
 	if len(o.trunks) == 0 {
 		o.trunks = addresses{"127.0.0.1:5090"}
+	}
+	return o, nil
+}
+
+func seed(ctx context.Context, o seedOptions, s settings, log *slog.Logger) error {
+	if err := s.CheckKeys(); err != nil {
+		return err
 	}
 	keys, err := secret.LoadKeyRing(s.SecretKeysFile)
 	if err != nil {
 		return fmt.Errorf("SECRET_KEYS_FILE: %w", err)
 	}
-	db, err := open(s, log, s.DatabaseRole)
+	db, err := open(s, log, s.DatabaseRole, statementTimeout)
 	if err != nil {
 		return err
 	}

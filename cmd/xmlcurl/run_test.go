@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/edgvoip/edgvoip/internal/testdb"
 )
@@ -111,7 +112,10 @@ func TestSettingsAreDocumented(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| ([^|]+) \\|").FindAllStringSubmatch(string(doc), -1) {
 		rows[m[1]] = m[2]
 	}
-	for f := range reflect.TypeFor[settings]().Fields() {
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[settings]()) {
+		if f.Anonymous {
+			continue
+		}
 		tag := f.Tag
 		name, byDefault := tag.Get("env"), tag.Get("envDefault")
 		row, ok := rows[name]
@@ -241,3 +245,31 @@ func TestRunWithoutDatabase(t *testing.T) {
 }
 
 func logTo(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, nil)) }
+
+// A process that is told to stop before it began to serve stops.
+func TestStopBeforeServe(t *testing.T) {
+	t.Parallel()
+	s, err := readSettings(environment(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := logTo(io.Discard)
+	server, db, err := build(s, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", s.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := serve(ctx, server, l, time.Minute, log); err != nil {
+		t.Error(err)
+	}
+	if c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String()); err == nil {
+		_ = c.Close()
+		t.Error("still listening")
+	}
+}

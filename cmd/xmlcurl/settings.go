@@ -7,19 +7,19 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/caarlos0/env/v11"
-
 	"github.com/edgvoip/edgvoip/internal/fstext"
+	common "github.com/edgvoip/edgvoip/internal/settings"
 	"github.com/edgvoip/edgvoip/internal/xmlcurl"
 )
 
 // settings are read from the environment. docs/settings.md describes each; a test keeps the two together.
 type settings struct {
+	common.Common
+
 	Addr            string        `env:"XMLCURL_ADDR" envDefault:"127.0.0.1:8080"`
 	Credentials     string        `env:"XMLCURL_CREDENTIALS"`
 	CredentialsFile string        `env:"XMLCURL_CREDENTIALS_FILE"`
@@ -30,13 +30,7 @@ type settings struct {
 	RequestTimeout  time.Duration `env:"XMLCURL_REQUEST_TIMEOUT" envDefault:"1500ms"`
 	ShutdownTimeout time.Duration `env:"XMLCURL_SHUTDOWN_TIMEOUT" envDefault:"10s"`
 
-	DatabaseURL      string `env:"DATABASE_URL"`
-	DatabaseRole     string `env:"DATABASE_ROLE" envDefault:"edgvoip_xmlcurl"`
-	DatabaseMaxConns int    `env:"DATABASE_MAX_CONNS" envDefault:"10"`
-	SecretKeysFile   string `env:"SECRET_KEYS_FILE"`
-
-	LogFormat string `env:"LOG_FORMAT" envDefault:"auto"`
-	LogLevel  string `env:"LOG_LEVEL" envDefault:"info"`
+	DatabaseRole string `env:"DATABASE_ROLE" envDefault:"edgvoip_xmlcurl"`
 
 	SIPIP           string `env:"SIP_IP" envDefault:"auto"`
 	RTPIP           string `env:"RTP_IP" envDefault:"auto"`
@@ -57,9 +51,9 @@ const bindingTimeout = 2 * time.Second
 
 // readSettings reads the environment, given as KEY=value. Its error names the setting that is wrong and holds no secret.
 func readSettings(environ []string) (settings, error) {
-	s, err := env.ParseAsWithOptions[settings](env.Options{Environment: env.ToMap(environ)})
+	s, err := common.Parse[settings](environ)
 	if err != nil {
-		return s, settingError(err)
+		return s, err
 	}
 	if s.CredentialsFile != "" {
 		if s.Credentials != "" {
@@ -74,33 +68,6 @@ func readSettings(environ []string) (settings, error) {
 	return s, s.check()
 }
 
-// settingError names the variables that do not parse; the library's own error would repeat their values.
-func settingError(err error) error {
-	var all env.AggregateError
-	if !errors.As(err, &all) {
-		return errors.New("a setting cannot be read")
-	}
-	var names []string
-	for _, e := range all.Errors {
-		if p, ok := errors.AsType[env.ParseError](e); ok {
-			names = append(names, variableOf(p.Name)+" is not a "+p.Type.String())
-		}
-	}
-	if len(names) == 0 {
-		return errors.New("a setting cannot be read")
-	}
-	return errors.New(strings.Join(names, "; "))
-}
-
-// variableOf returns the environment variable of a field of settings.
-func variableOf(field string) string {
-	f, ok := reflect.TypeFor[settings]().FieldByName(field)
-	if !ok {
-		return field
-	}
-	return f.Tag.Get("env")
-}
-
 func (s settings) check() error {
 	host, port, err := net.SplitHostPort(s.Addr)
 	switch {
@@ -113,10 +80,6 @@ func (s settings) check() error {
 	switch {
 	case !found || user == "" || len(password) < 8:
 		return errors.New("XMLCURL_CREDENTIALS is not user:password with a password of 8 characters or more")
-	case s.DatabaseURL == "":
-		return errors.New("DATABASE_URL is not set")
-	case s.SecretKeysFile == "":
-		return errors.New("SECRET_KEYS_FILE is not set: make one with integration-api keygen")
 	case (s.TLSCertFile == "") != (s.TLSKeyFile == ""):
 		return errors.New("XMLCURL_TLS_CERT_FILE and XMLCURL_TLS_KEY_FILE go together")
 	case s.TLSClientCAFile != "" && s.TLSCertFile == "":
@@ -127,10 +90,8 @@ func (s settings) check() error {
 		return fmt.Errorf("XMLCURL_REQUEST_TIMEOUT is not between 0 and the %v that FreeSWITCH waits", bindingTimeout)
 	case s.ShutdownTimeout <= 0:
 		return errors.New("XMLCURL_SHUTDOWN_TIMEOUT is not positive")
-	case s.DatabaseMaxConns < 1 || s.DatabaseMaxConns > 1000:
-		return errors.New("DATABASE_MAX_CONNS is not between 1 and 1000")
 	}
-	return nil
+	return errors.Join(s.Check(), s.CheckKeys())
 }
 
 func isLoopback(host string) bool {

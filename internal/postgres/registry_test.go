@@ -223,3 +223,53 @@ func TestProvisionTrunk(t *testing.T) {
 		}
 	}
 }
+
+// What an operator did stays: a repeated write lifts no suspension, and a deleted domain gives its realm free without coming back.
+func TestProvisionKeepsStatus(t *testing.T) {
+	t.Parallel()
+	dsn := testdb.New(t)
+	db, _ := open(t, dsn, "edgvoip_api")
+	rows := raw(t, dsn)
+	p, trunks := directory.NewProvisioner(db, storetest.Keys(), secret.NewHasher(2)), trunk.NewProvisioner(db, storetest.Keys())
+	one, err1 := p.PutTenant(t.Context(), tenantSpec("one"), "test")
+	two, err2 := p.PutTenant(t.Context(), tenantSpec("two"), "test")
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	id := uuid.New()
+	spec := trunk.Spec{TenantID: one.ID, Name: "Carrier", Host: "192.0.2.1"}
+	write := func() {
+		t.Helper()
+		_, err1 := p.PutExtension(t.Context(), extensionSpec(one.ID), "test")
+		_, err2 := trunks.Put(t.Context(), id, spec, "test")
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	exec1(t, rows, `UPDATE edgvoip.sip_extensions SET status = 'suspended'`)
+	exec1(t, rows, `UPDATE edgvoip.sip_trunks SET status = 'disabled'`)
+	write()
+	_, e, err := db.Extension(t.Context(), storetest.Realm("shop.example"), storetest.Username("1001"))
+	if err != nil || e.Active {
+		t.Errorf("suspended extension after a repeated write: active %v, %v", e.Active, err)
+	}
+	if list, err := db.TenantTrunks(t.Context(), one.ID); err != nil || len(list) != 0 {
+		t.Errorf("%d trunks active after a repeated write, %v", len(list), err)
+	}
+	spec.TenantID = two.ID
+	if _, err := trunks.Put(t.Context(), id, spec, "test"); !errors.Is(err, trunk.ErrIDTaken) {
+		t.Errorf("another tenant's trunk id: %v", err)
+	}
+	spec.TenantID = uuid.New()
+	if _, err := trunks.Put(t.Context(), uuid.New(), spec, "test"); !errors.Is(err, trunk.ErrUnknownTenant) {
+		t.Errorf("nobody's trunk: %v", err)
+	}
+	exec1(t, rows, `UPDATE edgvoip.sip_domains SET status = 'deleted'`)
+	if _, err := p.PutExtension(t.Context(), extensionSpec(two.ID), "test"); err != nil {
+		t.Errorf("the realm of a deleted domain: %v", err)
+	}
+	if dom, _, err := db.Extension(t.Context(), storetest.Realm("shop.example"), storetest.Username("1001")); err != nil || dom.Tenant.ID != two.ID {
+		t.Errorf("the realm belongs to %v, %v; want the second tenant", dom.Tenant.ID, err)
+	}
+}
