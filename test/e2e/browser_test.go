@@ -76,10 +76,10 @@ func (b *browser) report(t *testing.T) browserReport {
 	return r
 }
 
-// heard checks that media went both ways, encrypted.
-func (r browserReport) heard(t *testing.T) {
+// talked checks that packets went both ways, encrypted; the browser counts only those that passed SRTP authentication.
+func (r browserReport) talked(t *testing.T) {
 	t.Helper()
-	if !r.Registered || !r.Answered || r.DTLS != "connected" || r.SRTP == "" || r.PacketsSent < 50 || r.PacketsReceived < 50 || r.AudioLevel <= 0 {
+	if !r.Registered || !r.Answered || r.DTLS != "connected" || r.SRTP == "" || r.PacketsSent < 50 || r.PacketsReceived < 50 {
 		t.Errorf("the browser saw %+v", r)
 	}
 	t.Logf("%s, %s, %d packets sent, %d received, level %.2f", r.SRTP, r.Codec, r.PacketsSent, r.PacketsReceived, r.AudioLevel)
@@ -89,7 +89,12 @@ func browsers(t *testing.T, s *scene) {
 	t.Helper()
 	t.Run("a browser registers over WSS and talks to the echo with DTLS-SRTP", func(t *testing.T) {
 		s.begin(t)
-		s.newBrowser(t, user("1001", realmA), "--call", "9196", "--seconds", "3").report(t).heard(t)
+		r := s.newBrowser(t, user("1001", realmA), "--call", "9196", "--seconds", "3").report(t)
+		r.talked(t)
+		// Its own beep, back from the echo. The marks that our own phones send are silence to a meter.
+		if r.AudioLevel < 0.01 {
+			t.Errorf("the browser hears nothing of its own: level %f", r.AudioLevel)
+		}
 	})
 	t.Run("a browser with a wrong password is refused", func(t *testing.T) {
 		s.begin(t)
@@ -108,7 +113,7 @@ func browsers(t *testing.T, s *scene) {
 		desk := s.phoneA(t, "1002")
 		c := desk.dial(t, "1001")
 		expectStatus(t, c, 200)
-		b.report(t).heard(t)
+		b.report(t).talked(t)
 		select {
 		case <-c.ended:
 		case <-time.After(20 * time.Second):
