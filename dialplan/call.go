@@ -94,14 +94,17 @@ func identify(c Call) (identity, string) {
 	return identity{origin: originPhone, user: u, realm: r}, ""
 }
 
-// callerID is what we let others see of a caller who is not ours: a plain number and name, or nothing.
+// publicDigits is the least that a public number has; shorter ones look like a colleague.
+const publicDigits = 7
+
+// callerID is what we let others see of a caller who is not ours: a plain public number and a name, or nothing.
 func callerID(c Call) (number, name fstext.Text) {
-	number = fstext.Const("anonymous")
-	if d, err := fstext.NewDialled(strings.TrimPrefix(c.CallerNumber, "tel:")); err == nil {
-		number = d.Text()
+	d, err := fstext.NewDialled(strings.TrimPrefix(c.CallerNumber, "tel:"))
+	if err != nil || len(strings.TrimPrefix(d.String(), "+")) < publicDigits {
+		return fstext.Const("anonymous"), fstext.Const("anonymous")
 	}
 	if n, err := fstext.NewDisplayName(c.CallerName); err == nil {
-		return number, n.Text()
+		return d.Text(), n.Text()
 	}
-	return number, number
+	return d.Text(), d.Text()
 }

@@ -122,6 +122,12 @@ func (r Route) mark(doc *fsxml.Document) {
 	// A leg that is transferred stays in its tenant, wherever it came in.
 	set(doc, fstext.Const("force_transfer_context="), r.tenant.Slug.Text())
 	set(doc, fstext.Const("hangup_after_bridge=true"))
+	// Headers of a phone are not the tenant's word to a carrier (Diversion, P-Charge-Info), and a carrier's are not ours to a phone
+	// (P-Auto-Answer).
+	set(doc, fstext.Const("sip_copy_custom_headers=false"))
+	set(doc, fstext.Const("sip_copy_multipart=false"))
+	// From here on counters fall with a transfer, and the next route counts again.
+	set(doc, fstext.Const("limit_ignore_transfer=false"))
 	set(doc, fstext.Const(directory.MediaTimeout))
 	set(doc, fstext.Const(directory.MediaHoldTimeout))
 }
@@ -184,14 +190,19 @@ func (r Route) try(doc *fsxml.Document, a attempt) {
 		fstext.Const(";"+directory.VarTenantID+"="), fstext.ID(r.tenant.ID),
 		fstext.Const(";"+directory.VarTrunkID+"="), fstext.ID(a.trunk.ID),
 		fstext.Const(";force_transfer_context="), r.tenant.Slug.Text(),
-		privacy(a), fstext.Const("]sofia/gateway/"), a.trunk.Gateway(), fstext.Const("/"), r.number,
+		r.limitLeg(a), privacy(a), fstext.Const("]sofia/gateway/"), a.trunk.Gateway(), fstext.Const("/"), r.number,
 	)
-	if a.trunk.MaxChannels > 0 && r.Kind != KindEmergency {
-		doc.Action("limit_execute", fstext.Const("hash "+limitRealm+" "), fstext.ID(a.trunk.ID), fstext.Const(" "),
-			fstext.Int(a.trunk.MaxChannels), fstext.Const(" bridge "), bridge)
-		return
-	}
 	doc.Action("bridge", bridge)
+}
+
+// limitLeg counts the call on the carrier's own leg, which stays when the caller hands it on; one too many ends the leg before it is
+// sent, and the next trunk is tried.
+func (r Route) limitLeg(a attempt) fstext.Text {
+	if a.trunk.MaxChannels == 0 || r.Kind == KindEmergency {
+		return fstext.Text{}
+	}
+	return fstext.Join(fstext.Const(";limit_ignore_transfer=true;execute_on_originate=limit hash "+limitRealm+" "), fstext.ID(a.trunk.ID),
+		fstext.Const(" "), fstext.Int(a.trunk.MaxChannels), fstext.Const(" !NORMAL_CIRCUIT_CONGESTION"))
 }
 
 // privacy asks the carrier to hide the caller: nobody in From, the number in P-Asserted-Identity with Privacy: id (RFC 3323, RFC 3325).

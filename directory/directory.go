@@ -105,6 +105,19 @@ func ParseTransport(s string) (Transport, error) {
 	}
 }
 
+func (t Transport) text() fstext.Text {
+	switch t {
+	case TransportTCP:
+		return fstext.Const("tcp")
+	case TransportTLS:
+		return fstext.Const("tls")
+	case TransportWSS:
+		return fstext.Const("wss")
+	default:
+		return fstext.Const("udp")
+	}
+}
+
 // Device is the kind of device a registration came from, told by its transport. Registrations are stored one per extension and device kind: a
 // desk phone, a desk phone over TLS and a browser ring together, and each can be asked for the media security its
 // signalling promises (docs/decisions/0005-registrations-by-device.md).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/edgvoip/edgvoip/internal/fstext"
@@ -56,6 +57,10 @@ type Auth struct {
 	To, From Address
 	// ViaProtocol is the transport as FreeSWITCH names it.
 	ViaProtocol string
+	// Source is where the request came from; the zero value if that is unknown.
+	Source netip.AddrPort
+	// ContactUser is the user part of the Contact.
+	ContactUser string
 	// SHA256 tells that the response is as long as SHA-256 makes it; FreeSWITCH does not pass the algorithm on.
 	SHA256 bool
 }
@@ -169,6 +174,7 @@ func (d *Directory) user(ctx context.Context, l Lookup) (Answer, error) {
 			return nobody(dom.Realm, OutcomeRefused, reason)
 		}
 		u.auth, u.device, u.method = true, device, l.Auth.Method
+		u.contact = contact(ext, l.Auth)
 	}
 	alg, sealed := MD5, ext.HA1MD5
 	if l.Auth.SHA256 {
@@ -209,14 +215,45 @@ func admit(e Extension, l Lookup) (Device, string) {
 		return 0, "From is not an address of the account"
 	case a.Method == "REGISTER" && !own(a.To):
 		return 0, "registers an address that is not the account's"
-	case a.Method != "REGISTER" && a.Method != "INVITE" && a.To.Host != e.Realm.String():
-		// A message, a subscription to presence: delivered by the switch itself, with no dialplan that could keep tenants apart.
+	case a.To.Host != e.Realm.String():
+		// Messages, subscriptions and some kinds of INVITE (sofia.c, Call-Info) are served by the switch itself, by To, with no
+		// dialplan that could keep tenants apart.
 		return 0, "To is not in the account's domain"
+	case a.Method != "REGISTER" && a.Method != "INVITE" && !isUsername(a.To.User):
+		// "sip+1002+other.example" names a user of another domain (sofia_presence.c).
+		return 0, "To is not an account"
+	case a.Method == "REGISTER" && !a.Source.Addr().Is4():
+		// The Contact that we store for a phone cannot hold an IPv6 address (sofia_reg.c takes its brackets for quotes).
+		return 0, "registration not from an IPv4 address"
 	case !known || !e.Transport.Allows(transport):
 		return 0, "transport not allowed for the account"
 	default:
 		return device, ""
 	}
+}
+
+func isUsername(s string) bool {
+	_, err := fstext.NewUsername(s)
+	return err == nil
+}
+
+// contact is where the switch will call a phone: where its registration came from, over the same transport, and never what the phone
+// wrote in Contact or Path, which can be a carrier's address or anybody's. Only the user part is the phone's own, if it is plain:
+// browsers answer to no other.
+func contact(e Extension, a Auth) fstext.Text {
+	user, err := fstext.NewUsername(a.ContactUser)
+	if err != nil {
+		user = e.Username
+	}
+	_, transport, _ := DeviceOf(a.ViaProtocol)
+	address, port := fstext.Addr(a.Source.Addr()), fstext.Int(int(a.Source.Port()))
+	return fstext.Join(
+		fstext.Const("<sip:"), user.Text(), fstext.Const("@"), address, fstext.Const(":"), port, fstext.Const(";transport="), transport.text(),
+		// The same once more, URL-encoded, as the route of the whole dialog: a phone behind address translation and a browser answer
+		// with a Contact that cannot be reached.
+		fstext.Const(";fs_nat=yes;fs_path=sip%3A"), user.Text(), fstext.Const("%40"), address, fstext.Const("%3A"), port,
+		fstext.Const("%3Btransport%3D"), transport.text(), fstext.Const(">"),
+	)
 }
 
 func (d *Directory) members(ctx context.Context, l Lookup) (Answer, error) {

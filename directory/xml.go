@@ -10,10 +10,11 @@ type user struct {
 	Extension
 	tenant Tenant
 	ha1    fstext.Hash
-	// auth is true when credentials are being checked; device and method are set then.
-	auth   bool
-	device Device
-	method string
+	// auth is true when credentials are being checked; the others are set then.
+	auth    bool
+	device  Device
+	method  string
+	contact fstext.Text
 }
 
 // attrs never include type, ip or cidr: a type other than "pointer" makes FreeSWITCH match the user under every name, an ip
@@ -50,6 +51,7 @@ func (u user) write(doc *fsxml.Document) {
 		// The registration is stored under a name we choose, not under the one the phone wrote. sip-force-user would do that too, but
 		// not when the phone unregisters (sofia_reg.c, sofia_reg_handle_register_token).
 		doc.Variable("sip-force-extension", u.StoredUser(u.device))
+		doc.Variable("sip-force-contact", u.contact)
 	}
 	doc.Close()
 	doc.Close()

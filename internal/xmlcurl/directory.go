@@ -1,6 +1,8 @@
 package xmlcurl
 
 import (
+	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/edgvoip/edgvoip/directory"
@@ -119,6 +121,18 @@ func auth(f *form) directory.Auth {
 		To:          directory.Address{User: f.get(fieldToUser), Host: f.get(fieldToHost)},
 		From:        directory.Address{User: f.get(fieldFromUser), Host: f.get(fieldFromHost)},
 		ViaProtocol: f.get(fieldViaProtocol),
+		Source:      source(f.get(fieldIP), f.get(fieldClientPort)),
+		ContactUser: f.get(fieldContactUser),
 		SHA256:      len(f.get(fieldAuthResponse)) == 64,
 	}
+}
+
+// source is the address that a request came from, as FreeSWITCH saw it; the zero value if it does not say.
+func source(ip, port string) netip.AddrPort {
+	a, err1 := netip.ParseAddr(ip)
+	p, err2 := strconv.ParseUint(port, 10, 16)
+	if err1 != nil || err2 != nil || p == 0 {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(a.Unmap(), uint16(p))
 }

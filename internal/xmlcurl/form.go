@@ -36,6 +36,9 @@ const (
 	fieldFromUser
 	fieldFromHost
 	fieldViaProtocol
+	fieldContactUser
+	fieldClientPort
+	fieldIP
 	fieldCallID
 
 	fieldHuntContext
@@ -84,6 +87,9 @@ var fieldNames = [fieldCount]string{
 	fieldFromUser:           "sip_from_user",
 	fieldFromHost:           "sip_from_host",
 	fieldViaProtocol:        "sip_via_protocol",
+	fieldContactUser:        "sip_contact_user",
+	fieldClientPort:         "client_port",
+	fieldIP:                 "ip",
 	fieldCallID:             "sip_call_id",
 	fieldHuntContext:        "Hunt-Context",
 	fieldHuntDestination:    "Hunt-Destination-Number",

@@ -381,7 +381,7 @@ func injections(t *testing.T, s *scene) {
 		s.expectNothingRan(t, sprung, logFrom)
 		s.expectCleanLog(t, logFrom)
 	})
-	t.Run("hostile contacts in a registration are called, if at all, and run nothing", func(t *testing.T) {
+	t.Run("whatever Contact or Path a phone registers, it is called where it is, and nothing runs", func(t *testing.T) {
 		s.begin(t)
 		file, sprung := s.trap(t)
 		logFrom := len(s.log(t))
@@ -391,6 +391,9 @@ func injections(t *testing.T, s *scene) {
 			"<sip:a,sofia/gateway/" + gateway + "/+390255551234@127.0.0.1>", "<sip:a|sofia/gateway/" + gateway + "/+390255551234@127.0.0.1>",
 			"<sip:x@127.0.0.1;y=],sofia/gateway/" + gateway + "/+390255551234>", "<sip:x@127.0.0.1>;y=\",loopback/9196\"",
 			"<sip:x@127.0.0.1:" + strconv.Itoa(freePort(t)) + ";fs_path=sip:127.0.0.1>", "<sip:x@h,loopback/9196>",
+			// A carrier that knows the switch by its address would take these for calls of ours.
+			"<sip:+390255551234@127.0.0.1:" + strconv.Itoa(s.carrier) + ">", "<sip:+390255551234@x;fs_path=sip:127.0.0.1:" + strconv.Itoa(s.carrier) + ">",
+			"<sip:+390255551234@x;fs_path=sip%3A127.0.0.1%3A" + strconv.Itoa(s.carrier) + ">",
 		}
 		for _, text := range texts(file) {
 			contacts = append(contacts, "<sip:"+inUser(text)+"@127.0.0.1>", quoted(text)+" <sip:x@127.0.0.1;y="+inUser(text)+">", "<sip:"+strings.Map(plain, text)+"@127.0.0.1>")
@@ -399,12 +402,16 @@ func injections(t *testing.T, s *scene) {
 			p := newPhone(t, s.internal, user("1003", realmA))
 			registered := p.register(t, func(r *request) {
 				r.contact = contact
-				r.headers = append(r.headers, "User-Agent: "+quoted(contact))
+				r.headers = append(r.headers, "User-Agent: "+quoted(contact), fmt.Sprintf("Path: <sip:127.0.0.1:%d;lr>", s.carrier))
 			})
 			if registered.status() == 200 {
-				if c := a.dial(t, "1003"); c.status() < 400 {
-					t.Errorf("contact %q answered %q", contact, c.response.start)
+				c := a.dial(t, "1003")
+				if c.status() != 200 {
+					t.Fatalf("contact %q answered %q", contact, c.response.start)
 				}
+				d := p.expectCall(t)
+				c.hangup(t)
+				expectEnd(t, d)
 				p.register(t, func(r *request) { r.contact, r.headers = "*", []string{"Expires: 0"} })
 			}
 			s.esl.api("sofia profile internal flush_inbound_reg 1003@" + realmA)
