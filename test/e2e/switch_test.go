@@ -31,6 +31,7 @@ func TestSwitch(t *testing.T) {
 	carriers(t, s)
 	transfers(t, s)
 	impostors(t, s)
+	takeovers(t, s)
 	injections(t, s)
 	t.Run("the switch's log shows no document that it could not use", func(t *testing.T) {
 		s.begin(t)
