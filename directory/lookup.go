@@ -210,7 +210,7 @@ func admit(e Extension, l Lookup) (Device, string) {
 		return 0, "not on the profile for phones"
 	case a.Realm != e.Realm.String() || a.Username != e.Username.String():
 		// Both are part of A1 to the letter, so nothing else can succeed; say so before opening the credential.
-		return 0, "not the name and realm of the account"
+		return 0, "not the name and realm of the account (the realm is lower case)"
 	case !own(a.From):
 		return 0, "From is not an address of the account"
 	case a.Method == "REGISTER" && !own(a.To):

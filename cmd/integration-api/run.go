@@ -67,7 +67,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return withSettings(environ, stderr, func(s settings, log *slog.Logger) error { return seed(ctx, o, s, log) })
 	default:
 		_, _ = io.WriteString(stderr, usage)
-		return errors.New("unknown command")
+		return fmt.Errorf("unknown command %q", command)
 	}
 }
 

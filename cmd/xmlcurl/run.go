@@ -33,6 +33,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case len(args) == 1 && args[0] == "version":
 		_, err := fmt.Fprintln(stdout, version)
 		return err
+	case len(args) == 1 && (args[0] == "help" || args[0] == "-h" || args[0] == "-help" || args[0] == "--help"):
+		_, err := io.WriteString(stdout, usage)
+		return err
 	case len(args) > 0:
 		_, _ = io.WriteString(stderr, usage)
 		return errors.New("unknown argument")
@@ -54,12 +57,22 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 			log.ErrorContext(ctx, "closing the database", "error", err)
 		}
 	}()
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr)
+	l, err := (&net.ListenConfig{}).Listen(ctx, s.network(), s.Addr)
 	if err != nil {
 		return fmt.Errorf("XMLCURL_ADDR: %w", err)
 	}
 	log.InfoContext(ctx, "listening", "addr", l.Addr().String(), "tls", s.TLSCertFile != "", "version", version)
+	go warnUnlessReady(ctx, db, s.RequestTimeout, log)
 	return serve(ctx, server, l, s.ShutdownTimeout, log)
+}
+
+// warnUnlessReady tells at once what the first lookup would tell: the process runs on, as the database may come later.
+func warnUnlessReady(ctx context.Context, db *postgres.DB, timeout time.Duration, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := db.Ping(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		log.WarnContext(ctx, "not ready: the database does not answer as it should", "error", err)
+	}
 }
 
 // build puts the process together without opening a port.

@@ -77,6 +77,7 @@ func TestWrongSettings(t *testing.T) {
 		{"SIP_EXTERNAL_PORT", []string{"SIP_EXTERNAL_PORT=-1"}},
 		{"SIP_EXTERNAL_TLS_PORT", []string{"SIP_EXTERNAL_TLS_PORT=-1"}},
 		{"SIP_TLS", []string{"SIP_TLS=maybe"}},
+		{"SIP_TLS_PORT", []string{"SIP_PORT=5061"}},
 		{"SIP_TLS_CERT_DIR", []string{"SIP_TLS_CERT_DIR=relative"}},
 		{"SIP_TLS_CERT_DIR", []string{"SIP_TLS_CERT_DIR=/etc/$${x}"}},
 		{"SIP_AUTH_ALGORITHMS", []string{"SIP_AUTH_ALGORITHMS=SHA-1"}},

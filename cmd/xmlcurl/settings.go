@@ -63,7 +63,9 @@ func readSettings(environ []string) (settings, error) {
 		if err != nil {
 			return s, fmt.Errorf("XMLCURL_CREDENTIALS_FILE: %w", err)
 		}
-		s.Credentials = strings.TrimRight(string(b), "\r\n")
+		if s.Credentials = strings.TrimRight(string(b), "\r\n"); s.Credentials == "" {
+			return s, errors.New("XMLCURL_CREDENTIALS_FILE is an empty file")
+		}
 	}
 	return s, s.check()
 }
@@ -79,7 +81,7 @@ func (s settings) check() error {
 	user, password, found := strings.Cut(s.Credentials, ":")
 	switch {
 	case !found || user == "" || len(password) < 8:
-		return errors.New("XMLCURL_CREDENTIALS is not user:password with a password of 8 characters or more")
+		return errors.New("XMLCURL_CREDENTIALS, or what is in XMLCURL_CREDENTIALS_FILE, is not user:password with a password of 8 characters or more")
 	case (s.TLSCertFile == "") != (s.TLSKeyFile == ""):
 		return errors.New("XMLCURL_TLS_CERT_FILE and XMLCURL_TLS_KEY_FILE go together")
 	case s.TLSClientCAFile != "" && s.TLSCertFile == "":
@@ -92,6 +94,16 @@ func (s settings) check() error {
 		return errors.New("XMLCURL_SHUTDOWN_TIMEOUT is not positive")
 	}
 	return errors.Join(s.Check(), s.CheckKeys())
+}
+
+// network keeps an IPv4 address to IPv4: 0.0.0.0 alone would listen on IPv6 too.
+func (s settings) network() string {
+	if host, _, err := net.SplitHostPort(s.Addr); err == nil {
+		if a, err := netip.ParseAddr(host); err == nil && a.Is4() {
+			return "tcp4"
+		}
+	}
+	return "tcp"
 }
 
 func isLoopback(host string) bool {
@@ -110,6 +122,7 @@ func (s settings) switchSettings() (xmlcurl.SwitchSettings, error) {
 		SIPPort: s.SIPPort, TLSPort: s.TLSPort, WSSPort: s.WSSPort, ExternalPort: s.ExternalPort, ExternalTLSPort: s.ExternalTLSPort,
 		TLS: s.SIPTLS,
 	}
+	owner := map[int]string{}
 	for _, p := range []struct {
 		name string
 		port int
@@ -117,9 +130,13 @@ func (s settings) switchSettings() (xmlcurl.SwitchSettings, error) {
 		if p.port < 1 || p.port > 65535 {
 			return w, fmt.Errorf("%s is not between 1 and 65535", p.name)
 		}
+		if other, taken := owner[p.port]; taken {
+			return w, fmt.Errorf("%s and %s are the same port", other, p.name)
+		}
+		owner[p.port] = p.name
 	}
 	if !slices.Contains(authAlgorithms, s.AuthAlgorithms) {
-		return w, fmt.Errorf("SIP_AUTH_ALGORITHMS is one of %q", authAlgorithms)
+		return w, errors.New("SIP_AUTH_ALGORITHMS is one of " + strings.Join(authAlgorithms, " or "))
 	}
 	for _, a := range []struct {
 		name, value string

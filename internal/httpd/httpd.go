@@ -213,7 +213,7 @@ func (s *Server) report(ctx context.Context, c *fiber.Ctx, event *Event, err err
 	}
 	attrs := append([]slog.Attr{
 		slog.String("method", c.Method()), slog.String("path", clip(c.Path(), fieldBytes)), slog.Int("status", status),
-		slog.String("peer", c.Context().RemoteIP().String()), slog.Duration("took", took),
+		slog.String("peer", c.Context().RemoteIP().String()), slog.Float64("took_ms", float64(took.Microseconds())/1000),
 	}, event.Attrs...)
 	if err != nil {
 		attrs = append(attrs, slog.String("error", clip(err.Error(), causeBytes)))
@@ -225,7 +225,9 @@ func (s *Server) report(ctx context.Context, c *fiber.Ctx, event *Event, err err
 func (s *Server) failed(c *fiber.Ctx, err error) error {
 	s.answer(c, err)
 	ctx := telemetry.WithCorrelation(context.Background(), newID())
-	s.report(ctx, c, &Event{}, err, 0)
+	// There may have been no request at all: a handshake that failed, a peer that went away.
+	s.log.LogAttrs(ctx, slog.LevelWarn, "connection without a request that can be read", slog.Int("status", c.Response().StatusCode()),
+		slog.String("peer", c.Context().RemoteIP().String()), slog.String("error", clip(err.Error(), fieldBytes)))
 	return nil
 }
 

@@ -105,7 +105,8 @@ func (h *Handler) serve(c *fiber.Ctx) error {
 			h.metrics.rejected.WithLabelValues("section").Inc()
 			return err
 		}
-		h.metrics.answered(f.section, "fault", start)
+		answer{outcome: outcomeFault, reason: "answer not known"}.describe(event, f)
+		h.metrics.answered(f.section, outcomeFault, start)
 		return &httpd.Error{Status: fiber.StatusServiceUnavailable, Reason: "answer not known", Cause: err}
 	}
 	a.describe(event, f)
@@ -136,6 +137,9 @@ type answer struct {
 	reason  string
 }
 
+// outcomeFault is the outcome of a lookup whose answer is not known.
+const outcomeFault = "fault"
+
 // describe adds to the log line of the request: little for what goes well, who and what for a refusal.
 func (a answer) describe(e *httpd.Event, f *form) {
 	e.Add("outcome", a.outcome)
@@ -161,6 +165,7 @@ func (a answer) describe(e *httpd.Event, f *form) {
 			e.Add("to", f.get(fieldToUser)+"@"+f.get(fieldToHost))
 			e.Add("from", f.get(fieldFromUser)+"@"+f.get(fieldFromHost))
 			e.Add("transport", f.get(fieldViaProtocol))
+			e.Add("phone", f.get(fieldIP)+":"+f.get(fieldClientPort))
 		}
 	case fsxml.SectionDialplan:
 		e.Add("context", f.get(fieldHuntContext))
