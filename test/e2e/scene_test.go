@@ -374,6 +374,10 @@ func (s *scene) startFreeSWITCH(t *testing.T) {
 				return fmt.Errorf("profile %s does not run:\n%s", profile, status)
 			}
 		}
+		// Profiles run before the core takes calls.
+		if status := s.esl.api("status"); !strings.Contains(status, ") is ready") {
+			return fmt.Errorf("the switch is not ready:\n%s", status)
+		}
 		return nil
 	})
 	t.Cleanup(s.esl.close)
