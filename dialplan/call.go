@@ -1,8 +1,9 @@
-// Package dialplan decides where a call goes. Gather collects the facts about a call from a Store, Decide turns them into a Route
-// without looking at anything else, and Route.XML is what FreeSWITCH executes: one context, one extension, no conditions.
+// Package dialplan decides where a call goes. Gather collects the facts about a call from a Store, Decide turns them
+// into a Route without looking at anything else, and Route.XML is what FreeSWITCH executes: one context, one extension,
+// no conditions.
 //
-// Who calls is told by what the switch itself established: digest credentials, or for a carrier the address its packets came
-// from. Caller id, context and gateway name are the caller's own words and prove nothing.
+// Who calls is told by what the switch itself established: digest credentials, or for a carrier the address its packets
+// came from. Caller id, context and gateway name are the caller's own words and prove nothing.
 package dialplan
 
 import (

@@ -18,16 +18,16 @@ import (
 type Store interface {
 	// Extension is directory.Store's.
 	Extension(ctx context.Context, realm fstext.Realm, name fstext.Username) (directory.Domain, directory.Extension, error)
-	// TenantExtension returns the extension of a tenant that answers to a name. Where several domains have it, the one of the domain
-	// "near" is meant, and without that the one of the oldest domain. Extensions of domains and tenants that are not active do not
-	// exist here. Error: directory.ErrUnknownExtension.
+	// TenantExtension returns the extension of a tenant that answers to a name. Where several domains have it, the one
+	// of the domain "near" is meant, and without that the one of the oldest domain. Extensions of domains and tenants
+	// that are not active do not exist here. Error: directory.ErrUnknownExtension.
 	TenantExtension(ctx context.Context, tenant, near uuid.UUID, name fstext.Username) (directory.Tenant, directory.Extension, error)
 	// TenantTrunks returns the active trunks of a tenant in the order in which calls out try them.
 	TenantTrunks(ctx context.Context, tenant uuid.UUID) ([]trunk.Trunk, error)
 	// InboundTrunk returns the active trunk of an active tenant whose DID ranges hold a number. Error: trunk.ErrUnknownDID.
 	InboundTrunk(ctx context.Context, number fstext.E164) (trunk.Trunk, error)
-	// CarrierCountries returns the countries, each once, of the active tenants that have an active trunk whose carrier may call from an
-	// address. None means that the address is no carrier's.
+	// CarrierCountries returns the countries, each once, of the active tenants that have an active trunk whose carrier
+	// may call from an address. None means that the address is no carrier's.
 	CarrierCountries(ctx context.Context, a netip.Addr) ([]numbering.Country, error)
 }
 
@@ -111,8 +111,9 @@ func (f *Facts) gatherCallee(ctx context.Context, s Store, c Call, near uuid.UUI
 	return nil
 }
 
-// gatherCarrier finds the trunk that a call came in on: the trunk of the DID, if its carrier may call from this address. Carriers send
-// E.164 with and without the plus sign, and national numbers; these are read as each country of the carrier's tenants reads them.
+// gatherCarrier finds the trunk that a call came in on: the trunk of the DID, if its carrier may call from this
+// address. Carriers send E.164 with and without the plus sign, and national numbers; these are read as each country of
+// the carrier's tenants reads them.
 func (f *Facts) gatherCarrier(ctx context.Context, s Store, c Call) error {
 	if !c.Source.IsValid() {
 		return nil
@@ -174,8 +175,9 @@ func (f *Facts) gatherTarget(ctx context.Context, s Store) error {
 	return nil
 }
 
-// gatherGuest looks only among the tenant's extensions: somebody from outside is never sent outside again at the tenant's cost. His leg
-// goes on to occupy its trunk, which a transfer makes the switch forget (switch_limit.c, limit_state_handler).
+// gatherGuest looks only among the tenant's extensions: somebody from outside is never sent outside again at the
+// tenant's cost. His leg goes on to occupy its trunk, which a transfer makes the switch forget (switch_limit.c,
+// limit_state_handler).
 func (f *Facts) gatherGuest(ctx context.Context, s Store, c Call) error {
 	f.tenant.ID = f.who.tenant
 	if err := f.gatherCallee(ctx, s, c, uuid.Nil); err != nil || f.callee == nil {
@@ -216,7 +218,8 @@ func decidePhone(c Call, f Facts) Route {
 	case !f.domain.Usable() || !f.caller.Active:
 		return refuse(statusForbidden, "caller's extension, domain or tenant is not active")
 	case c.Context != f.domain.Tenant.Slug.String():
-		// A phone's context is its tenant's. Another one means ;gw= in the request URI, or a transfer made by somebody else.
+		// A phone's context is its tenant's. Another one means ;gw= in the request URI, or a transfer made by somebody
+		// else.
 		return refuse(statusForbidden, "phone in a context that is not its tenant's")
 	case c.Insecure:
 		// FreeSWITCH would refuse it too, but only when the called phone has rung and answered.

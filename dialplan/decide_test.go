@@ -101,8 +101,8 @@ func TestExtensionBeforeFeatureCode(t *testing.T) {
 	}
 }
 
-// Laws, for any call whatever: there is one route; it never names the other tenant; the same call has the same route; only an identity
-// that the switch established, or a carrier's address, gets anything but a refusal.
+// Laws, for any call whatever: there is one route; it never names the other tenant; the same call has the same route;
+// only an identity that the switch established, or a carrier's address, gets anything but a refusal.
 func TestAnyCall(t *testing.T) {
 	t.Parallel()
 	s := storetest.Scene(t)

@@ -57,8 +57,8 @@ var (
 	statusNoService   = fstext.Const("503 Service Unavailable")
 )
 
-// refuse ends a call. FreeSWITCH takes the context it asked for or one named "global" (mod_dialplan_xml.c, dialplan_hunt), so the name
-// it asked for, which may be a stranger's, need not be repeated.
+// refuse ends a call. FreeSWITCH takes the context it asked for or one named "global" (mod_dialplan_xml.c,
+// dialplan_hunt), so the name it asked for, which may be a stranger's, need not be repeated.
 func refuse(status fstext.Text, reason string) Route {
 	return Route{Kind: KindRefused, Reason: reason, context: fstext.Const("global"), status: status}
 }
@@ -69,7 +69,8 @@ func Refuse(reason string) Route { return refuse(statusForbidden, reason) }
 // limitRealm groups our counters in mod_hash.
 const limitRealm = "edgvoip"
 
-// Seconds that a call may ring, that a call for help may, and that a trunk has until it shows progress before the next is tried.
+// Seconds that a call may ring, that a call for help may, and that a trunk has until it shows progress before the next
+// is tried.
 const (
 	ringSeconds          = 60
 	emergencyRingSeconds = 300
@@ -122,8 +123,8 @@ func (r Route) mark(doc *fsxml.Document) {
 	// A leg that is transferred stays in its tenant, wherever it came in.
 	set(doc, fstext.Const("force_transfer_context="), r.tenant.Slug.Text())
 	set(doc, fstext.Const("hangup_after_bridge=true"))
-	// Headers of a phone are not the tenant's word to a carrier (Diversion, P-Charge-Info), and a carrier's are not ours to a phone
-	// (P-Auto-Answer).
+	// Headers of a phone are not the tenant's word to a carrier (Diversion, P-Charge-Info), and a carrier's are not ours
+	// to a phone (P-Auto-Answer).
 	set(doc, fstext.Const("sip_copy_custom_headers=false"))
 	set(doc, fstext.Const("sip_copy_multipart=false"))
 	// From here on counters fall with a transfer, and the next route counts again.
@@ -180,7 +181,8 @@ func (r Route) toTrunks(doc *fsxml.Document) {
 	doc.Action("respond", statusNoService)
 }
 
-// try bridges to one trunk. After a success the call ends with the bridge; after a failure of the trunk the next action runs.
+// try bridges to one trunk. After a success the call ends with the bridge; after a failure of the trunk the next action
+// runs.
 func (r Route) try(doc *fsxml.Document, a attempt) {
 	set(doc, fstext.Const(directory.VarTrunkID+"="), fstext.ID(a.trunk.ID))
 	set(doc, fstext.Const("effective_caller_id_name="), a.callerID)
@@ -195,8 +197,8 @@ func (r Route) try(doc *fsxml.Document, a attempt) {
 	doc.Action("bridge", bridge)
 }
 
-// limitLeg counts the call on the carrier's own leg, which stays when the caller hands it on; one too many ends the leg before it is
-// sent, and the next trunk is tried.
+// limitLeg counts the call on the carrier's own leg, which stays when the caller hands it on; one too many ends the leg
+// before it is sent, and the next trunk is tried.
 func (r Route) limitLeg(a attempt) fstext.Text {
 	if a.trunk.MaxChannels == 0 || r.Kind == KindEmergency {
 		return fstext.Text{}
@@ -205,7 +207,8 @@ func (r Route) limitLeg(a attempt) fstext.Text {
 		fstext.Const(" "), fstext.Int(a.trunk.MaxChannels), fstext.Const(" !NORMAL_CIRCUIT_CONGESTION"))
 }
 
-// privacy asks the carrier to hide the caller: nobody in From, the number in P-Asserted-Identity with Privacy: id (RFC 3323, RFC 3325).
+// privacy asks the carrier to hide the caller: nobody in From, the number in P-Asserted-Identity with Privacy: id (RFC
+// 3323, RFC 3325).
 func privacy(a attempt) fstext.Text {
 	if !a.withheld {
 		return fstext.Text{}

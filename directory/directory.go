@@ -77,8 +77,8 @@ const (
 	SHA256 HashAlgorithm = "SHA-256"
 )
 
-// CredentialOwner is the associated data under which an extension's A1 is sealed: a sealed A1 copied to another row, or read
-// as another algorithm's, does not open.
+// CredentialOwner is the associated data under which an extension's A1 is sealed: a sealed A1 copied to another row, or
+// read as another algorithm's, does not open.
 func CredentialOwner(tenant uuid.UUID, username fstext.Username, realm fstext.Realm, alg HashAlgorithm) string {
 	return "ha1|" + tenant.String() + "|" + username.String() + "|" + realm.String() + "|" + string(alg)
 }
@@ -118,9 +118,9 @@ func (t Transport) text() fstext.Text {
 	}
 }
 
-// Device is the kind of device a registration came from, told by its transport. Registrations are stored one per extension and device kind: a
-// desk phone, a desk phone over TLS and a browser ring together, and each can be asked for the media security its
-// signalling promises (docs/decisions/0005-registrations-by-device.md).
+// Device is the kind of device a registration came from, told by its transport. Registrations are stored one per
+// extension and device kind: a desk phone, a desk phone over TLS and a browser ring together, and each can be asked for
+// the media security its signalling promises (docs/decisions/0005-registrations-by-device.md).
 type Device int
 
 // The kinds of device.
@@ -130,7 +130,8 @@ const (
 	DeviceBrowser               // SIP over (secure) WebSocket; media by DTLS-SRTP, always
 )
 
-// DeviceOf reads the transport of a request as FreeSWITCH names it (sofia_glue.c, sofia_glue_transport2str). An unknown name gives false.
+// DeviceOf reads the transport of a request as FreeSWITCH names it (sofia_glue.c, sofia_glue_transport2str). An unknown
+// name gives false.
 func DeviceOf(viaProtocol string) (Device, Transport, bool) {
 	switch viaProtocol {
 	case "udp":
@@ -150,8 +151,8 @@ func DeviceOf(viaProtocol string) (Device, Transport, bool) {
 // Allows tells whether a phone of this transport may come over the other.
 func (t Transport) Allows(used Transport) bool { return t == TransportAny || t == used }
 
-// StoredUser is the user part under which the switch keeps the registration of a device of this kind. The tilde is no part of
-// any username, so the stored names of two extensions never meet.
+// StoredUser is the user part under which the switch keeps the registration of a device of this kind. The tilde is no
+// part of any username, so the stored names of two extensions never meet.
 func (e Extension) StoredUser(d Device) fstext.Text {
 	switch d {
 	case DeviceTLS:
@@ -163,8 +164,8 @@ func (e Extension) StoredUser(d Device) fstext.Text {
 	}
 }
 
-// DialString returns the legs that ring every device of the extension, as mod_dptools' bridge and the user/ endpoint take them.
-// context is the tenant's, where a leg goes that is transferred.
+// DialString returns the legs that ring every device of the extension, as mod_dptools' bridge and the user/ endpoint
+// take them. context is the tenant's, where a leg goes that is transferred.
 //
 // It names registrations (user%realm) and lets mod_sofia find the contact, rather than pasting contacts in with
 // ${sofia_contact()}: a contact is what a phone wrote, and a comma in it would add a leg.
@@ -196,8 +197,8 @@ func (e Extension) Legs() int {
 	return 1
 }
 
-// legVariables are set on each leg to the extension: what it may speak, how presence names it, and who it is, so that it can be
-// told when it transfers the call.
+// legVariables are set on each leg to the extension: what it may speak, how presence names it, and who it is, so that
+// it can be told when it transfers the call.
 func (e Extension) legVariables(context fstext.Slug) fstext.Text {
 	return fstext.Join(
 		// ^^; makes the semicolon the separator, as the codec list has commas.
@@ -227,8 +228,9 @@ const (
 	VarLegRealm    = "edgvoip_leg_realm" // on a leg to a phone: its realm
 )
 
-// LegVariables are set on every leg that we place, to phones and to carriers. A redirect (3xx) would make the switch call whomever the
-// called party names, in the name of the caller; and a leg without media for so many milliseconds, or on hold for so many, is over.
+// LegVariables are set on every leg that we place, to phones and to carriers. A redirect (3xx) would make the switch
+// call whomever the called party names, in the name of the caller; and a leg without media for so many milliseconds, or
+// on hold for so many, is over.
 const LegVariables = "outbound_redirect_fatal=true;" + MediaTimeout + ";" + MediaHoldTimeout
 
 // MediaTimeout and MediaHoldTimeout are the channel variables that end a leg without media, in milliseconds.
@@ -262,7 +264,8 @@ func ParseCodecs(names []string) (Codecs, error) {
 	return Codecs{list}, nil
 }
 
-// codecs are what the modules of freeswitch-conf/ speak, and G729, VP8 and H264, which need a module that not every package has.
+// codecs are what the modules of freeswitch-conf/ speak, and G729, VP8 and H264, which need a module that not every
+// package has.
 var codecs = map[string]fstext.Text{
 	"OPUS": fstext.Const("OPUS"),
 	"G722": fstext.Const("G722"),
@@ -280,13 +283,13 @@ func (c Codecs) Names() []string { return strings.Split(c.list.String(), ",") }
 // Text returns the list joined by commas.
 func (c Codecs) Text() fstext.Text { return c.list }
 
-// Store is what Directory reads from. Implementations are safe for concurrent use. Rows of deleted tenants, domains and extensions do not exist
-// for it; suspended and disabled ones do.
+// Store is what Directory reads from. Implementations are safe for concurrent use. Rows of deleted tenants, domains and
+// extensions do not exist for it; suspended and disabled ones do.
 type Store interface {
 	// Domain returns a domain. Error: ErrUnknownDomain.
 	Domain(ctx context.Context, realm fstext.Realm) (Domain, error)
-	// Extension returns the extension that answers to a name, its number or its SIP username in any letter case, and its domain.
-	// Errors: ErrUnknownDomain; ErrUnknownExtension, with the domain filled in.
+	// Extension returns the extension that answers to a name, its number or its SIP username in any letter case, and its
+	// domain. Errors: ErrUnknownDomain; ErrUnknownExtension, with the domain filled in.
 	Extension(ctx context.Context, realm fstext.Realm, name fstext.Username) (Domain, Extension, error)
 	// Extensions returns up to limit active extensions of a domain, in order of number. Error: ErrUnknownDomain.
 	Extensions(ctx context.Context, realm fstext.Realm, limit int) (Domain, []Extension, error)

@@ -48,7 +48,8 @@ type Lookup struct {
 	Auth  Auth
 }
 
-// Auth is what a phone claims when it presents credentials. Its texts are the phone's own and are only compared, never rendered.
+// Auth is what a phone claims when it presents credentials. Its texts are the phone's own and are only compared, never
+// rendered.
 type Auth struct {
 	Method   string // REGISTER, INVITE, SUBSCRIBE, …
 	Profile  string // the SIP profile it came in on
@@ -98,7 +99,8 @@ func New(store Store, keys *secret.KeyRing) *Directory {
 	return &Directory{store: store, keys: keys}
 }
 
-// maxLegs is the number of legs that one dial string can have (switch_ivr_originate.c, MAX_PEERS). A larger group is not dialled in part.
+// maxLegs is the number of legs that one dial string can have (switch_ivr_originate.c, MAX_PEERS). A larger group is
+// not dialled in part.
 const maxLegs = 128
 
 // maxEveryone bounds the users in one document, as fsxml.MaxBytes bounds its size.
@@ -107,8 +109,8 @@ const maxEveryone = 20000
 // defaultGroup is the one group there is: everyone.
 const defaultGroup = "default"
 
-// Answer answers a lookup. An error means that the answer is not known (the store or a sealed credential failed) and nothing may
-// be said to FreeSWITCH; refusals and unknown names are answers.
+// Answer answers a lookup. An error means that the answer is not known (the store or a sealed credential failed) and
+// nothing may be said to FreeSWITCH; refusals and unknown names are answers.
 func (d *Directory) Answer(ctx context.Context, l Lookup) (Answer, error) {
 	switch l.Purpose {
 	case PurposeAuth, PurposeUser:
@@ -129,7 +131,8 @@ func unknownDomain() Answer {
 	return Answer{Document: fsxml.NotFound(), Outcome: OutcomeUnknownDomain, Reason: "no such domain"}
 }
 
-// nobody is the refusal: the domain without the user. FreeSWITCH then looks no further, neither in other bindings nor on its disk.
+// nobody is the refusal: the domain without the user. FreeSWITCH then looks no further, neither in other bindings nor
+// on its disk.
 func nobody(realm fstext.Realm, o Outcome, reason string) (Answer, error) {
 	doc := fsxml.New(fsxml.SectionDirectory)
 	doc.Leaf("domain", fsxml.A("name", realm.Text()))
@@ -195,9 +198,10 @@ func (d *Directory) user(ctx context.Context, l Lookup) (Answer, error) {
 	return Answer{Document: b, Outcome: OutcomeFound}, err
 }
 
-// admit checks that somebody who presents credentials speaks for himself. FreeSWITCH checks the password and nothing else: it ties
-// neither the address that is registered nor the caller's to the credentials (sofia_reg.c, sofia_reg_parse_auth), so
-// without these checks one tenant's user could register another's address and take its calls. The reason is empty when all is well.
+// admit checks that somebody who presents credentials speaks for himself. FreeSWITCH checks the password and nothing
+// else: it ties neither the address that is registered nor the caller's to the credentials (sofia_reg.c,
+// sofia_reg_parse_auth), so without these checks one tenant's user could register another's address and take its calls.
+// The reason is empty when all is well.
 func admit(e Extension, l Lookup) (Device, string) {
 	a := l.Auth
 	device, transport, known := DeviceOf(a.ViaProtocol)
@@ -216,8 +220,8 @@ func admit(e Extension, l Lookup) (Device, string) {
 	case a.Method == "REGISTER" && !own(a.To):
 		return 0, "registers an address that is not the account's"
 	case a.To.Host != e.Realm.String():
-		// Messages, subscriptions and some kinds of INVITE (sofia.c, Call-Info) are served by the switch itself, by To, with no
-		// dialplan that could keep tenants apart.
+		// Messages, subscriptions and some kinds of INVITE (sofia.c, Call-Info) are served by the switch itself, by To,
+		// with no dialplan that could keep tenants apart.
 		return 0, "To is not in the account's domain"
 	case a.Method != "REGISTER" && a.Method != "INVITE" && !isUsername(a.To.User):
 		// "sip+1002+other.example" names a user of another domain (sofia_presence.c).
@@ -237,9 +241,9 @@ func isUsername(s string) bool {
 	return err == nil
 }
 
-// contact is where the switch will call a phone: where its registration came from, over the same transport, and never what the phone
-// wrote in Contact or Path, which can be a carrier's address or anybody's. Only the user part is the phone's own, if it is plain:
-// browsers answer to no other.
+// contact is where the switch will call a phone: where its registration came from, over the same transport, and never
+// what the phone wrote in Contact or Path, which can be a carrier's address or anybody's. Only the user part is the
+// phone's own, if it is plain: browsers answer to no other.
 func contact(e Extension, a Auth) fstext.Text {
 	user, err := fstext.NewUsername(a.ContactUser)
 	if err != nil {
@@ -249,8 +253,8 @@ func contact(e Extension, a Auth) fstext.Text {
 	address, port := fstext.Addr(a.Source.Addr()), fstext.Int(int(a.Source.Port()))
 	return fstext.Join(
 		fstext.Const("<sip:"), user.Text(), fstext.Const("@"), address, fstext.Const(":"), port, fstext.Const(";transport="), transport.text(),
-		// The same once more, URL-encoded, as the route of the whole dialog: a phone behind address translation and a browser answer
-		// with a Contact that cannot be reached.
+		// The same once more, URL-encoded, as the route of the whole dialog: a phone behind address translation and a
+		// browser answer with a Contact that cannot be reached.
 		fstext.Const(";fs_nat=yes;fs_path=sip%3A"), user.Text(), fstext.Const("%40"), address, fstext.Const("%3A"), port,
 		fstext.Const("%3Btransport%3D"), transport.text(), fstext.Const(">"),
 	)

@@ -58,7 +58,8 @@ type ExtensionRecord struct {
 	PasswordHash string // Argon2id, PHC form
 }
 
-// Registry is what Provisioner writes to. Each method is one transaction that also holds the audit row. Implementations are safe for concurrent use.
+// Registry is what Provisioner writes to. Each method is one transaction that also holds the audit row. Implementations
+// are safe for concurrent use.
 type Registry interface {
 	// PutTenant creates a tenant or finds the one of that slug, and returns it as stored.
 	PutTenant(ctx context.Context, t TenantRecord, actor string) (Tenant, error)
@@ -66,8 +67,9 @@ type Registry interface {
 	Tenant(ctx context.Context, id uuid.UUID) (Tenant, error)
 	// StoredExtension returns the extension of a number as stored. Error: ErrUnknownExtension, also for an unknown realm.
 	StoredExtension(ctx context.Context, tenant uuid.UUID, realm fstext.Realm, number fstext.Extension) (ExtensionRecord, error)
-	// PutExtension writes an extension over the one of the same tenant, realm and number, or creates it, and its domain if need be. It
-	// returns the id under which it is stored. Its status is not part of it. Errors: ErrRealmTaken, ErrDomainID, ErrNameTaken.
+	// PutExtension writes an extension over the one of the same tenant, realm and number, or creates it, and its domain
+	// if need be. It returns the id under which it is stored. Its status is not part of it. Errors: ErrRealmTaken,
+	// ErrDomainID, ErrNameTaken.
 	PutExtension(ctx context.Context, e ExtensionRecord, actor string) (uuid.UUID, error)
 }
 
@@ -112,8 +114,9 @@ func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor stri
 	return stored, nil
 }
 
-// PutExtension creates an extension or brings the one of that tenant, realm and number to what is asked for; a suspended one stays
-// suspended. The same specification again changes nothing. Errors: *invalid.FieldError, ErrUnknownTenant, ErrRealmTaken, ErrDomainID, ErrNameTaken, the registry's.
+// PutExtension creates an extension or brings the one of that tenant, realm and number to what is asked for; a
+// suspended one stays suspended. The same specification again changes nothing. Errors: *invalid.FieldError,
+// ErrUnknownTenant, ErrRealmTaken, ErrDomainID, ErrNameTaken, the registry's.
 func (p *Provisioner) PutExtension(ctx context.Context, spec ExtensionSpec, actor string) (Extension, error) {
 	tenant, err := p.registry.Tenant(ctx, spec.TenantID)
 	if err != nil {
@@ -141,8 +144,8 @@ func (p *Provisioner) PutExtension(ctx context.Context, spec ExtensionSpec, acto
 	return e.Extension, nil
 }
 
-// credentials keeps the stored hashes when the password and what A1 is made of are the same, and makes new ones otherwise. The
-// password goes no further than this.
+// credentials keeps the stored hashes when the password and what A1 is made of are the same, and makes new ones
+// otherwise. The password goes no further than this.
 func (p *Provisioner) credentials(ctx context.Context, e *ExtensionRecord, stored ExtensionRecord, password string) error {
 	if stored.PasswordHash != "" && stored.Username == e.Username && p.keys.Knows(stored.HA1MD5.KeyID) {
 		same, err := p.hasher.Matches(ctx, stored.PasswordHash, password)

@@ -48,8 +48,8 @@ func (u user) write(doc *fsxml.Document) {
 		doc.Variable("rtp_secure_media_inbound", fstext.Const("mandatory"))
 	}
 	if u.auth && u.method == "REGISTER" {
-		// The registration is stored under a name we choose, not under the one the phone wrote. sip-force-user would do that too, but
-		// not when the phone unregisters (sofia_reg.c, sofia_reg_handle_register_token).
+		// The registration is stored under a name we choose, not under the one the phone wrote. sip-force-user would do
+		// that too, but not when the phone unregisters (sofia_reg.c, sofia_reg_handle_register_token).
 		doc.Variable("sip-force-extension", u.StoredUser(u.device))
 		doc.Variable("sip-force-contact", u.contact)
 	}

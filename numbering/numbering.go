@@ -1,8 +1,8 @@
 // Package numbering reads numbers as people dial them: the country's rules, international form, emergency numbers.
 //
-// It stands over nyaruka/phonenumbers (the metadata of libphonenumber), which on its own reads too much: "911" becomes +1911
-// and an extension a subscriber. So callers look for extensions and emergency numbers first, and Normalise takes only numbers that
-// are valid in their plan.
+// It stands over nyaruka/phonenumbers (the metadata of libphonenumber), which on its own reads too much: "911" becomes
+// +1911 and an extension a subscriber. So callers look for extensions and emergency numbers first, and Normalise takes
+// only numbers that are valid in their plan.
 package numbering
 
 import (
@@ -20,8 +20,8 @@ var (
 	ErrNotANumber     = errors.New("not a valid number of the public network")
 )
 
-// Country is an ISO 3166-1 alpha-2 code that has a numbering plan. The zero value has none: only numbers in international form
-// are understood, and no emergency number but everywhereEmergency.
+// Country is an ISO 3166-1 alpha-2 code that has a numbering plan. The zero value has none: only numbers in
+// international form are understood, and no emergency number but everywhereEmergency.
 type Country struct{ code string }
 
 // NewCountry accepts two upper-case letters. Error: ErrUnknownCountry.
@@ -34,8 +34,8 @@ func NewCountry(code string) (Country, error) {
 
 func (c Country) String() string { return c.code }
 
-// Normalise returns a dialled number in international form: +…, 00… and the country's own international prefix, or national.
-// Error: ErrNotANumber.
+// Normalise returns a dialled number in international form: +…, 00… and the country's own international prefix, or
+// national. Error: ErrNotANumber.
 func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
 	s := dialled.String()
 	for i := range len(s) {
@@ -58,8 +58,8 @@ func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
 	return e, nil
 }
 
-// everywhereEmergency are numbers that reach help from any mobile network (3GPP TS 22.101, 10.1.1), and so are what a visitor
-// dials wherever he is. An extension cannot have one of them.
+// everywhereEmergency are numbers that reach help from any mobile network (3GPP TS 22.101, 10.1.1), and so are what a
+// visitor dials wherever he is. An extension cannot have one of them.
 var everywhereEmergency = []string{"112", "911"}
 
 // Emergency tells whether a dialled number calls for help in the country.

@@ -105,7 +105,8 @@ func TestCountries(t *testing.T) {
 	}
 }
 
-// Laws: a number in international form is its own, in every country; nothing that calls for help or is a feature code is a number.
+// Laws: a number in international form is its own, in every country; nothing that calls for help or is a feature code
+// is a number.
 func FuzzNormalise(f *testing.F) {
 	for _, s := range []string{"0612345678", "+390612345678", "112", "*97", "00442079460958", "1001", "+1", "911"} {
 		f.Add(s, "IT")

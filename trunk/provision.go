@@ -59,8 +59,8 @@ var (
 
 // Registry is what Provisioner writes to. Implementations are safe for concurrent use.
 type Registry interface {
-	// PutTrunk writes a trunk over the one of the same tenant and id, or creates it, with its DID ranges and an audit row in one
-	// transaction. Its status is not part of it. Errors: ErrDIDTaken, ErrIDTaken, ErrUnknownTenant.
+	// PutTrunk writes a trunk over the one of the same tenant and id, or creates it, with its DID ranges and an audit
+	// row in one transaction. Its status is not part of it. Errors: ErrDIDTaken, ErrIDTaken, ErrUnknownTenant.
 	PutTrunk(ctx context.Context, t Record, actor string) error
 }
 
@@ -75,7 +75,8 @@ func NewProvisioner(r Registry, keys *secret.KeyRing) *Provisioner {
 	return &Provisioner{registry: r, keys: keys}
 }
 
-// Put creates the trunk of an id, or brings it to what is asked for. Errors: *invalid.FieldError, ErrDIDTaken, ErrIDTaken, ErrUnknownTenant, the registry's.
+// Put creates the trunk of an id, or brings it to what is asked for. Errors: *invalid.FieldError, ErrDIDTaken,
+// ErrIDTaken, ErrUnknownTenant, the registry's.
 func (p *Provisioner) Put(ctx context.Context, id uuid.UUID, spec Spec, actor string) (Trunk, error) {
 	r, err := parse(spec)
 	if err != nil {

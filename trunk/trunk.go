@@ -102,7 +102,8 @@ func PasswordOwner(tenant, trunk uuid.UUID) string {
 	return "trunk|" + tenant.String() + "|" + trunk.String()
 }
 
-// SourceAddresses returns where the carrier may call from: the addresses given, else the host if it is an address, else none.
+// SourceAddresses returns where the carrier may call from: the addresses given, else the host if it is an address, else
+// none.
 func (t Trunk) SourceAddresses() []netip.Prefix {
 	if len(t.Sources) > 0 {
 		return t.Sources
@@ -128,7 +129,8 @@ type Store interface {
 // ContextInbound is the dialplan context of calls from carriers.
 const ContextInbound = "public"
 
-// WriteGateway writes the trunk as a gateway of a sofia profile (sofia.c, parse_gateways). An error means that its password does not open.
+// WriteGateway writes the trunk as a gateway of a sofia profile (sofia.c, parse_gateways). An error means that its
+// password does not open.
 func (t Trunk) WriteGateway(doc *fsxml.Document, keys *secret.KeyRing) error {
 	var password fstext.Text
 	if t.Register {

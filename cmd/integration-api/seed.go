@@ -42,8 +42,8 @@ func (a *addresses) Set(s string) error {
 	return nil
 }
 
-// The demo's numbers: 100 DIDs of Rome a tenant, extensions from 1000, and the limits that one name allows: tenants are called
-// tenant-a to tenant-zz.
+// The demo's numbers: 100 DIDs of Rome a tenant, extensions from 1000, and the limits that one name allows: tenants are
+// called tenant-a to tenant-zz.
 const (
 	firstDID        = 390612345600
 	didsPerTenant   = 100
@@ -121,7 +121,8 @@ func tenantName(n int) string {
 	return letters[first:first+1] + letters[second:second+1]
 }
 
-// tenant creates one tenant with all that belongs to it, or finds it as it is. Every id follows from the tenant's, so a second seed meets the first.
+// tenant creates one tenant with all that belongs to it, or finds it as it is. Every id follows from the tenant's, so a
+// second seed meets the first.
 func (s seeder) tenant(ctx context.Context, n int, o seedOptions) error {
 	slug := "tenant-" + tenantName(n)
 	t, err := s.extensions.PutTenant(ctx, directory.TenantSpec{Slug: slug, Name: "Tenant " + strings.ToUpper(tenantName(n)), Country: "IT", Timezone: "Europe/Rome"}, actor)

@@ -1,5 +1,5 @@
-// Command xmlcurl answers FreeSWITCH's mod_xml_curl: directory, dialplan and configuration, one question at a time, from PostgreSQL.
-// Its settings are in docs/settings.md.
+// Command xmlcurl answers FreeSWITCH's mod_xml_curl: directory, dialplan and configuration, one question at a time,
+// from PostgreSQL. Its settings are in docs/settings.md.
 package main
 
 import (

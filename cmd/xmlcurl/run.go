@@ -142,7 +142,8 @@ func serve(ctx context.Context, server *httpd.Server, l net.Listener, timeout ti
 	}
 }
 
-// tls returns the server's TLS, or nil for plain HTTP. With a client CA, only clients with a certificate of that CA are served.
+// tls returns the server's TLS, or nil for plain HTTP. With a client CA, only clients with a certificate of that CA are
+// served.
 func (s settings) tls() (*tls.Config, error) {
 	if s.TLSCertFile == "" {
 		return nil, nil //nolint:nilnil // plain HTTP

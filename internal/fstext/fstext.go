@@ -1,8 +1,8 @@
 // Package fstext holds the types of text that FreeSWITCH may read.
 //
 // FreeSWITCH expands ${…} in what it executes, pre-processes every document it fetches line by line before any XML rule
-// applies, and takes commas, braces and slashes in dial strings as syntax. No escaping at the edge of a document covers all of
-// these, so text is made safe once, when it enters: each type here has one constructor that refuses what
+// applies, and takes commas, braces and slashes in dial strings as syntax. No escaping at the edge of a document covers
+// all of these, so text is made safe once, when it enters: each type here has one constructor that refuses what
 // FreeSWITCH could interpret, and renderers take nothing but these types. Package fsxml checks again when it writes.
 //
 // The zero value of each type is empty text, which is safe. All types are immutable and comparable.
@@ -80,8 +80,9 @@ func Addr(a netip.Addr) Text { return Text{a.WithZone("").String()} }
 // Prefix returns an address block in CIDR form.
 func Prefix(p netip.Prefix) Text { return Text{p.String()} }
 
-// Realm is a SIP domain: the name phones are challenged with. Lower case, at most 253 bytes, and never beginning with a digit:
-// FreeSWITCH joins user and domain without a separator in its cache key (switch_xml.c, switch_xml_locate_user_cache).
+// Realm is a SIP domain: the name phones are challenged with. Lower case, at most 253 bytes, and never beginning with a
+// digit: FreeSWITCH joins user and domain without a separator in its cache key (switch_xml.c,
+// switch_xml_locate_user_cache).
 type Realm struct{ s string }
 
 // NewRealm accepts a host name (RFC 1123 labels) in lower case.
@@ -292,8 +293,8 @@ func (e E164) Int() int64 {
 // Slug is a short name that we choose: a tenant's, which is also its dialplan context.
 type Slug struct{ s string }
 
-// NewSlug accepts 2 to 63 lower-case letters, digits and hyphens, beginning with a letter; names of contexts that FreeSWITCH
-// itself knows are refused.
+// NewSlug accepts 2 to 63 lower-case letters, digits and hyphens, beginning with a letter; names of contexts that
+// FreeSWITCH itself knows are refused.
 func NewSlug(s string) (Slug, error) {
 	if len(s) < 2 || len(s) > 63 || s[0] < 'a' || s[0] > 'z' {
 		return Slug{}, unsafeText("a slug has 2 to 63 characters and begins with a letter a to z")
@@ -317,12 +318,13 @@ func (s Slug) Text() Text { return Text(s) }
 // DisplayName is the name of a person, trunk or tenant as people read it.
 type DisplayName struct{ s string }
 
-// nameSyntax is what FreeSWITCH, a SIP header or a dial string takes as syntax: expansion ($ \ and the % of %[…]), quoting (" `),
-// markup (< >), variable lists ({ } [ ]), separators (|), delimiter changes (^) and our own marker in stored
-// registrations (~).
+// nameSyntax is what FreeSWITCH, a SIP header or a dial string takes as syntax: expansion ($ \ and the % of %[…]),
+// quoting (" `), markup (< >), variable lists ({ } [ ]), separators (|), delimiter changes (^) and our own marker in
+// stored registrations (~).
 const nameSyntax = "$\\%\"`<>{}[]|^~"
 
-// NewDisplayName accepts 1 to 64 printable characters other than those with a meaning to FreeSWITCH, without space at either end.
+// NewDisplayName accepts 1 to 64 printable characters other than those with a meaning to FreeSWITCH, without space at
+// either end.
 func NewDisplayName(s string) (DisplayName, error) {
 	switch {
 	case s == "" || !utf8.ValidString(s) || utf8.RuneCountInString(s) > 64:
@@ -350,10 +352,12 @@ func (d DisplayName) String() string { return d.s }
 func (d DisplayName) Text() Text { return Text(d) }
 
 // Credential is a name or password that a carrier gave us. It may hold a dollar sign, which fsxml writes so that the
-// pre-processor does not see it, but nothing else that FreeSWITCH interprets in a gateway's parameters. It prints as a placeholder.
+// pre-processor does not see it, but nothing else that FreeSWITCH interprets in a gateway's parameters. It prints as a
+// placeholder.
 type Credential struct{ s string }
 
-// NewCredential accepts 1 to 128 printable ASCII characters other than " \ < > and space, and no dollar sign before a brace or another.
+// NewCredential accepts 1 to 128 printable ASCII characters other than " \ < > and space, and no dollar sign before a
+// brace or another.
 func NewCredential(s string) (Credential, error) {
 	if s == "" || len(s) > 128 {
 		return Credential{}, unsafeText("a credential has 1 to 128 characters")
@@ -406,9 +410,9 @@ func (Hash) GoString() string { return "[hidden]" }
 // Reveal returns the hash itself, to be rendered or sealed.
 func (h Hash) Reveal() Text { return Text(h) }
 
-// Hazard reports the first thing in s that FreeSWITCH's pre-processor or its re-serialiser would act on, however well the XML
-// around it is written: a control character, the keyword of a pre-processor line, a "<!" (which ends escaping when a user element is written out again), or bytes that are
-// not UTF-8. See the reference in docs/freeswitch.md.
+// Hazard reports the first thing in s that FreeSWITCH's pre-processor or its re-serialiser would act on, however well
+// the XML around it is written: a control character, the keyword of a pre-processor line, a "<!" (which ends escaping
+// when a user element is written out again), or bytes that are not UTF-8. See the reference in docs/freeswitch.md.
 func Hazard(s string) (what string, found bool) {
 	for i := range len(s) {
 		switch c := s[i]; {

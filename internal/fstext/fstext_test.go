@@ -113,7 +113,8 @@ func TestSecretsHide(t *testing.T) {
 	}
 }
 
-// Law: what any constructor lets through holds nothing that FreeSWITCH would act on, and, but for a credential, no dollar sign or backslash.
+// Law: what any constructor lets through holds nothing that FreeSWITCH would act on, and, but for a credential, no
+// dollar sign or backslash.
 func FuzzConstructors(f *testing.F) {
 	for _, s := range []string{"tenant-a.example", "1001", "Anna <!x", "${system(id)}", "$${x}", "<X-PRE-PROCESS cmd=\"exec\"", "a\x00b", "ARRAY::a|:b", "+390612345678"} {
 		f.Add(s)

@@ -1,5 +1,5 @@
-// Package fsxml writes the documents that FreeSWITCH reads. It is the only place that writes XML, and the second wall behind
-// the types of package fstext:
+// Package fsxml writes the documents that FreeSWITCH reads. It is the only place that writes XML, and the second wall
+// behind the types of package fstext:
 //
 //   - element and attribute names are constants;
 //   - every value is checked once more (fstext.Hazard), and a document that fails is not sent;
@@ -7,8 +7,8 @@
 //   - "$" is written as a numeric reference, which the pre-processor does not recognise and the XML parser restores;
 //   - there are no comments, CDATA sections, processing instructions or declarations: FreeSWITCH runs what it finds there.
 //
-// See docs/freeswitch.md for what FreeSWITCH does with a document, and docs/decisions/0003-xml-writer.md for why hot answers are
-// not built as a tree.
+// See docs/freeswitch.md for what FreeSWITCH does with a document, and docs/decisions/0003-xml-writer.md for why hot
+// answers are not built as a tree.
 package fsxml
 
 import (
@@ -172,8 +172,8 @@ func (d *Document) value(t fstext.Text) {
 	}
 }
 
-// Bytes closes what is still open and returns the document. The error wraps ErrHazard or is ErrTooLarge; the bytes are then nil. Nothing may be
-// written to the document afterwards.
+// Bytes closes what is still open and returns the document. The error wraps ErrHazard or is ErrTooLarge; the bytes are
+// then nil. Nothing may be written to the document afterwards.
 func (d *Document) Bytes() ([]byte, error) {
 	if d.err != nil {
 		return nil, d.err

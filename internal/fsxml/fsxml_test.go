@@ -108,8 +108,8 @@ func TestSkeletons(t *testing.T) {
 	}
 }
 
-// Law: a value that is accepted comes back from the document as it was, whatever it is, on a line of its own that the pre-processor
-// leaves alone; and one that is not accepted sends nothing.
+// Law: a value that is accepted comes back from the document as it was, whatever it is, on a line of its own that the
+// pre-processor leaves alone; and one that is not accepted sends nothing.
 func FuzzValueRoundTrip(f *testing.F) {
 	for _, s := range []string{"plain", `"quoted" & <marked>`, "s3cr$t", "$${x}", "<!", "]]>", "&#36;", "a\u00a0b", "'", "</document>"} {
 		f.Add(s)

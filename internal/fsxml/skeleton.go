@@ -11,8 +11,8 @@ import (
 )
 
 // Skeleton is a <configuration> element from one of our own files, with places to fill: an attribute value of the form
-// {name} is a value, and an element <slot name="name"/> is where other elements go. A Skeleton is checked when it is parsed and does not
-// change afterwards, so it is safe for concurrent use.
+// {name} is a value, and an element <slot name="name"/> is where other elements go. A Skeleton is checked when it is
+// parsed and does not change afterwards, so it is safe for concurrent use.
 type Skeleton struct {
 	root *etree.Element
 	// Name is the file that FreeSWITCH asks for, such as sofia.conf.
@@ -30,7 +30,8 @@ var (
 	skeletonPlace = regexp.MustCompile(`^\{([a-z0-9-]+)\}$`)
 )
 
-// ParseSkeleton reads a file that holds one <configuration name="…">. Comments explain the file to its readers and are not kept.
+// ParseSkeleton reads a file that holds one <configuration name="…">. Comments explain the file to its readers and are
+// not kept.
 func ParseSkeleton(b []byte) (*Skeleton, error) {
 	doc := etree.NewDocument()
 	if err := doc.ReadFromBytes(b); err != nil {
@@ -66,7 +67,8 @@ func checkSkeleton(e *etree.Element) error {
 	return nil
 }
 
-// WriteSkeleton writes a skeleton with its places filled. An error means that a place has nothing to fill it, or is a slot's own.
+// WriteSkeleton writes a skeleton with its places filled. An error means that a place has nothing to fill it, or is a
+// slot's own.
 func (d *Document) WriteSkeleton(s *Skeleton, f Fill) error { return d.skeleton(s.root, f) }
 
 func (d *Document) skeleton(e *etree.Element, f Fill) error {

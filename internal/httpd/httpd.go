@@ -1,5 +1,6 @@
-// Package httpd is the HTTP server that the processes share: fiber with bounds on everything, one log event a request with a
-// correlation id, the endpoints that operators and load balancers ask, and a shutdown that finishes what it began.
+// Package httpd is the HTTP server that the processes share: fiber with bounds on everything, one log event a request
+// with a correlation id, the endpoints that operators and load balancers ask, and a shutdown that finishes what it
+// began.
 package httpd
 
 import (
@@ -91,7 +92,8 @@ func quietly(h fiber.Handler) fiber.Handler {
 	}
 }
 
-// Handle registers a handler for a method and path. A handler returns an *Error, or any other error, which is a fault of ours: 500.
+// Handle registers a handler for a method and path. A handler returns an *Error, or any other error, which is a fault
+// of ours: 500.
 func (s *Server) Handle(method, path string, h fiber.Handler) { s.app.Add(method, path, h) }
 
 // Event collects what the one log line of a request says. Handlers add to it.
@@ -259,7 +261,8 @@ func (s *Server) Serve(l net.Listener) error {
 // App is the fiber application behind the server, for tests that need no listener.
 func (s *Server) App() *fiber.App { return s.app }
 
-// Shutdown says that the server is not ready any more, stops taking connections and waits for requests under way, at most until ctx ends.
+// Shutdown says that the server is not ready any more, stops taking connections and waits for requests under way, at
+// most until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
 	return s.app.ShutdownWithContext(ctx)

@@ -1,5 +1,5 @@
-// Package memstore keeps tenants, extensions and trunks in memory. It implements the Store interfaces of the domain packages for tests and
-// benchmarks, and passes the same contract (package storetest) as package postgres.
+// Package memstore keeps tenants, extensions and trunks in memory. It implements the Store interfaces of the domain
+// packages for tests and benchmarks, and passes the same contract (package storetest) as package postgres.
 package memstore
 
 import (
@@ -17,7 +17,8 @@ import (
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
-// Store is a set of domains, extensions and trunks. Fill it first; after that it is safe for concurrent use. The zero value is empty.
+// Store is a set of domains, extensions and trunks. Fill it first; after that it is safe for concurrent use. The zero
+// value is empty.
 type Store struct {
 	domains    []directory.Domain // in order of creation
 	extensions map[uuid.UUID]map[fstext.Username]directory.Extension

@@ -8,8 +8,9 @@ import (
 	"github.com/edgvoip/edgvoip/internal/storetest"
 )
 
-// A lookup that goes to PostgreSQL, beside 1 000 and beside 1 000 000 extensions in 1 000 domains: the second may take at most one and a half
-// times the first (docs/performance.md). Each lookup is for another extension, so nothing but the server's own buffers helps.
+// A lookup that goes to PostgreSQL, beside 1 000 and beside 1 000 000 extensions in 1 000 domains: the second may take
+// at most one and a half times the first (docs/performance.md). Each lookup is for another extension, so nothing but
+// the server's own buffers helps.
 func BenchmarkColdLookup(b *testing.B) {
 	for _, extensions := range []int{1_000, 1_000_000} {
 		b.Run(fmt.Sprintf("extensions=%d", extensions), func(b *testing.B) {

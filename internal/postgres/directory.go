@@ -45,7 +45,8 @@ func (r domainRow) domain() (directory.Domain, error) {
 	}, nil
 }
 
-// extensionColumns are what an extensionRow is read from, of tables e and d. They are what the role edgvoip_xmlcurl may read.
+// extensionColumns are what an extensionRow is read from, of tables e and d. They are what the role edgvoip_xmlcurl may
+// read.
 const extensionColumns = `
 	e.id AS extension_id, e.extension, e.sip_username, e.display_name, e.transport, e.allowed_codecs, e.max_concurrent_calls,
 	e.outbound_caller_id, e.status = 'active' AS extension_active, e.ha1_md5_sealed, e.ha1_sha256_sealed, e.ha1_key_id`

@@ -13,8 +13,9 @@ import (
 // versionTable keeps which steps were applied. It is goose's own and stands outside the schema, which one step creates.
 const versionTable = "edgvoip_migrations"
 
-// Migrate brings the schema to the newest version and the CDR partitions a year ahead. It may run in several processes at once: one
-// works, the others wait. It returns the number of steps applied. The login must own the schema or be allowed to create it and two roles.
+// Migrate brings the schema to the newest version and the CDR partitions a year ahead. It may run in several processes
+// at once: one works, the others wait. It returns the number of steps applied. The login must own the schema or be
+// allowed to create it and two roles.
 func (d *DB) Migrate(ctx context.Context) (int, error) {
 	locker, err := lock.NewPostgresSessionLocker()
 	if err != nil {

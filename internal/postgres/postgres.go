@@ -1,6 +1,6 @@
-// Package postgres keeps everything in PostgreSQL. It is the only package that knows SQL, sqlx and lib/pq, and it implements the
-// Store and Registry interfaces of the domain packages. Rows become domain types through the domain's own constructors, so text that
-// came into the database some other way is refused here as it would be anywhere.
+// Package postgres keeps everything in PostgreSQL. It is the only package that knows SQL, sqlx and lib/pq, and it
+// implements the Store and Registry interfaces of the domain packages. Rows become domain types through the domain's
+// own constructors, so text that came into the database some other way is refused here as it would be anywhere.
 package postgres
 
 import (
@@ -28,13 +28,13 @@ type Options struct {
 	Application string
 	// MaxConns bounds the pool; zero means 10.
 	MaxConns int
-	// StatementTimeout bounds each statement on the server; zero means no bound, which only migrations need. A server that stays silent
-	// longer is given up.
+	// StatementTimeout bounds each statement on the server; zero means no bound, which only migrations need. A server
+	// that stays silent longer is given up.
 	StatementTimeout time.Duration
 }
 
-// The silence after which a connection counts as dead, beyond the statement timeout: lib/pq ignores a context while it waits for a
-// server that has gone silent (github.com/lib/pq issues 450, 620).
+// The silence after which a connection counts as dead, beyond the statement timeout: lib/pq ignores a context while it
+// waits for a server that has gone silent (github.com/lib/pq issues 450, 620).
 const silence = 500 * time.Millisecond
 
 // DB is a pool of connections. It is safe for concurrent use.
@@ -102,8 +102,8 @@ func (d *DB) Ping(ctx context.Context) error {
 // Pool returns the pool, for its statistics.
 func (d *DB) Pool() *sql.DB { return d.db.DB }
 
-// prepared returns the prepared statement of a query: one round trip a lookup instead of two. The lock is not held while the
-// server is asked, which may be away.
+// prepared returns the prepared statement of a query: one round trip a lookup instead of two. The lock is not held
+// while the server is asked, which may be away.
 func (d *DB) prepared(ctx context.Context, query string) (*sqlx.Stmt, error) {
 	d.mu.Lock()
 	s, ok := d.stmts[query]
@@ -147,8 +147,8 @@ func list[T any](ctx context.Context, d *DB, query string, args ...any) ([]T, er
 	})
 }
 
-// bounded runs f no longer than ctx allows: what asked must have its answer, and lib/pq does not watch ctx while a server is
-// silent. An f left behind ends with its connection's deadline.
+// bounded runs f no longer than ctx allows: what asked must have its answer, and lib/pq does not watch ctx while a
+// server is silent. An f left behind ends with its connection's deadline.
 func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		value T

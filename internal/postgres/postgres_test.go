@@ -128,7 +128,8 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// Rows that hold what no constructor lets through are as if they were not there, and are reported; the others are not harmed.
+// Rows that hold what no constructor lets through are as if they were not there, and are reported; the others are not
+// harmed.
 func TestUnfitRows(t *testing.T) {
 	t.Parallel()
 	dsn, rawDB := scene(t)
@@ -341,7 +342,8 @@ func TestPartitions(t *testing.T) {
 	}
 }
 
-// Whoever asks has his answer when his time is up, though the server accepts and then says nothing and lib/pq ignores contexts there.
+// Whoever asks has his answer when his time is up, though the server accepts and then says nothing and lib/pq ignores
+// contexts there.
 func TestSilentServer(t *testing.T) {
 	t.Parallel()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -237,8 +237,8 @@ func putExtension(ctx context.Context, tx *sqlx.Tx, e *directory.ExtensionRecord
 	return audit(ctx, tx, e.TenantID, actor, action, id, before, after)
 }
 
-// extensionForAudit locks the stored extension of the same domain and number and returns it for the audit log, with its password
-// hash, which must not stay there. With none stored, the map is nil and the id zero.
+// extensionForAudit locks the stored extension of the same domain and number and returns it for the audit log, with its
+// password hash, which must not stay there. With none stored, the map is nil and the id zero.
 func extensionForAudit(ctx context.Context, tx *sqlx.Tx, e *directory.ExtensionRecord) (map[string]any, uuid.UUID, error) {
 	const query = `
 		SELECT id, sip_username, display_name, transport, allowed_codecs, max_concurrent_calls,

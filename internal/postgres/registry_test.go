@@ -27,7 +27,8 @@ func extensionSpec(tenant uuid.UUID) directory.ExtensionSpec {
 	}
 }
 
-// Provisioning in the role of the API: the same again changes nothing, a change is written with one audit row, and the password is nowhere.
+// Provisioning in the role of the API: the same again changes nothing, a change is written with one audit row, and the
+// password is nowhere.
 func TestProvisionExtension(t *testing.T) {
 	t.Parallel()
 	dsn := testdb.New(t)
@@ -224,7 +225,8 @@ func TestProvisionTrunk(t *testing.T) {
 	}
 }
 
-// What an operator did stays: a repeated write lifts no suspension, and a deleted domain gives its realm free without coming back.
+// What an operator did stays: a repeated write lifts no suspension, and a deleted domain gives its realm free without
+// coming back.
 func TestProvisionKeepsStatus(t *testing.T) {
 	t.Parallel()
 	dsn := testdb.New(t)

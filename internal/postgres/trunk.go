@@ -109,7 +109,8 @@ func (d *DB) TenantTrunks(ctx context.Context, tenant uuid.UUID) ([]trunk.Trunk,
 		 ORDER BY k.priority, k.id`, tenant)
 }
 
-// inboundQuery finds the one range that can hold a number: ranges do not overlap, so it is the first that ends at or after it.
+// inboundQuery finds the one range that can hold a number: ranges do not overlap, so it is the first that ends at or
+// after it.
 const inboundQuery = `
 	SELECT` + trunkColumns + `
 	  FROM (SELECT first_number, tenant_id, trunk_id

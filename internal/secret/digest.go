@@ -6,7 +6,8 @@ import (
 	"encoding/hex"
 )
 
-// HA1MD5 returns the hash of a digest A1 with MD5: H(username:realm:password), in lower-case hexadecimal (RFC 2617, 3.2.2.2).
+// HA1MD5 returns the hash of a digest A1 with MD5: H(username:realm:password), in lower-case hexadecimal (RFC 2617,
+// 3.2.2.2).
 func HA1MD5(username, realm, password string) string {
 	sum := md5.Sum([]byte(username + ":" + realm + ":" + password)) //nolint:gosec // see the import
 	return hex.EncodeToString(sum[:])

@@ -1,5 +1,5 @@
-// Package secret keeps secrets: sealing with a key ring (what must be read back, such as a digest A1 or a carrier's password),
-// Argon2id hashes (what must only be compared) and the digest A1 itself.
+// Package secret keeps secrets: sealing with a key ring (what must be read back, such as a digest A1 or a carrier's
+// password), Argon2id hashes (what must only be compared) and the digest A1 itself.
 //
 // All types are safe for concurrent use.
 package secret
@@ -42,8 +42,9 @@ type KeyRing struct {
 
 var keyID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
 
-// LoadKeyRing reads a key file: one key a line, "id base64-of-32-bytes"; empty lines and lines beginning with # do not count.
-// The first key seals; all open. To rotate, put a new line first and remove the old one when nothing is sealed with it.
+// LoadKeyRing reads a key file: one key a line, "id base64-of-32-bytes"; empty lines and lines beginning with # do not
+// count. The first key seals; all open. To rotate, put a new line first and remove the old one when nothing is sealed
+// with it.
 func LoadKeyRing(path string) (*KeyRing, error) {
 	b, err := os.ReadFile(path) //nolint:gosec // the operator names the file
 	if err != nil {
@@ -110,7 +111,8 @@ func NewKeyLine(id string) (string, error) {
 	return id + " " + base64.StdEncoding.EncodeToString(key) + "\n", nil
 }
 
-// Seal encrypts a secret for one owner. Open needs the same owner, so that a sealed secret moved to another row does not open.
+// Seal encrypts a secret for one owner. Open needs the same owner, so that a sealed secret moved to another row does
+// not open.
 func (r *KeyRing) Seal(secret []byte, owner string) Sealed {
 	return Sealed{KeyID: r.primary, Data: r.keys[r.primary].Seal(nil, nil, secret, []byte(owner))} //nolint:gosec // the AEAD makes its own random nonce
 }

@@ -133,8 +133,8 @@ func TestHasherIsBounded(t *testing.T) {
 	h := secret.NewHasher(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	// With every slot free, a cancelled caller may be served or not; with none, he cannot. The slot is taken by a hash that runs for
-	// long: forty of them in a row, until one of the cancelled callers meets it.
+	// With every slot free, a cancelled caller may be served or not; with none, he cannot. The slot is taken by a hash
+	// that runs for long: forty of them in a row, until one of the cancelled callers meets it.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -1,5 +1,5 @@
-// Package settings reads the settings of a process from its environment. The struct of each process says what they are, docs/settings.md
-// what they mean. No error shows a value, which may be a secret.
+// Package settings reads the settings of a process from its environment. The struct of each process says what they are,
+// docs/settings.md what they mean. No error shows a value, which may be a secret.
 package settings
 
 import (
@@ -39,7 +39,8 @@ func (c Common) CheckKeys() error {
 	return nil
 }
 
-// Parse reads a struct with env tags from an environment, given as KEY=value. The error names the settings that cannot be read.
+// Parse reads a struct with env tags from an environment, given as KEY=value. The error names the settings that cannot
+// be read.
 func Parse[T any](environ []string) (T, error) {
 	s, err := env.ParseAsWithOptions[T](env.Options{Environment: env.ToMap(environ)})
 	if err == nil {

@@ -1,4 +1,5 @@
-// Package storetest holds what tests of several packages share: a scene of two tenants, and the contract that every store passes on it.
+// Package storetest holds what tests of several packages share: a scene of two tenants, and the contract that every
+// store passes on it.
 package storetest
 
 import (
@@ -106,7 +107,8 @@ func Scene(tb testing.TB) *memstore.Store {
 	return s
 }
 
-// Build puts the scene into an empty store: two tenants with the same numbers, one that is suspended, and an extension for each case.
+// Build puts the scene into an empty store: two tenants with the same numbers, one that is suspended, and an extension
+// for each case.
 //
 //	tenant-a  IT  tenant-a.example: 1000, 1001, 1002, 1003 (log-in "anna.rossi"), 1004 (suspended), 1005 (TLS only), 1006 (own caller id)
 //	              branch.tenant-a.example: 1001, 2001

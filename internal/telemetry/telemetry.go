@@ -22,8 +22,8 @@ const (
 	FormatJSON = "json"
 )
 
-// NewLogger returns a logger that writes to w and adds the correlation id that a context carries. level is debug, info, warn or error;
-// the error says what is wrong with an argument.
+// NewLogger returns a logger that writes to w and adds the correlation id that a context carries. level is debug, info,
+// warn or error; the error says what is wrong with an argument.
 func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {

@@ -9,8 +9,9 @@ import (
 	"github.com/edgvoip/edgvoip/internal/storetest"
 )
 
-// A captured request from its bytes to the bytes of its answer, everything but the network: fiber's routing, credentials, the form, the decision
-// and the document, from a store in memory. docs/performance.md has the numbers to stay under.
+// A captured request from its bytes to the bytes of its answer, everything but the network: fiber's routing,
+// credentials, the form, the decision and the document, from a store in memory. docs/performance.md has the numbers to
+// stay under.
 func BenchmarkLookup(b *testing.B) {
 	for _, bc := range []struct{ name, body string }{
 		{"directory", captured(b, bodyRegister)},

@@ -12,7 +12,8 @@ import (
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
-// SwitchSettings are what the SIP profiles need to know about the switches, the same for all of them. Empty texts leave a parameter out.
+// SwitchSettings are what the SIP profiles need to know about the switches, the same for all of them. Empty texts leave
+// a parameter out.
 type SwitchSettings struct {
 	SIPIP, RTPIP       fstext.Text
 	ExtSIPIP, ExtRTPIP fstext.Text
@@ -27,9 +28,9 @@ type SwitchSettings struct {
 	AuthAlgorithms fstext.Text
 }
 
-// onDisk are files that the switch has on its own disk: what it needs before it can ask us, and what holds secrets of its own. For these the
-// answer is "not found", which sends it there. What a switch would fall back to without the file is worse than an empty file, so
-// everything else gets a document.
+// onDisk are files that the switch has on its own disk: what it needs before it can ask us, and what holds secrets of
+// its own. For these the answer is "not found", which sends it there. What a switch would fall back to without the file
+// is worse than an empty file, so everything else gets a document.
 var onDisk = map[string]bool{
 	"switch.conf":           true,
 	"modules.conf":          true,
@@ -97,8 +98,8 @@ func (c *configuration) write(sk *fsxml.Skeleton, slots map[string]func(*fsxml.D
 
 var fileName = regexp.MustCompile(`^[a-z0-9_]{1,48}\.conf$`)
 
-// answer returns the document for a file and whether it is a real one; found is false for "not found". profile is the SIP profile that is asked
-// about, if any.
+// answer returns the document for a file and whether it is a real one; found is false for "not found". profile is the
+// SIP profile that is asked about, if any.
 func (c *configuration) answer(ctx context.Context, file, profile string) (doc []byte, found bool, err error) {
 	if !fileName.MatchString(file) || onDisk[file] {
 		return fsxml.NotFound(), false, nil
@@ -132,7 +133,8 @@ func empty(file string) ([]byte, error) {
 	return doc.Bytes()
 }
 
-// gateways writes each active trunk as a gateway. One that cannot be written is left out and reported; the others must not suffer.
+// gateways writes each active trunk as a gateway. One that cannot be written is left out and reported; the others must
+// not suffer.
 func (c *configuration) gateways(ctx context.Context, d *fsxml.Document) error {
 	trunks, err := c.trunks.ActiveTrunks(ctx)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/edgvoip/edgvoip/dialplan"
 )
 
-// call reads a lookup of section dialplan. Identity comes from Hunt-*, which FreeSWITCH puts last, and from variables that it sets itself. If the
-// request contradicts itself, the reason is set and the call must be refused.
+// call reads a lookup of section dialplan. Identity comes from Hunt-*, which FreeSWITCH puts last, and from variables
+// that it sets itself. If the request contradicts itself, the reason is set and the call must be refused.
 func call(f *form) (c dialplan.Call, reason string) {
 	if f.contradicts {
 		return c, "request contradicts itself"
@@ -38,8 +38,8 @@ func call(f *form) (c dialplan.Call, reason string) {
 	}, ""
 }
 
-// insecure tells whether an offer has no key for its media, neither SDES (RFC 4568) nor DTLS-SRTP (RFC 5763). No offer at all is not insecure: the
-// switch then makes one of its own.
+// insecure tells whether an offer has no key for its media, neither SDES (RFC 4568) nor DTLS-SRTP (RFC 5763). No offer
+// at all is not insecure: the switch then makes one of its own.
 func insecure(sdp string) bool {
 	return sdp != "" && !strings.Contains(sdp, "\na=crypto:") && !strings.Contains(sdp, "\na=fingerprint:")
 }

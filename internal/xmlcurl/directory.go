@@ -9,7 +9,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 )
 
-// purposeOfAction tells what the callers that name an action want (docs/freeswitch.md, "Directory"). An action that is not here is refused.
+// purposeOfAction tells what the callers that name an action want (docs/freeswitch.md, "Directory"). An action that is
+// not here is refused.
 var purposeOfAction = map[string]directory.Purpose{
 	"sip_auth":         directory.PurposeAuth,
 	"user_call":        directory.PurposeUser,
@@ -47,8 +48,9 @@ var purposeOfFunction = map[string]directory.Purpose{
 	"sofia_reg_handle_sip_r_challenge": directory.PurposeForbidden,
 }
 
-// directoryLookup reads a lookup of section directory. A reason means that the request is refused; the lookup then asks for the domain
-// only, so that the answer is the domain without the user. known is false if there is not even the name of a domain.
+// directoryLookup reads a lookup of section directory. A reason means that the request is refused; the lookup then asks
+// for the domain only, so that the answer is the domain without the user. known is false if there is not even the name
+// of a domain.
 func directoryLookup(f *form) (l directory.Lookup, reason string, known bool) {
 	if f.keyValue == "" {
 		return directory.Lookup{Purpose: directory.PurposeGateways}, "", true
@@ -92,8 +94,8 @@ func directoryLookup(f *form) (l directory.Lookup, reason string, known bool) {
 	return l, "", true
 }
 
-// purpose tells why FreeSWITCH asks. What is not known is forbidden. Where credentials are checked, it is an authentication whatever else
-// the request says: the answer to any other would let them pass unexamined.
+// purpose tells why FreeSWITCH asks. What is not known is forbidden. Where credentials are checked, it is an
+// authentication whatever else the request says: the answer to any other would let them pass unexamined.
 func purpose(f *form) directory.Purpose {
 	table, key := purposeOfFunction, f.get(fieldFunction)
 	switch {

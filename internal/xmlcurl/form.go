@@ -4,13 +4,13 @@ import (
 	"errors"
 )
 
-// The body of a request, as mod_xml_curl writes it (mod_xml_curl.c, xml_url_fetch): five fields that are not URL-encoded, always the same and in
-// the same order, and after them the headers of an event, percent-encoded.
+// The body of a request, as mod_xml_curl writes it (mod_xml_curl.c, xml_url_fetch): five fields that are not
+// URL-encoded, always the same and in the same order, and after them the headers of an event, percent-encoded.
 //
-// The fifth, key_value, can be what a remote phone wrote: its realm. Since it is not encoded it may hold "&" and "=", and so bring fields
-// of its own, which come before the genuine ones. Nor are the names of the other fields encoded, and some come from SIP headers. So: the
-// first four are taken where they stand; of the rest the last of a name counts; and a body that contradicts itself is remembered as such,
-// and whoever relies on it must refuse.
+// The fifth, key_value, can be what a remote phone wrote: its realm. Since it is not encoded it may hold "&" and "=",
+// and so bring fields of its own, which come before the genuine ones. Nor are the names of the other fields encoded,
+// and some come from SIP headers. So: the first four are taken where they stand; of the rest the last of a name counts;
+// and a body that contradicts itself is remembered as such, and whoever relies on it must refuse.
 
 // field is a field that we look at. Everything else in a body, most of it, is skipped.
 type field int
@@ -18,7 +18,6 @@ type field int
 const (
 	fieldFunction field = iota // Event-Calling-Function: the C function that asks
 	fieldUniqueID
-	fieldCoreUUID
 	fieldAction
 	fieldPurpose
 	fieldUser
@@ -70,7 +69,6 @@ const (
 var fieldNames = [fieldCount]string{
 	fieldFunction:           "Event-Calling-Function",
 	fieldUniqueID:           "Unique-ID",
-	fieldCoreUUID:           "Core-UUID",
 	fieldAction:             "action",
 	fieldPurpose:            "purpose",
 	fieldUser:               "user",
@@ -127,8 +125,8 @@ type form struct {
 
 	values [fieldCount]string
 	given  [fieldCount]bool
-	// contradicts is true if a field came twice with different values. FreeSWITCH repeats a field now and then, but with the same
-	// value (mod_voicemail's second try for a user); a different one was put there by a peer.
+	// contradicts is true if a field came twice with different values. FreeSWITCH repeats a field now and then, but with
+	// the same value (mod_voicemail's second try for a user); a different one was put there by a peer.
 	contradicts bool
 }
 
@@ -184,8 +182,8 @@ func cutField(body []byte) (name, value, rest []byte) {
 	return name, nil, rest
 }
 
-// unescape undoes FreeSWITCH's encoding (switch_utils.c, switch_url_encode_opt): %XX, and nothing else. A plus sign is a plus sign. What is not a
-// valid escape stays as it is.
+// unescape undoes FreeSWITCH's encoding (switch_utils.c, switch_url_encode_opt): %XX, and nothing else. A plus sign is
+// a plus sign. What is not a valid escape stays as it is.
 func unescape(b []byte) string {
 	first := -1
 	for i, c := range b {

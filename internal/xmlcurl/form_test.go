@@ -31,8 +31,8 @@ func TestUnescape(t *testing.T) {
 
 const fixedFields = "hostname=h&section=directory&tag_name=domain&key_name=name&key_value=a.example"
 
-// Laws: reading never fails on what follows the five fields; the first four are never changed by it; the last of a name counts; and what was
-// percent-encoded comes back as it was.
+// Laws: reading never fails on what follows the five fields; the first four are never changed by it; the last of a name
+// counts; and what was percent-encoded comes back as it was.
 func FuzzForm(f *testing.F) {
 	f.Add("user", "1001", "&user=1002&purpose=gateways")
 	f.Add("domain", "${x}&=%\x00", "")

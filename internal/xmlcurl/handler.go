@@ -1,9 +1,9 @@
-// Package xmlcurl speaks to mod_xml_curl: it reads its requests, which are hostile, asks the domain packages, and answers with
-// documents that FreeSWITCH takes as meant.
+// Package xmlcurl speaks to mod_xml_curl: it reads its requests, which are hostile, asks the domain packages, and
+// answers with documents that FreeSWITCH takes as meant.
 //
-// Every answer that is known, refusals included, is HTTP 200, as FreeSWITCH reads no other. What is not a lookup is refused with a
-// fitting status, and when the answer is not known (a fault of ours) the status is 503: FreeSWITCH then goes to its next binding,
-// another xmlcurl, and after that to its own empty files.
+// Every answer that is known, refusals included, is HTTP 200, as FreeSWITCH reads no other. What is not a lookup is
+// refused with a fitting status, and when the answer is not known (a fault of ours) the status is 503: FreeSWITCH then
+// goes to its next binding, another xmlcurl, and after that to its own empty files.
 package xmlcurl
 
 import (
@@ -235,7 +235,8 @@ func (h *Handler) dialplanAnswer(ctx context.Context, f *form) (answer, error) {
 	return answer{doc, string(r.Kind), r.Reason}, err
 }
 
-// language answers for spoken phrases: no macros yet, and the say module of the language. What cannot be the name of a language gets English.
+// language answers for spoken phrases: no macros yet, and the say module of the language. What cannot be the name of a
+// language gets English.
 func language(s fsxml.Section, lang string) ([]byte, error) {
 	code := fstext.Const("en")
 	if name, err := fstext.NewUsername(lang); err == nil {

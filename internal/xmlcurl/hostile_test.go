@@ -11,8 +11,9 @@ import (
 	"github.com/edgvoip/edgvoip/internal/storetest"
 )
 
-// captured returns a captured body with changes: "name=value" replaces a field's value (percent-encoded as FreeSWITCH does), "-name" takes
-// the field out, "+name=value" puts one more in front of it or at the end. Fields one to five are not encoded.
+// captured returns a captured body with changes: "name=value" replaces a field's value (percent-encoded as FreeSWITCH
+// does), "-name" takes the field out, "+name=value" puts one more in front of it or at the end. Fields one to five are
+// not encoded.
 func captured(tb testing.TB, name string, changes ...string) string {
 	tb.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata/captured", name+".form"))

@@ -34,8 +34,8 @@ type table struct {
 	lines []string
 }
 
-// begin begins a case, which is a subtest: it notes what becomes of it, and ends the calls that are still up, so that no case is
-// counted against the limits of the next.
+// begin begins a case, which is a subtest: it notes what becomes of it, and ends the calls that are still up, so that
+// no case is counted against the limits of the next.
 func (s *scene) begin(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() {

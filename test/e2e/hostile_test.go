@@ -38,7 +38,8 @@ func (s *scene) sealed(t *testing.T, slug, realm, username, password string) (md
 	return seal(secret.HA1MD5(username, realm, password), directory.MD5), seal(secret.HA1SHA256(username, realm, password), directory.SHA256)
 }
 
-// renameAccount gives an extension of tenant A another SIP username with a fitting credential, and takes it back when the test ends.
+// renameAccount gives an extension of tenant A another SIP username with a fitting credential, and takes it back when
+// the test ends.
 func (s *scene) renameAccount(t *testing.T, extension, username, password string) {
 	t.Helper()
 	var oldName string
@@ -280,7 +281,8 @@ var (
 	severe = regexp.MustCompile(`\[(ERR|CRIT|ALERT)\]`)
 	// unusable are the messages of FreeSWITCH about documents that it could not read, or values in them that it refused.
 	unusable = regexp.MustCompile(`switch_xml\.c|mod_xml_curl\.c|mod_dialplan_xml\.c|contains a variable|Error Parsing|Invalid gateway|unterminated`)
-	// neutralised is how it reports that it dropped what a caller wrote into his own message. Values of ours go by other names.
+	// neutralised is how it reports that it dropped what a caller wrote into his own message. Values of ours go by other
+	// names.
 	neutralised = regexp.MustCompile(`\$\{(sip_\S+|channel_name|bridge_channel|presence_id)\} contains a variable`)
 	// withheld is how the switch reports an answer of xmlcurl that says it does not know.
 	withheldAnswer = regexp.MustCompile(`Received HTTP error`)

@@ -34,8 +34,8 @@ var (
 	gsm  = codec{3, "GSM/8000"}
 )
 
-// media is one side's audio: it sends a packet every 20 ms, all filled with one byte, and counts the packets it hears by the
-// byte that fills them. A switch that does not transcode passes payloads on as they are.
+// media is one side's audio: it sends a packet every 20 ms, all filled with one byte, and counts the packets it hears
+// by the byte that fills them. A switch that does not transcode passes payloads on as they are.
 type media struct {
 	conn   *net.UDPConn
 	mark   byte
@@ -223,8 +223,8 @@ func (m *media) hears(t *testing.T, mark byte, packets int) {
 	})
 }
 
-// srtpPair encrypts and decrypts one call's audio: AES_CM_128_HMAC_SHA1_80 (RFC 3711) for streams short enough to wrap their
-// sequence numbers at most once.
+// srtpPair encrypts and decrypts one call's audio: AES_CM_128_HMAC_SHA1_80 (RFC 3711) for streams short enough to wrap
+// their sequence numbers at most once.
 type srtpPair struct {
 	localKey []byte // master key and salt, 16 + 14 bytes
 	out      srtpKeys

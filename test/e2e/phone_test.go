@@ -38,7 +38,8 @@ type phone struct {
 	waiting map[string]chan *message // by branch
 	calls   map[string]*call         // by Call-ID
 	rings   chan *call
-	// answer is how it treats calls: a status of 200 answers, others refuse; 180 rings for ever; 302 sends them to redirect.
+	// answer is how it treats calls: a status of 200 answers, others refuse; 180 rings for ever; 302 sends them to
+	// redirect.
 	answer   int
 	redirect string // under mu
 }
@@ -437,7 +438,8 @@ func (c *call) end() { c.once.Do(func() { close(c.ended) }) }
 // status is the final answer to a call made.
 func (c *call) status() int { return c.response.status() }
 
-// dial calls a number at the phone's own domain, or what the request says instead, and returns once the call is answered or refused.
+// dial calls a number at the phone's own domain, or what the request says instead, and returns once the call is
+// answered or refused.
 func (p *phone) dial(t *testing.T, number string, changes ...func(*request)) *call {
 	t.Helper()
 	c := p.newCall(token())

@@ -149,8 +149,8 @@ func (s *scene) run(t *testing.T, bin, name string, args ...string) {
 	}
 }
 
-// database returns the address of another database or login on the same server, given as a URL or as a DSN; empty values stay as
-// they are.
+// database returns the address of another database or login on the same server, given as a URL or as a DSN; empty
+// values stay as they are.
 func database(t *testing.T, base, name, user, password string) string {
 	t.Helper()
 	if strings.Contains(base, "://") {
@@ -249,7 +249,8 @@ func (s *scene) set(t *testing.T, extension, column string, value any) {
 	s.change(t, "UPDATE edgvoip.sip_extensions SET "+column+" = $3"+where, []any{tenantA, extension, value}, []any{tenantA, extension, before})
 }
 
-// setTrunk changes a column of a trunk of tenant A and puts it back when the test ends. Trunks count from 1 in order of preference.
+// setTrunk changes a column of a trunk of tenant A and puts it back when the test ends. Trunks count from 1 in order of
+// preference.
 func (s *scene) setTrunk(t *testing.T, n int, column string, value any) {
 	t.Helper()
 	id := s.trunk(t, tenantA, n)

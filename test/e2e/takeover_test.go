@@ -5,10 +5,12 @@ import (
 	"testing"
 )
 
-// takeovers are ways in which the switch itself, without asking anybody, would hand a call or its caller's words to somebody else.
+// takeovers are ways in which the switch itself, without asking anybody, would hand a call or its caller's words to
+// somebody else.
 func takeovers(t *testing.T, s *scene) {
 	t.Helper()
-	// tenantBTalks has two phones of tenant B in a call; the far end of the attacker is a phone of tenant A with the same number.
+	// tenantBTalks has two phones of tenant B in a call; the far end of the attacker is a phone of tenant A with the
+	// same number.
 	tenantBTalks := func(t *testing.T) (caller, called *call) {
 		t.Helper()
 		b1 := newPhone(t, s.internal, user("1002", realmB)).registered(t)
