@@ -130,21 +130,33 @@ const (
 	DeviceBrowser               // SIP over (secure) WebSocket; media by DTLS-SRTP, always
 )
 
-// DeviceOf reads the transport of a request as FreeSWITCH names it (sofia_glue.c, sofia_glue_transport2str). An unknown
-// name gives false.
-func DeviceOf(viaProtocol string) (Device, Transport, bool) {
+// usedTransport reads the transport of a request as FreeSWITCH names it (sofia_glue.c, sofia_glue_transport2str). An
+// unknown name gives false.
+func usedTransport(viaProtocol string) (Transport, bool) {
 	switch viaProtocol {
 	case "udp":
-		return DevicePlain, TransportUDP, true
+		return TransportUDP, true
 	case "tcp":
-		return DevicePlain, TransportTCP, true
+		return TransportTCP, true
 	case "tls":
-		return DeviceTLS, TransportTLS, true
+		return TransportTLS, true
 	case "wss", "ws":
 		// The profile has no plain WebSocket binding, and FreeSWITCH calls a secure one by either name.
-		return DeviceBrowser, TransportWSS, true
+		return TransportWSS, true
 	default:
-		return 0, "", false
+		return "", false
+	}
+}
+
+// device is the kind of device that uses the transport.
+func (t Transport) device() Device {
+	switch t {
+	case TransportTLS:
+		return DeviceTLS
+	case TransportWSS:
+		return DeviceBrowser
+	default:
+		return DevicePlain
 	}
 }
 

@@ -172,12 +172,11 @@ func (d *Directory) user(ctx context.Context, l Lookup) (Answer, error) {
 	}
 	u := user{Extension: ext, tenant: dom.Tenant}
 	if l.Purpose == PurposeAuth {
-		device, reason := admit(ext, l)
+		transport, reason := admit(ext, l)
 		if reason != "" {
 			return nobody(dom.Realm, OutcomeRefused, reason)
 		}
-		u.auth, u.device, u.method = true, device, l.Auth.Method
-		u.contact = contact(ext, l.Auth)
+		u.auth, u.transport = &l.Auth, transport
 	}
 	alg, sealed := MD5, ext.HA1MD5
 	if l.Auth.SHA256 {
@@ -201,38 +200,38 @@ func (d *Directory) user(ctx context.Context, l Lookup) (Answer, error) {
 // admit checks that somebody who presents credentials speaks for himself. FreeSWITCH checks the password and nothing
 // else: it ties neither the address that is registered nor the caller's to the credentials (sofia_reg.c,
 // sofia_reg_parse_auth), so without these checks one tenant's user could register another's address and take its calls.
-// The reason is empty when all is well.
-func admit(e Extension, l Lookup) (Device, string) {
+// It returns the transport he uses; the reason is empty when all is well.
+func admit(e Extension, l Lookup) (Transport, string) {
 	a := l.Auth
-	device, transport, known := DeviceOf(a.ViaProtocol)
+	transport, known := usedTransport(a.ViaProtocol)
 	own := func(addr Address) bool {
-		return addr.Host == e.Realm.String() &&
-			(addr.User == e.Number.String() || strings.EqualFold(addr.User, e.Username.String()))
+		user, err := fstext.NewUsername(addr.User)
+		return err == nil && addr.Host == e.Realm.String() && (user == e.Number.Username() || user.Same(e.Username))
 	}
 	switch {
 	case a.Profile != ProfileInternal:
-		return 0, "not on the profile for phones"
+		return "", "not on the profile for phones"
 	case a.Realm != e.Realm.String() || a.Username != e.Username.String():
 		// Both are part of A1 to the letter, so nothing else can succeed; say so before opening the credential.
-		return 0, "not the name and realm of the account (the realm is lower case)"
+		return "", "not the name and realm of the account (the realm is lower case)"
 	case !own(a.From):
-		return 0, "From is not an address of the account"
+		return "", "From is not an address of the account"
 	case a.Method == "REGISTER" && !own(a.To):
-		return 0, "registers an address that is not the account's"
+		return "", "registers an address that is not the account's"
 	case a.To.Host != e.Realm.String():
 		// Messages, subscriptions and some kinds of INVITE (sofia.c, Call-Info) are served by the switch itself, by To,
 		// with no dialplan that could keep tenants apart.
-		return 0, "To is not in the account's domain"
+		return "", "To is not in the account's domain"
 	case a.Method != "REGISTER" && a.Method != "INVITE" && !isUsername(a.To.User):
 		// "sip+1002+other.example" names a user of another domain (sofia_presence.c).
-		return 0, "To is not an account"
+		return "", "To is not an account"
 	case a.Method == "REGISTER" && !a.Source.Addr().Is4():
 		// The Contact that we store for a phone cannot hold an IPv6 address (sofia_reg.c takes its brackets for quotes).
-		return 0, "registration not from an IPv4 address"
+		return "", "registration not from an IPv4 address"
 	case !known || !e.Transport.Allows(transport):
-		return 0, "transport not allowed for the account"
+		return "", "transport not allowed for the account"
 	default:
-		return device, ""
+		return transport, ""
 	}
 }
 
@@ -244,19 +243,18 @@ func isUsername(s string) bool {
 // contact is where the switch will call a phone: where its registration came from, over the same transport, and never
 // what the phone wrote in Contact or Path, which can be a carrier's address or anybody's. Only the user part is the
 // phone's own, if it is plain: browsers answer to no other.
-func contact(e Extension, a Auth) fstext.Text {
+func contact(e Extension, a Auth, used Transport) fstext.Text {
 	user, err := fstext.NewUsername(a.ContactUser)
 	if err != nil {
 		user = e.Username
 	}
-	_, transport, _ := DeviceOf(a.ViaProtocol)
 	address, port := fstext.Addr(a.Source.Addr()), fstext.Int(int(a.Source.Port()))
 	return fstext.Join(
-		fstext.Const("<sip:"), user.Text(), fstext.Const("@"), address, fstext.Const(":"), port, fstext.Const(";transport="), transport.text(),
+		fstext.Const("<sip:"), user.Text(), fstext.Const("@"), address, fstext.Const(":"), port, fstext.Const(";transport="), used.text(),
 		// The same once more, URL-encoded, as the route of the whole dialog: a phone behind address translation and a
 		// browser answer with a Contact that cannot be reached.
 		fstext.Const(";fs_nat=yes;fs_path=sip%3A"), user.Text(), fstext.Const("%40"), address, fstext.Const("%3A"), port,
-		fstext.Const("%3Btransport%3D"), transport.text(), fstext.Const(">"),
+		fstext.Const("%3Btransport%3D"), used.text(), fstext.Const(">"),
 	)
 }
 

@@ -10,11 +10,9 @@ type user struct {
 	Extension
 	tenant Tenant
 	ha1    fstext.Hash
-	// auth is true when credentials are being checked; the others are set then.
-	auth    bool
-	device  Device
-	method  string
-	contact fstext.Text
+	// auth is set when credentials are being checked, and with it the transport that is used.
+	auth      *Auth
+	transport Transport
 }
 
 // attrs never include type, ip or cidr: a type other than "pointer" makes FreeSWITCH match the user under every name, an ip
@@ -43,15 +41,15 @@ func (u user) write(doc *fsxml.Document) {
 	doc.Variable("effective_caller_id_name", u.Name.Text())
 	doc.Variable("effective_caller_id_number", u.Number.Text())
 	doc.Variable("absolute_codec_string", u.Codecs.Text())
-	if u.auth && u.device == DeviceTLS {
+	if u.auth != nil && u.transport == TransportTLS {
 		// Media of a phone that signals over TLS is encrypted or there is none. A browser's is by its nature.
 		doc.Variable("rtp_secure_media_inbound", fstext.Const("mandatory"))
 	}
-	if u.auth && u.method == "REGISTER" {
+	if u.auth != nil && u.auth.Method == "REGISTER" {
 		// The registration is stored under a name we choose, not under the one the phone wrote. sip-force-user would do
 		// that too, but not when the phone unregisters (sofia_reg.c, sofia_reg_handle_register_token).
-		doc.Variable("sip-force-extension", u.StoredUser(u.device))
-		doc.Variable("sip-force-contact", u.contact)
+		doc.Variable("sip-force-extension", u.StoredUser(u.transport.device()))
+		doc.Variable("sip-force-contact", contact(u.Extension, *u.auth, u.transport))
 	}
 	doc.Close()
 	doc.Close()

@@ -276,9 +276,6 @@ func NewE164(s string) (E164, error) {
 	return E164{s}, nil
 }
 
-// E164FromInt is the inverse of E164.Int.
-func E164FromInt(n int64) (E164, error) { return NewE164("+" + strconv.FormatInt(n, 10)) }
-
 func (e E164) String() string { return e.s }
 
 // Text returns the number as text, with its plus sign.

@@ -3,6 +3,7 @@ package fstext_test
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -86,7 +87,7 @@ func TestForms(t *testing.T) {
 	if err != nil || number.Int() != 390612345678 {
 		t.Errorf("number is %d, %v", number.Int(), err)
 	}
-	if back, err := fstext.E164FromInt(number.Int()); err != nil || back != number {
+	if back, err := fstext.NewE164("+" + strconv.FormatInt(number.Int(), 10)); err != nil || back != number {
 		t.Errorf("back from a number: %v, %v", back, err)
 	}
 	user, err := fstext.NewUsername("Anna.Rossi")

@@ -132,7 +132,8 @@ func get[T any](ctx context.Context, d *DB, query string, args ...any) (T, error
 		if err != nil {
 			return row, err
 		}
-		return row, stmt.GetContext(ctx, &row, args...)
+		err = stmt.GetContext(ctx, &row, args...)
+		return row, err
 	})
 }
 
@@ -143,7 +144,8 @@ func list[T any](ctx context.Context, d *DB, query string, args ...any) ([]T, er
 		if err != nil {
 			return nil, err
 		}
-		return rows, stmt.SelectContext(ctx, &rows, args...)
+		err = stmt.SelectContext(ctx, &rows, args...)
+		return rows, err
 	})
 }
 
@@ -161,6 +163,10 @@ func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	}()
 	select {
 	case r := <-done:
+		if r.err != nil && ctx.Err() != nil {
+			// Both happened at once: whoever's time is up is told so, whatever the driver made of it.
+			return r.value, errors.Join(ctx.Err(), r.err)
+		}
 		return r.value, r.err
 	case <-ctx.Done():
 		var none T

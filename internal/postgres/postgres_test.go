@@ -274,7 +274,7 @@ func TestDIDAmongAMillion(t *testing.T) {
 	exec1(t, db, `ANALYZE edgvoip.sip_trunk_did_ranges`)
 	store, _ := open(t, dsn, "edgvoip_xmlcurl")
 	for number, want := range map[int64]bool{44700000000: true, 44700000009: true, 44700000010: false, 44701999989: true, 44701999990: false, 44699999999: false} {
-		e, err := fstext.E164FromInt(number)
+		e, err := fstext.NewE164(fmt.Sprintf("+%d", number))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 
+	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/fsxml"
 	"github.com/edgvoip/edgvoip/internal/secret"
@@ -111,7 +112,7 @@ func (c *configuration) answer(ctx context.Context, file, profile string) (doc [
 	}
 	slots := map[string]func(*fsxml.Document) error{
 		"gateways": func(d *fsxml.Document) error {
-			if profile == "internal" {
+			if profile == directory.ProfileInternal {
 				return nil // a question about one profile only: save the query
 			}
 			return c.gateways(ctx, d)
