@@ -184,7 +184,7 @@ func TestRoles(t *testing.T) {
 		{"edgvoip_xmlcurl", `SELECT * FROM edgvoip.cdr`, false},
 		{"edgvoip_xmlcurl", `UPDATE edgvoip.tenants SET name = name`, false},
 		{"edgvoip_xmlcurl", `DELETE FROM edgvoip.sip_extensions`, false},
-		{"edgvoip_xmlcurl", `INSERT INTO edgvoip.changes (tenant_id, subject, row_id) SELECT id, 'x', id FROM edgvoip.tenants`, false},
+		{"edgvoip_xmlcurl", `INSERT INTO edgvoip.changes (tenant_id, subject) SELECT id, 'tenant' FROM edgvoip.tenants`, false},
 		{"edgvoip_api", `UPDATE edgvoip.sip_extensions SET display_name = 'x'`, true},
 		{"edgvoip_api", `INSERT INTO edgvoip.audit_log (tenant_id, actor, action, subject_id) SELECT id, 'a', 'a.b', id FROM edgvoip.tenants`, true},
 		{"edgvoip_api", `UPDATE edgvoip.audit_log SET actor = 'x'`, false},
