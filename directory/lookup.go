@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/fsxml"
@@ -90,14 +91,22 @@ type Answer struct {
 
 // Directory answers lookups. It is safe for concurrent use.
 type Directory struct {
-	store Store
-	keys  *secret.KeyRing
+	store    Store
+	keys     *secret.KeyRing
+	cacheFor time.Duration
 }
 
 // New returns a directory that reads from a store and opens credentials with a key ring.
-func New(store Store, keys *secret.KeyRing) *Directory {
-	return &Directory{store: store, keys: keys}
+//
+// cacheFor, if not zero, lets the switch keep each user for so long. It then authenticates the user without asking, so that
+// nobody checks who registers what, where from, and over which transport (docs/decisions/0013-users-cached-by-a-switch.md).
+func New(store Store, keys *secret.KeyRing, cacheFor time.Duration) *Directory {
+	return &Directory{store: store, keys: keys, cacheFor: cacheFor}
 }
+
+// MaxCacheFor is the longest that a switch can keep a user: beyond it, the milliseconds overflow (switch_xml.c,
+// switch_xml_locate_user_merged) and nothing is kept.
+const MaxCacheFor = 2147483 * time.Millisecond
 
 // maxLegs is the number of legs that one dial string can have (switch_ivr_originate.c, MAX_PEERS). A larger group is
 // not dialled in part.
@@ -170,7 +179,7 @@ func (d *Directory) user(ctx context.Context, l Lookup) (Answer, error) {
 	case !ext.Active:
 		return nobody(dom.Realm, OutcomeRefused, "extension suspended")
 	}
-	u := user{Extension: ext, tenant: dom.Tenant}
+	u := user{Extension: ext, tenant: dom.Tenant, cacheFor: d.cacheFor}
 	if l.Purpose == PurposeAuth {
 		transport, reason := admit(ext, l)
 		if reason != "" {

@@ -1,6 +1,8 @@
 package directory
 
 import (
+	"time"
+
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/fsxml"
 )
@@ -13,6 +15,8 @@ type user struct {
 	// auth is set when credentials are being checked, and with it the transport that is used.
 	auth      *Auth
 	transport Transport
+	// cacheFor is how long the switch may keep the document; see Options.CacheFor.
+	cacheFor time.Duration
 }
 
 // attrs never include type, ip or cidr: a type other than "pointer" makes FreeSWITCH match the user under every name, an ip
@@ -21,6 +25,9 @@ func (u user) attrs() []fsxml.Attr {
 	a := []fsxml.Attr{fsxml.A("id", u.Number.Text())}
 	if u.Username != u.Number.Username() {
 		a = append(a, fsxml.A("number-alias", u.Username.Text()))
+	}
+	if u.cacheFor > 0 {
+		a = append(a, fsxml.A("cacheable", fstext.Int(int(u.cacheFor.Milliseconds()))))
 	}
 	return a
 }
@@ -41,18 +48,33 @@ func (u user) write(doc *fsxml.Document) {
 	doc.Variable("effective_caller_id_name", u.Name.Text())
 	doc.Variable("effective_caller_id_number", u.Number.Text())
 	doc.Variable("absolute_codec_string", u.Codecs.Text())
-	if u.auth != nil && u.transport == TransportTLS {
+	u.writeDevice(doc)
+	doc.Close()
+	doc.Close()
+}
+
+// writeDevice writes what concerns the phone that presents credentials.
+func (u user) writeDevice(doc *fsxml.Document) {
+	used, registers := u.transport, u.auth != nil && u.auth.Method == "REGISTER"
+	if u.cacheFor > 0 {
+		// Whatever the switch asked first serves every phone of the user from then on, so it may hold nothing of this one.
+		used, registers = u.Transport, true
+	} else if u.auth == nil {
+		return
+	}
+	if used == TransportTLS {
 		// Media of a phone that signals over TLS is encrypted or there is none. A browser's is by its nature.
 		doc.Variable("rtp_secure_media_inbound", fstext.Const("mandatory"))
 	}
-	if u.auth != nil && u.auth.Method == "REGISTER" {
-		// The registration is stored under a name we choose, not under the one the phone wrote. sip-force-user would do
-		// that too, but not when the phone unregisters (sofia_reg.c, sofia_reg_handle_register_token).
-		doc.Variable("sip-force-extension", u.StoredUser(u.transport.device()))
-		doc.Variable("sip-force-contact", contact(u.Extension, *u.auth, u.transport))
+	if !registers {
+		return
 	}
-	doc.Close()
-	doc.Close()
+	// The registration is stored under a name we choose, not under the one the phone wrote. sip-force-user would do
+	// that too, but not when the phone unregisters (sofia_reg.c, sofia_reg_handle_register_token).
+	doc.Variable("sip-force-extension", u.StoredUser(used.device()))
+	if u.cacheFor == 0 {
+		doc.Variable("sip-force-contact", contact(u.Extension, *u.auth, used))
+	}
 }
 
 // writeMember writes the user as one of many: what rings and what is read out, but no credential.

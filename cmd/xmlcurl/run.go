@@ -10,12 +10,16 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/edgvoip/edgvoip/internal/feed"
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/postgres"
+	"github.com/edgvoip/edgvoip/internal/readmodel"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/internal/xmlcurl"
@@ -48,22 +52,24 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err != nil {
 		return err
 	}
-	server, db, err := build(s, log)
+	p, err := build(ctx, s, log)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := db.Close(); err != nil {
-			log.ErrorContext(ctx, "closing the database", "error", err)
-		}
-	}()
+	defer p.close(ctx)
 	l, err := (&net.ListenConfig{}).Listen(ctx, s.network(), s.Addr)
 	if err != nil {
 		return fmt.Errorf("XMLCURL_ADDR: %w", err)
 	}
+	model, stop := context.WithCancel(context.WithoutCancel(ctx))
+	following := p.follow(model)
 	log.InfoContext(ctx, "listening", "addr", l.Addr().String(), "tls", s.TLSCertFile != "", "version", version)
-	go warnUnlessReady(ctx, db, s.RequestTimeout, log)
-	return serve(ctx, server, l, s.ShutdownTimeout, log)
+	go warnUnlessReady(ctx, p.lookups, s.RequestTimeout, log)
+	err = serve(ctx, p.server, l, s.ShutdownTimeout, log)
+	// Only now: requests under way still need the model.
+	stop()
+	<-following
+	return err
 }
 
 // warnUnlessReady tells at once what the first lookup would tell: the process runs on, as the database may come later.
@@ -71,45 +77,131 @@ func warnUnlessReady(ctx context.Context, db *postgres.DB, timeout time.Duration
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := db.Ping(ctx); err != nil && !errors.Is(err, context.Canceled) {
-		log.WarnContext(ctx, "not ready: the database does not answer as it should", "error", err)
+		log.WarnContext(ctx, "the database does not answer as it should", "error", err)
 	}
 }
 
-// build puts the process together without opening a port.
-func build(s settings, log *slog.Logger) (*httpd.Server, *postgres.DB, error) {
+// process is the parts of a running xmlcurl.
+type process struct {
+	settings settings
+	log      *slog.Logger
+	// lookups is asked by lookups, and must answer while FreeSWITCH waits; bulk is read from in the background.
+	lookups, bulk *postgres.DB
+	model         *readmodel.Model
+	feed          *feed.Follower
+	server        *httpd.Server
+}
+
+// Reads in the background: how long one may take, and how many connections they have.
+const (
+	bulkTimeout = 30 * time.Second
+	bulkConns   = 2
+)
+
+// build puts the process together without opening a port or asking the database.
+func build(ctx context.Context, s settings, log *slog.Logger) (_ *process, err error) {
 	switches, err := s.switchSettings()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	keys, err := secret.LoadKeyRing(s.SecretKeysFile)
 	if err != nil {
-		return nil, nil, fmt.Errorf("SECRET_KEYS_FILE: %w", err)
+		return nil, fmt.Errorf("SECRET_KEYS_FILE: %w", err)
 	}
 	tlsConfig, err := s.tls()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	db, err := postgres.Open(postgres.Options{
-		URL: s.DatabaseURL, Role: s.DatabaseRole, Application: "edgvoip-xmlcurl",
-		MaxConns: s.DatabaseMaxConns, StatementTimeout: s.RequestTimeout,
-	}, log)
-	if err != nil {
-		return nil, nil, err
+	p := &process{settings: s, log: log}
+	defer func() {
+		if err != nil {
+			p.close(ctx)
+		}
+	}()
+	if p.lookups, err = s.open(log, s.DatabaseMaxConns, s.RequestTimeout); err != nil {
+		return nil, err
+	}
+	if p.bulk, err = s.open(log, bulkConns, bulkTimeout); err != nil {
+		return nil, err
 	}
 	registry := telemetry.NewRegistry()
-	registry.MustRegister(collectors.NewDBStatsCollector(db.Pool(), "edgvoip"))
+	registry.MustRegister(collectors.NewDBStatsCollector(p.lookups.Pool(), "edgvoip"))
+	p.buildModel(ctx, registry)
 	handler, err := xmlcurl.New(xmlcurl.Options{
-		Store: db, Keys: keys, Switch: switches, Credentials: s.Credentials, Registry: registry, Log: log,
+		Store: p.model, Keys: keys, Switch: switches, Credentials: s.Credentials, CacheUsers: s.SwitchCachesUsers, Registry: registry, Log: log,
 	})
 	if err != nil {
-		return nil, nil, errors.Join(err, db.Close())
+		return nil, err
 	}
-	server := httpd.New(httpd.Options{
-		Name: "xmlcurl", BodyLimit: xmlcurl.BodyLimit, RequestTimeout: s.RequestTimeout, TLS: tlsConfig,
-		Ready: db.Ping, Registry: registry, Log: log,
+	p.server = httpd.New(httpd.Options{
+		Name: "xmlcurl", BodyLimit: xmlcurl.BodyLimit, RequestTimeout: s.RequestTimeout, MaxConnections: s.MaxConnections, TLS: tlsConfig,
+		Ready: p.model.Ready, Registry: registry, Log: log,
 	})
-	handler.Register(server)
-	return server, db, nil
+	handler.Register(p.server)
+	return p, nil
+}
+
+// buildModel makes the model, with what a snapshot tells, and what will follow the changes from there.
+func (p *process) buildModel(ctx context.Context, registry *prometheus.Registry) {
+	s := p.settings
+	metrics := readmodel.NewMetrics(registry)
+	log := p.log.With("component", "readmodel")
+	p.model = readmodel.New(readmodel.Options{
+		Store: p.lookups, Bulk: p.bulk, MaxExtensions: s.ModelExtensions, MaxAge: s.MaxDataAge, Preload: s.Preload,
+		LoadTimeout: s.RequestTimeout, MaxLoads: s.DatabaseMaxConns, LiveFor: 3*s.ChangesInterval + s.RequestTimeout, Metrics: metrics, Log: log,
+	})
+	var from feed.Position
+	if s.SnapshotFile != "" {
+		var err error
+		if from, err = p.model.Load(s.SnapshotFile); err != nil {
+			// Less is known, and nothing wrong: no reason not to start.
+			log.ErrorContext(ctx, "XMLCURL_SNAPSHOT_FILE", "error", err)
+		}
+	}
+	p.feed = feed.New(feed.Options{
+		Source: p.lookups, Reader: p.model, Interval: s.ChangesInterval, Timeout: s.RequestTimeout, From: from,
+		Metrics: feed.Metrics{Lag: metrics.Lag, Failed: metrics.ReadFailed, Forgot: metrics.Forgot}, Log: log,
+	})
+}
+
+// follow keeps the model true until ctx ends; the channel is closed when that is over. It returns when changes were read for
+// the first time, or could not be.
+func (p *process) follow(ctx context.Context) <-chan struct{} {
+	if err := p.feed.Read(ctx); err == nil {
+		// So that the first call from a carrier is no query. If it fails, Run tries again.
+		_ = p.model.Refresh(ctx)
+	}
+	var parts sync.WaitGroup
+	parts.Go(func() { p.feed.Run(ctx) })
+	parts.Go(func() { p.model.Run(ctx) })
+	if s := p.settings; s.SnapshotFile != "" {
+		parts.Go(func() { p.model.KeepSnapshot(ctx, s.SnapshotFile, s.SnapshotInterval, p.feed.Position) })
+	}
+	done := make(chan struct{})
+	go func() {
+		parts.Wait()
+		close(done)
+	}()
+	return done
+}
+
+// close closes what build opened.
+func (p *process) close(ctx context.Context) {
+	for _, db := range []*postgres.DB{p.lookups, p.bulk} {
+		if db == nil {
+			continue
+		}
+		if err := db.Close(); err != nil {
+			p.log.ErrorContext(ctx, "closing the database", "error", err)
+		}
+	}
+}
+
+// open returns a pool of connections.
+func (s settings) open(log *slog.Logger, conns int, timeout time.Duration) (*postgres.DB, error) {
+	return postgres.Open(postgres.Options{
+		URL: s.DatabaseURL, Role: s.DatabaseRole, Application: "edgvoip-xmlcurl", MaxConns: conns, StatementTimeout: timeout,
+	}, log)
 }
 
 // serve answers until ctx ends, then lets requests under way finish.

@@ -59,6 +59,15 @@ func TestWrongSettings(t *testing.T) {
 		{"XMLCURL_REQUEST_TIMEOUT", []string{"XMLCURL_REQUEST_TIMEOUT=5s"}},
 		{"XMLCURL_REQUEST_TIMEOUT", []string{"XMLCURL_REQUEST_TIMEOUT=1500"}},
 		{"XMLCURL_SHUTDOWN_TIMEOUT", []string{"XMLCURL_SHUTDOWN_TIMEOUT=0s"}},
+		{"XMLCURL_MAX_CONNECTIONS", []string{"XMLCURL_MAX_CONNECTIONS=0"}},
+		{"XMLCURL_MODEL_EXTENSIONS", []string{"XMLCURL_MODEL_EXTENSIONS=10"}},
+		{"XMLCURL_PRELOAD", []string{"XMLCURL_PRELOAD=perhaps"}},
+		{"XMLCURL_MAX_DATA_AGE", []string{"XMLCURL_MAX_DATA_AGE=0s"}},
+		{"XMLCURL_CHANGES_INTERVAL", []string{"XMLCURL_CHANGES_INTERVAL=0s"}},
+		{"XMLCURL_SNAPSHOT_FILE", []string{"XMLCURL_SNAPSHOT_FILE=relative"}},
+		{"XMLCURL_SNAPSHOT_INTERVAL", []string{"XMLCURL_SNAPSHOT_INTERVAL=0s"}},
+		{"SWITCH_CACHES_USERS", []string{"SWITCH_CACHES_USERS=1h"}},
+		{"SWITCH_CACHES_USERS", []string{"SWITCH_CACHES_USERS=60s", "SIP_AUTH_ALGORITHMS=SHA-256"}},
 		{"DATABASE_URL", []string{"DATABASE_URL="}},
 		{"DATABASE_URL", []string{"DATABASE_URL=postgres://u:s3cret@h:port/d"}},
 		{"DATABASE_MAX_CONNS", []string{"DATABASE_MAX_CONNS=0"}},
@@ -217,11 +226,11 @@ func TestRunWithoutDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	var lines bytes.Buffer
-	server, db, err := build(s, logTo(&lines))
+	p, err := build(t.Context(), s, logTo(&lines))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = db.Close() }()
+	defer p.close(t.Context())
 	for path, method := range map[string]string{"/readyz": http.MethodGet, "/xml": http.MethodPost} {
 		req, err := http.NewRequestWithContext(t.Context(), method, path, strings.NewReader("hostname=h&section=directory&tag_name=domain&key_name=name&key_value=a.example"))
 		if err != nil {
@@ -229,7 +238,7 @@ func TestRunWithoutDatabase(t *testing.T) {
 		}
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.SetBasicAuth("freeswitch", "a long password")
-		resp, err := server.App().Test(req, -1)
+		resp, err := p.server.App().Test(req, -1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,18 +264,18 @@ func TestStopBeforeServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := logTo(io.Discard)
-	server, db, err := build(s, log)
+	p, err := build(t.Context(), s, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = db.Close() }()
+	defer p.close(t.Context())
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", s.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if err := serve(ctx, server, l, time.Minute, log); err != nil {
+	if err := serve(ctx, p.server, l, time.Minute, log); err != nil {
 		t.Error(err)
 	}
 	if c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String()); err == nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	common "github.com/edgvoip/edgvoip/internal/settings"
 	"github.com/edgvoip/edgvoip/internal/xmlcurl"
@@ -29,6 +30,14 @@ type settings struct {
 	AllowPlain      bool          `env:"XMLCURL_ALLOW_PLAIN" envDefault:"false"`
 	RequestTimeout  time.Duration `env:"XMLCURL_REQUEST_TIMEOUT" envDefault:"1500ms"`
 	ShutdownTimeout time.Duration `env:"XMLCURL_SHUTDOWN_TIMEOUT" envDefault:"10s"`
+	MaxConnections  int           `env:"XMLCURL_MAX_CONNECTIONS" envDefault:"1024"`
+
+	ModelExtensions  int           `env:"XMLCURL_MODEL_EXTENSIONS" envDefault:"1000000"`
+	Preload          bool          `env:"XMLCURL_PRELOAD" envDefault:"false"`
+	MaxDataAge       time.Duration `env:"XMLCURL_MAX_DATA_AGE" envDefault:"24h"`
+	ChangesInterval  time.Duration `env:"XMLCURL_CHANGES_INTERVAL" envDefault:"1s"`
+	SnapshotFile     string        `env:"XMLCURL_SNAPSHOT_FILE"`
+	SnapshotInterval time.Duration `env:"XMLCURL_SNAPSHOT_INTERVAL" envDefault:"5m"`
 
 	DatabaseRole string `env:"DATABASE_ROLE" envDefault:"edgvoip_xmlcurl"`
 
@@ -44,6 +53,8 @@ type settings struct {
 	SIPTLS          bool   `env:"SIP_TLS" envDefault:"true"`
 	SIPTLSCertDir   string `env:"SIP_TLS_CERT_DIR"`
 	AuthAlgorithms  string `env:"SIP_AUTH_ALGORITHMS" envDefault:"MD5"`
+
+	SwitchCachesUsers time.Duration `env:"SWITCH_CACHES_USERS" envDefault:"0s"`
 }
 
 // bindingTimeout is the timeout of the bindings in freeswitch-conf/. An answer that takes as long comes too late.
@@ -92,8 +103,31 @@ func (s settings) check() error {
 		return fmt.Errorf("XMLCURL_REQUEST_TIMEOUT is not between 0 and the %v that FreeSWITCH waits", bindingTimeout)
 	case s.ShutdownTimeout <= 0:
 		return errors.New("XMLCURL_SHUTDOWN_TIMEOUT is not positive")
+	case s.MaxConnections < 16 || s.MaxConnections > 65536:
+		return errors.New("XMLCURL_MAX_CONNECTIONS is not between 16 and 65536")
 	}
-	return errors.Join(s.Check(), s.CheckKeys())
+	return errors.Join(s.Check(), s.CheckKeys(), s.checkModel())
+}
+
+func (s settings) checkModel() error {
+	switch {
+	case s.ModelExtensions < 1000 || s.ModelExtensions > 100_000_000:
+		return errors.New("XMLCURL_MODEL_EXTENSIONS is not between 1000 and 100000000")
+	case s.MaxDataAge < time.Minute:
+		return errors.New("XMLCURL_MAX_DATA_AGE is less than a minute")
+	case s.ChangesInterval < 50*time.Millisecond || s.ChangesInterval > time.Minute:
+		return errors.New("XMLCURL_CHANGES_INTERVAL is not between 50ms and 1m")
+	case s.SnapshotInterval < time.Second:
+		return errors.New("XMLCURL_SNAPSHOT_INTERVAL is less than a second")
+	case s.SnapshotFile != "" && !filepath.IsAbs(s.SnapshotFile):
+		return errors.New("XMLCURL_SNAPSHOT_FILE is not an absolute path")
+	case s.SwitchCachesUsers < 0 || s.SwitchCachesUsers > directory.MaxCacheFor:
+		return fmt.Errorf("SWITCH_CACHES_USERS is not between 0 and %v", directory.MaxCacheFor)
+	case s.SwitchCachesUsers > 0 && s.AuthAlgorithms != "MD5":
+		// What is kept holds one hash, whatever algorithm the next phone chooses.
+		return errors.New("SWITCH_CACHES_USERS needs SIP_AUTH_ALGORITHMS=MD5")
+	}
+	return nil
 }
 
 // network keeps an IPv4 address to IPv4: 0.0.0.0 alone would listen on IPv6 too.

@@ -94,18 +94,18 @@ func TestMutualTLS(t *testing.T) {
 	}
 	var lines bytes.Buffer
 	log := logTo(&lines)
-	server, db, err := build(s, log)
+	p, err := build(t.Context(), s, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = db.Close() }()
+	defer p.close(t.Context())
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", s.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, server, l, time.Minute, log) }()
+	go func() { done <- serve(ctx, p.server, l, time.Minute, log) }()
 	roots := x509.NewCertPool()
 	roots.AddCert(ours.cert)
 	get := func(scheme string, certs ...tls.Certificate) (int, error) {

@@ -4,6 +4,7 @@
 package httpd
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -32,12 +33,19 @@ type Options struct {
 	Name string
 	// BodyLimit is the largest body taken, in bytes.
 	BodyLimit int
-	// RequestTimeout bounds the handling of one request; the context of a handler ends then.
+	// RequestTimeout bounds the handling of one request; the context of a handler ends then. A request that had to wait as
+	// long for its turn is refused.
 	RequestTimeout time.Duration
+	// MaxConnections bounds connections at the same time; more are refused at once. Zero means 1024.
+	MaxConnections int
 	// TLS serves HTTPS; nil serves HTTP.
 	TLS *tls.Config
 	// Ready tells whether the process can do its work; asked by /readyz.
 	Ready func(context.Context) error
+	// Immutable gives handlers strings that stay as they are after they returned, for the price of a copy each.
+	Immutable bool
+	// Answer writes the answer to a request that failed, for a reason that the client may know; nil writes it as plain text.
+	Answer func(c *fiber.Ctx, status int, reason string)
 	// Registry is shown at /metrics.
 	Registry *prometheus.Registry
 	Log      *slog.Logger
@@ -48,6 +56,8 @@ type Server struct {
 	app      *fiber.App
 	opts     Options
 	log      *slog.Logger
+	late     prometheus.Counter
+	listener atomic.Pointer[stampedListener] // set by Serve
 	draining atomic.Bool
 }
 
@@ -58,7 +68,7 @@ const (
 	idleTimeout  = 60 * time.Second
 	headerBytes  = 16 << 10
 
-	maxConnections = 2048
+	defaultMaxConnections = 1024
 )
 
 // New returns a server with /healthz, /readyz and /metrics; Handle adds to it.
@@ -72,11 +82,13 @@ func New(o Options) *Server {
 		IdleTimeout:           idleTimeout,
 		ReadBufferSize:        headerBytes,
 		DisableStartupMessage: true,
+		Immutable:             o.Immutable,
 		// Each connection may hold one body before its credentials are looked at.
-		Concurrency:  maxConnections,
+		Concurrency:  cmp.Or(o.MaxConnections, defaultMaxConnections),
 		ErrorHandler: s.failed,
 		Network:      fiber.NetworkTCP,
 	})
+	s.countRefused()
 	s.app.Use(s.observe)
 	s.app.Get("/healthz", quietly(func(c *fiber.Ctx) error { return c.SendString("ok\n") }))
 	s.app.Get("/readyz", quietly(s.ready))
@@ -162,7 +174,10 @@ func (s *Server) observe(c *fiber.Ctx) error {
 	}
 	c.SetUserContext(ctx)
 	c.Set("X-Request-Id", id)
-	err := protect(c)
+	err := s.inTime(c, start)
+	if err == nil {
+		err = protect(c)
+	}
 	if err != nil {
 		s.answer(c, err)
 	}
@@ -185,6 +200,10 @@ func (s *Server) answer(c *fiber.Ctx, err error) {
 	reason := e.Reason
 	if e.Status >= fiber.StatusInternalServerError {
 		reason = "internal error, see the log under the id in X-Request-Id"
+	}
+	if s.opts.Answer != nil {
+		s.opts.Answer(c, e.Status, reason)
+		return
 	}
 	c.Set(fiber.HeaderContentType, fiber.MIMETextPlainCharsetUTF8)
 	_ = c.Status(e.Status).SendString(reason + "\n") // SendString fails never: it sets the body
@@ -250,20 +269,38 @@ func (s *Server) ready(c *fiber.Ctx) error {
 	return c.SendString("ready\n")
 }
 
-// Serve answers on a listener until Shutdown. A listener for HTTPS is wrapped here.
+// Serve answers on a listener until Shutdown, and closes it. A listener for HTTPS is wrapped here. It is called once.
 func (s *Server) Serve(l net.Listener) error {
+	stamped := &stampedListener{Listener: l}
+	s.listener.Store(stamped)
+	if s.draining.Load() {
+		return l.Close()
+	}
+	l = stamped
 	if s.opts.TLS != nil {
 		l = tls.NewListener(l, s.opts.TLS)
 	}
-	return s.app.Listener(l)
+	if err := s.app.Listener(l); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // App is the fiber application behind the server, for tests that need no listener.
 func (s *Server) App() *fiber.App { return s.app }
 
-// Shutdown says that the server is not ready any more, stops taking connections and waits for requests under way, at
-// most until ctx ends.
+// Shutdown says that the server is not ready any more, accepts what has already connected and no more, and waits for
+// requests under way, at most until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
+	if l := s.listener.Load(); l != nil {
+		if err := l.finish(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		select {
+		case <-time.After(drainTime):
+		case <-ctx.Done():
+		}
+	}
 	return s.app.ShutdownWithContext(ctx)
 }

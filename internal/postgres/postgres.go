@@ -16,6 +16,8 @@ import (
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
+
+	"github.com/edgvoip/edgvoip/internal/telemetry"
 )
 
 // Options say how to connect.
@@ -40,6 +42,7 @@ const silence = 500 * time.Millisecond
 // DB is a pool of connections. It is safe for concurrent use.
 type DB struct {
 	db  *sqlx.DB
+	dsn string // for connections beside the pool
 	log *slog.Logger
 
 	mu    sync.Mutex
@@ -85,7 +88,7 @@ func Open(o Options, log *slog.Logger) (*DB, error) {
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
 	db.SetConnMaxLifetime(30 * time.Minute)
-	return &DB{db: db, log: log.With("component", "postgres"), stmts: map[string]*sqlx.Stmt{}}, nil
+	return &DB{db: db, dsn: dsn, log: log.With("component", "postgres"), stmts: map[string]*sqlx.Stmt{}}, nil
 }
 
 // Close closes the pool.
@@ -174,7 +177,8 @@ func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	}
 }
 
-// inTx runs f in a transaction: committed if f returns nil, rolled back otherwise.
+// inTx runs f in a transaction: committed if f returns nil, rolled back otherwise. The correlation id of ctx is there for
+// the triggers, which write it into the jobs that f's changes cause.
 func (d *DB) inTx(ctx context.Context, f func(*sqlx.Tx) error) error {
 	tx, err := d.db.BeginTxx(ctx, nil)
 	if err != nil {
@@ -186,6 +190,11 @@ func (d *DB) inTx(ctx context.Context, f func(*sqlx.Tx) error) error {
 			d.log.ErrorContext(ctx, "rollback", "error", rb)
 		}
 	}()
+	if id := telemetry.Correlation(ctx); id != "" {
+		if _, err := tx.ExecContext(ctx, `SELECT set_config('edgvoip.correlation_id', $1, true)`, id); err != nil {
+			return fmt.Errorf("set correlation id: %w", err)
+		}
+	}
 	if err := f(tx); err != nil {
 		return err
 	}

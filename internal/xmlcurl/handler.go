@@ -43,6 +43,8 @@ type Options struct {
 	Switch SwitchSettings
 	// Credentials are "user:password" for HTTP basic authentication.
 	Credentials string
+	// CacheUsers is how long a switch may keep a user; zero for not at all. See directory.New.
+	CacheUsers time.Duration
 	Registry    *prometheus.Registry
 	Log         *slog.Logger
 }
@@ -70,7 +72,7 @@ func New(o Options) (*Handler, error) {
 	}
 	return &Handler{
 		credentials: sha256.Sum256([]byte(o.Credentials)),
-		directory:   directory.New(o.Store, o.Keys),
+		directory:   directory.New(o.Store, o.Keys, o.CacheUsers),
 		store:       o.Store,
 		config:      config,
 		metrics:     newMetrics(o.Registry),

@@ -1,0 +1,132 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/edgvoip/edgvoip/internal/feed"
+)
+
+var _ feed.Source = (*DB)(nil)
+
+// changesQuery reads what is new and what has appeared in the gaps, with the snapshot that it was read in: one statement, so
+// that all of it belongs together. Transaction numbers are sent as text, as xid8 has no other way out.
+const changesQuery = `
+	SELECT s.oldest, s.next, s.mark_found, s.head_id, s.head_tx,
+	       c.id, c.tx::text AS tx, c.at, c.subject, c.tenant_id, c.domain_id, c.names
+	  FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS oldest, pg_snapshot_xmax(pg_current_snapshot())::text AS next,
+	               EXISTS (SELECT FROM edgvoip.changes WHERE id = $1 AND tx = $2::text::xid8) AS mark_found,
+	               (SELECT id FROM edgvoip.changes ORDER BY id DESC LIMIT 1) AS head_id,
+	               (SELECT tx::text FROM edgvoip.changes ORDER BY id DESC LIMIT 1) AS head_tx) s
+	  LEFT JOIN (
+	        (SELECT * FROM edgvoip.changes WHERE id > $1 ORDER BY id LIMIT $5)
+	        UNION ALL
+	        SELECT g.* FROM unnest($3::bigint[], $4::bigint[]) AS span (first, last)
+	          CROSS JOIN LATERAL (SELECT * FROM edgvoip.changes WHERE id BETWEEN span.first AND span.last) g
+	       ) c ON true
+	 ORDER BY c.id`
+
+type changeRow struct {
+	Oldest    string         `db:"oldest"`
+	Next      string         `db:"next"`
+	MarkFound bool           `db:"mark_found"`
+	HeadID    sql.NullInt64  `db:"head_id"`
+	HeadTx    sql.NullString `db:"head_tx"`
+	ID        sql.NullInt64  `db:"id"`
+	Tx        sql.NullString `db:"tx"`
+	At        sql.NullTime   `db:"at"`
+	Subject   sql.NullString `db:"subject"`
+	TenantID  uuid.NullUUID  `db:"tenant_id"`
+	DomainID  uuid.NullUUID  `db:"domain_id"`
+	Names     pq.StringArray `db:"names"`
+}
+
+// Changes implements feed.Source.
+func (d *DB) Changes(ctx context.Context, after feed.Mark, missing []feed.Span, limit int) (feed.Page, error) {
+	first, last := make(pq.Int64Array, len(missing)), make(pq.Int64Array, len(missing))
+	for i, s := range missing {
+		first[i], last[i] = s.First, s.Last
+	}
+	rows, err := list[changeRow](ctx, d, changesQuery, after.ID, strconv.FormatUint(after.Tx, 10), first, last, limit)
+	if err != nil {
+		return feed.Page{}, fmt.Errorf("select changes: %w", err)
+	}
+	var p feed.Page
+	for _, r := range rows {
+		p.MarkFound, p.Head.ID = r.MarkFound, r.HeadID.Int64
+		var errs [3]error
+		p.Oldest, errs[0] = strconv.ParseUint(r.Oldest, 10, 64)
+		p.Next, errs[1] = strconv.ParseUint(r.Next, 10, 64)
+		if r.HeadTx.Valid {
+			p.Head.Tx, errs[2] = strconv.ParseUint(r.HeadTx.String, 10, 64)
+		}
+		if err := errors.Join(errs[:]...); err != nil {
+			return feed.Page{}, fmt.Errorf("transaction number: %w", err)
+		}
+		if !r.ID.Valid {
+			continue
+		}
+		tx, err := strconv.ParseUint(r.Tx.String, 10, 64)
+		if err != nil {
+			return feed.Page{}, fmt.Errorf("transaction number: %w", err)
+		}
+		p.Changes = append(p.Changes, feed.Change{
+			ID: r.ID.Int64, Tx: tx, At: r.At.Time, Subject: feed.Subject(r.Subject.String), Tenant: r.TenantID.UUID, Domain: r.DomainID.UUID, Names: r.Names,
+		})
+	}
+	return p, nil
+}
+
+// PruneChanges implements feed.Source.
+func (d *DB) PruneChanges(ctx context.Context, keep time.Duration) error {
+	if _, err := d.db.ExecContext(ctx, `SELECT edgvoip.prune_changes(make_interval(secs => $1))`, keep.Seconds()); err != nil {
+		return fmt.Errorf("prune changes: %w", err)
+	}
+	return nil
+}
+
+// ListenForChanges implements feed.Source.
+func (d *DB) ListenForChanges(ctx context.Context, wake func()) error {
+	return d.Listen(ctx, "edgvoip_changes", wake)
+}
+
+// How often a listening connection is asked whether it is alive, and how soon it is given up.
+const (
+	listenPing    = 5 * time.Second
+	listenSilence = 8 * time.Second
+)
+
+// Listen calls wake for each notification on a channel, and after each reconnection, as notifications were missed then. It
+// returns when ctx ends, or with an error if the server cannot notify (a replica).
+func (d *DB) Listen(ctx context.Context, channel string, wake func()) error {
+	refused := make(chan error, 1)
+	l := pq.NewDialListener(deadlineDialer{silence: listenSilence}, d.dsn, 100*time.Millisecond, 2*time.Second, nil)
+	defer func() { _ = l.Close() }() // always nil, or closed already
+	// It waits until there is a connection: the server may be away now.
+	go func() { refused <- l.Listen(channel) }()
+	ping := time.NewTicker(listenPing)
+	defer ping.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-refused:
+			if err != nil {
+				return fmt.Errorf("listen: %w", err)
+			}
+			wake()
+		case <-l.Notify:
+			wake()
+		case <-ping.C:
+			// A failed ping closes the connection, and the listener makes another one.
+			go func() { _ = l.Ping() }()
+		}
+	}
+}

@@ -1,0 +1,255 @@
+package readmodel
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+)
+
+// cache is one bounded table of the model. Otter bounds it and chooses what leaves; what is said here is when an entry may be
+// believed, and that a load never brings back what was forgotten while it ran.
+type cache[K comparable, V any] struct {
+	model *Model
+	items *otter.Cache[K, entry[V]]
+
+	// stripes remember when keys of a hash were last forgotten, floor when keys were forgotten that nobody could name.
+	stripes [1024]stripe
+	floor   atomic.Uint64
+}
+
+type entry[V any] struct {
+	value V
+	epoch uint32
+}
+
+type stripe struct {
+	mu   sync.Mutex
+	last uint64
+}
+
+// newCache returns a cache of at most so many entries, or if weigh is given of so much weight.
+func newCache[K comparable, V any](m *Model, most int, weigh func(V) uint32) *cache[K, V] {
+	o := &otter.Options[K, entry[V]]{MaximumSize: most}
+	if weigh != nil {
+		o = &otter.Options[K, entry[V]]{
+			MaximumWeight: uint64(max(0, most)),
+			Weigher:       func(_ K, e entry[V]) uint32 { return weigh(e.value) },
+		}
+	}
+	return &cache[K, V]{model: m, items: otter.Must(o)}
+}
+
+// request is a question to a cache.
+type request[V any] struct {
+	// hash is that of the name asked for. flight is the same for the same question only.
+	hash   uint64
+	flight string
+	// unknown is the error by which the store says that there is none; nil if it never does.
+	unknown error
+	load    func(context.Context) (V, error)
+}
+
+// get returns the value of a key, from memory if it can be believed, else from the store.
+func (c *cache[K, V]) get(ctx context.Context, r request[V], key K) (V, error) {
+	m := c.model
+	e, known := c.items.GetIfPresent(key)
+	if known && !m.usable() {
+		known = false
+	}
+	if known {
+		if m.synced.Load() && e.epoch == m.epoch.Load() {
+			m.opts.Metrics.count(answerHit)
+			return e.value, nil
+		}
+		// In doubt. Without the database there is nothing better.
+		if !m.live() {
+			m.opts.Metrics.count(answerStale)
+			return e.value, nil
+		}
+	} else if r.unknown != nil && m.isUnknown(r.hash) {
+		m.opts.Metrics.count(answerUnknown)
+		return e.value, r.unknown
+	}
+	v, err := c.load(ctx, r, key)
+	if err == nil || r.unknown != nil && errors.Is(err, r.unknown) {
+		m.opts.Metrics.count(answerDatabase)
+		return v, err
+	}
+	if known {
+		m.opts.Metrics.count(answerStale)
+		return e.value, nil
+	}
+	m.opts.Metrics.count(answerFailed)
+	return v, err
+}
+
+// isUnknown tells, without asking the database, that a name does not exist. That can only be said while every change is heard
+// of.
+func (m *Model) isUnknown(hash uint64) bool {
+	if !m.live() || !m.synced.Load() {
+		return false
+	}
+	if _, ok := m.unknown.GetIfPresent(hash); ok {
+		return true
+	}
+	return m.names.absent(hash, m.epoch.Load()) && !m.doubt.Allow()
+}
+
+// load asks the store, once for all who ask the same at the same time.
+func (c *cache[K, V]) load(ctx context.Context, r request[V], key K) (V, error) {
+	m := c.model
+	done := m.flight.DoChan(r.flight, func() (any, error) {
+		if err := m.gate.enter(m.opts.LoadTimeout); err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.opts.LoadTimeout)
+		defer cancel()
+		seq, epoch := m.seq.Load(), m.epoch.Load()
+		v, err := r.load(ctx)
+		answered := err == nil || r.unknown != nil && errors.Is(err, r.unknown) || errors.Is(err, errMoved)
+		m.gate.leave(answered)
+		switch {
+		case err == nil:
+			c.put(key, r.hash, v, seq, epoch)
+		case answered && !errors.Is(err, errMoved):
+			c.putUnknown(r.hash, seq)
+		}
+		return v, err
+	})
+	var none V
+	select {
+	case <-ctx.Done():
+		return none, ctx.Err()
+	case res := <-done:
+		if v, ok := res.Val.(V); ok {
+			return v, res.Err
+		}
+		return none, res.Err
+	}
+}
+
+// put keeps what was loaded when seq and epoch were what they are given as, unless it was forgotten since.
+func (c *cache[K, V]) put(key K, hash uint64, v V, seq uint64, epoch uint32) {
+	s := &c.stripes[hash%uint64(len(c.stripes))]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last <= seq && c.floor.Load() <= seq {
+		c.items.Set(key, entry[V]{v, epoch})
+	}
+}
+
+// putUnknown remembers that there is none.
+func (c *cache[K, V]) putUnknown(hash, seq uint64) {
+	s := &c.stripes[hash%uint64(len(c.stripes))]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last <= seq && c.floor.Load() <= seq {
+		c.model.unknown.Set(hash, struct{}{})
+	}
+}
+
+// forget drops a key. seq is the number of the change.
+func (c *cache[K, V]) forget(key K, hash, seq uint64) {
+	s := &c.stripes[hash%uint64(len(c.stripes))]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = seq
+	c.items.Invalidate(key)
+	c.model.unknown.Invalidate(hash)
+}
+
+// forgetWhere drops all values of a kind.
+func (c *cache[K, V]) forgetWhere(seq uint64, match func(V) bool) {
+	c.floor.Store(seq)
+	for k, e := range c.items.All() {
+		if match(e.value) {
+			c.items.Invalidate(k)
+		}
+	}
+}
+
+// gate lets so many loads at the store at once and makes so many more wait. Once a load has failed, the store counts as away:
+// for a moment nobody is let in, then one, until one comes back with an answer.
+type gate struct {
+	places      chan struct{}
+	waiting     atomic.Int64
+	mostWaiting int64
+
+	mu      sync.Mutex
+	away    bool
+	probing bool
+	retry   time.Time
+}
+
+// awayPause is the time between two attempts to reach a store that is away.
+const awayPause = 200 * time.Millisecond
+
+// waitersPerPlace bounds who waits for the store: a load takes a millisecond or so, and a lookup has more than one second.
+const waitersPerPlace = 50
+
+func newGate(places int) gate {
+	return gate{places: make(chan struct{}, places), mostWaiting: int64(places) * waitersPerPlace}
+}
+
+// enter returns ErrAway or ErrBusy at once, or waits for a place. Whoever entered must leave.
+func (g *gate) enter(most time.Duration) error {
+	if !g.admit() {
+		return ErrAway
+	}
+	select {
+	case g.places <- struct{}{}:
+		return nil
+	default:
+	}
+	if g.waiting.Add(1) > g.mostWaiting {
+		g.waiting.Add(-1)
+		g.dismiss()
+		return ErrBusy
+	}
+	defer g.waiting.Add(-1)
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case g.places <- struct{}{}:
+		return nil
+	case <-timer.C:
+		g.dismiss()
+		return ErrBusy
+	}
+}
+
+// admit lets everybody in while the store is there, and one at a time while it is not.
+func (g *gate) admit() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.away {
+		return true
+	}
+	if g.probing || time.Now().Before(g.retry) {
+		return false
+	}
+	g.probing = true
+	return true
+}
+
+func (g *gate) dismiss() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.probing = false
+}
+
+// leave gives the place back. answered tells whether the store gave an answer, be it that there is none.
+func (g *gate) leave(answered bool) {
+	<-g.places
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.probing = false
+	g.away = !answered
+	if g.away {
+		g.retry = time.Now().Add(awayPause)
+	}
+}

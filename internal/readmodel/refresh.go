@@ -1,0 +1,226 @@
+package readmodel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/feed"
+	"github.com/edgvoip/edgvoip/trunk"
+)
+
+func never(error) bool { return false }
+
+func isUnknownDID(err error) bool { return errors.Is(err, trunk.ErrUnknownDID) }
+
+// Apply implements feed.Reader.
+func (m *Model) Apply(changes []feed.Change) {
+	for _, c := range changes {
+		seq := m.seq.Add(1)
+		switch c.Subject {
+		case feed.SubjectExtension:
+			m.lists.forget(c.Domain, m.names.hash(c.Domain, ""), seq)
+			for _, n := range c.Names {
+				hash := m.names.hash(c.Domain, n)
+				m.names.add(hash)
+				m.extensions.forget(extensionKey{c.Domain, n}, hash, seq)
+			}
+		case feed.SubjectDomain:
+			m.ofTenant.forget(c.Tenant, m.names.hash(c.Tenant, ""), seq)
+			for _, realm := range c.Names {
+				hash := m.names.hash(uuid.Nil, realm)
+				m.names.add(hash)
+				m.domains.forget(realm, hash, seq)
+			}
+		case feed.SubjectTenant:
+			m.ofTenant.forget(c.Tenant, m.names.hash(c.Tenant, ""), seq)
+			m.domains.forgetWhere(seq, func(d directory.Domain) bool { return d.Tenant.ID == c.Tenant })
+			m.carriers.change(c.Tenant, seq)
+		case feed.SubjectTrunk:
+			m.carriers.change(c.Tenant, seq)
+		default:
+			// A table emptied at once, or a subject of a later version of the schema.
+			m.Forget()
+		}
+	}
+	m.refreshSoon()
+}
+
+// Forget implements feed.Reader. What is known stays, to be answered if the database should be away.
+func (m *Model) Forget() {
+	m.seq.Add(1)
+	m.epoch.Add(1)
+	m.unknown.InvalidateAll()
+	m.refreshSoon()
+}
+
+// Synced implements feed.Reader.
+func (m *Model) Synced(at time.Time) {
+	m.heard.Store(at.UnixNano())
+	m.synced.Store(true)
+}
+
+func (m *Model) refreshSoon() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *carriers) change(tenant uuid.UUID, seq uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changed == nil {
+		c.changed = map[uuid.UUID]uint64{}
+	}
+	c.changed[tenant] = seq
+}
+
+// Run reads in the background what is kept complete, the carriers and the names, whenever the feed makes that necessary, and
+// if told so preloads all extensions once. It returns when ctx ends.
+func (m *Model) Run(ctx context.Context) {
+	const retry = time.Second
+	preloaded := !m.opts.Preload
+	for {
+		err := m.Refresh(ctx)
+		if err == nil && !preloaded {
+			start := time.Now()
+			if err = m.Preload(ctx); err == nil {
+				preloaded = true
+				m.opts.Log.InfoContext(ctx, "preloaded", "names", m.extensions.items.EstimatedSize(), "took_ms", time.Since(start).Milliseconds())
+			}
+		}
+		var again <-chan time.Time
+		if err != nil && ctx.Err() == nil {
+			m.opts.Log.DebugContext(ctx, "not refreshed", "error", err)
+			again = time.After(retry)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.wake:
+		case <-again:
+		}
+	}
+}
+
+// Refresh reads what has to be read now. It is for Run, and for those who want it done before they begin.
+func (m *Model) Refresh(ctx context.Context) error {
+	return errors.Join(m.refreshCarriers(ctx), m.refreshNames(ctx))
+}
+
+func (m *Model) refreshCarriers(ctx context.Context) error {
+	c := &m.carriers
+	epoch := m.epoch.Load()
+	c.mu.RLock()
+	table, all := c.table, c.table == nil || c.epoch != epoch
+	changed := maps.Clone(c.changed)
+	c.mu.RUnlock()
+	if !all && len(changed) == 0 {
+		return nil
+	}
+	var tenants []uuid.UUID
+	if !all {
+		tenants = slices.Collect(maps.Keys(changed))
+	}
+	read, err := m.opts.Bulk.Carriers(ctx, tenants)
+	if err != nil {
+		return fmt.Errorf("read carriers: %w", err)
+	}
+	if all {
+		table = arrange(read)
+	} else {
+		table = table.replace(changed, read)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.table, c.epoch = table, epoch
+	for tenant, seq := range changed {
+		if c.changed[tenant] == seq { // not changed again since
+			delete(c.changed, tenant)
+		}
+	}
+	return nil
+}
+
+// pageSize is the number of rows that are read at once in the background.
+const pageSize = 10_000
+
+func (m *Model) refreshNames(ctx context.Context) error {
+	epoch := m.epoch.Load()
+	if !m.names.due(epoch) {
+		return nil
+	}
+	hashes, err := m.readRealms(ctx)
+	if err != nil {
+		return err
+	}
+	var last Name
+	for {
+		page, err := m.opts.Bulk.Names(ctx, last, pageSize)
+		if err != nil {
+			return fmt.Errorf("read names: %w", err)
+		}
+		for _, n := range page {
+			hashes = append(hashes, m.names.hash(n.Domain, n.Name))
+			last = n
+		}
+		if len(page) < pageSize {
+			m.names.set(hashes, epoch)
+			return nil
+		}
+	}
+}
+
+func (m *Model) readRealms(ctx context.Context) ([]uint64, error) {
+	var hashes []uint64
+	last := ""
+	for {
+		page, err := m.opts.Bulk.Realms(ctx, last, pageSize)
+		if err != nil {
+			return nil, fmt.Errorf("read realms: %w", err)
+		}
+		for _, r := range page {
+			hashes = append(hashes, m.names.hash(uuid.Nil, r))
+			last = r
+		}
+		if len(page) < pageSize {
+			return hashes, nil
+		}
+	}
+}
+
+// Preload reads all extensions and their domains, as many as there is room for. It is for Run, and for benchmarks.
+func (m *Model) Preload(ctx context.Context) error {
+	var after Key
+	for m.extensions.items.EstimatedSize() < m.opts.MaxExtensions {
+		seq, epoch := m.seq.Load(), m.epoch.Load()
+		page, last, err := m.opts.Bulk.AllExtensions(ctx, after, pageSize)
+		if err != nil {
+			return fmt.Errorf("preload: %w", err)
+		}
+		for _, p := range page {
+			m.remember(p, seq, epoch)
+		}
+		if after = last; after == (Key{}) {
+			break
+		}
+	}
+	return nil
+}
+
+// remember keeps an extension under its names, and its domain.
+func (m *Model) remember(p DomainExtension, seq uint64, epoch uint32) {
+	realm := p.Domain.Realm.String()
+	m.domains.put(realm, m.names.hash(uuid.Nil, realm), p.Domain, seq, epoch)
+	r := pack(p.Extension)
+	for _, name := range r.names() {
+		m.extensions.put(extensionKey{p.Domain.ID, name}, m.names.hash(p.Domain.ID, name), r, seq, epoch)
+	}
+}
