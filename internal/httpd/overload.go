@@ -52,7 +52,7 @@ func (l *stampedListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		if l.finishing.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, errors.Join(net.ErrClosed, l.Close())
+			return nil, errors.Join(net.ErrClosed, l.Listener.Close())
 		}
 		return nil, err
 	}
@@ -66,6 +66,14 @@ func (l *stampedListener) finish() error {
 		return d.SetDeadline(time.Now().Add(drainTime))
 	}
 	return l.Close()
+}
+
+// Close may be called again: whoever finds it finished closes it as well.
+func (l *stampedListener) Close() error {
+	if err := l.Listener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 type stampedConn struct {
