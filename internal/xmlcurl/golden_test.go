@@ -8,8 +8,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/beevik/etree"
 
@@ -31,7 +33,7 @@ func switchSettings() xmlcurl.SwitchSettings {
 }
 
 // newServer returns a server over a store, and what it logs.
-func newServer(tb testing.TB, store xmlcurl.Store) (*httpd.Server, *strings.Builder) {
+func newServer(tb testing.TB, store xmlcurl.Store, change ...func(*xmlcurl.Options)) (*httpd.Server, *strings.Builder) {
 	tb.Helper()
 	var lines strings.Builder
 	log, err := telemetry.NewLogger(&lines, telemetry.FormatJSON, "info")
@@ -39,9 +41,13 @@ func newServer(tb testing.TB, store xmlcurl.Store) (*httpd.Server, *strings.Buil
 		tb.Fatal(err)
 	}
 	registry := telemetry.NewRegistry()
-	h, err := xmlcurl.New(xmlcurl.Options{
+	o := xmlcurl.Options{
 		Store: store, Keys: storetest.Keys(), Switch: switchSettings(), Credentials: credentials, Registry: registry, Log: log,
-	})
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	h, err := xmlcurl.New(o)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -149,3 +155,32 @@ func TestFaultIsNoAnswer(t *testing.T) {
 }
 
 var errBroken = errors.New("the disk is on fire")
+
+// A switch that keeps users uses what it fetched for one purpose for all others: they must be the same document.
+func TestCachedUserServesAllPurposes(t *testing.T) {
+	t.Parallel()
+	s, _ := newServer(t, storetest.Scene(t), func(o *xmlcurl.Options) { o.CacheUsers = time.Minute })
+	var first string
+	for _, name := range []string{"sofia_reg_parse_auth-sip_auth-REGISTER", "sofia_reg_parse_auth-sip_auth-INVITE", "user_outgoing_channel-user_call", "switch_xml_locate_user"} {
+		body, err := os.ReadFile("testdata/captured/directory-" + name + "-domain.form")
+		if err != nil {
+			t.Fatal(err)
+		}
+		form := regexp.MustCompile(`\b1002\b`).ReplaceAll(body, []byte("1001"))
+		doc := lookup(t, s, string(form))
+		if first == "" {
+			first = doc
+		}
+		if doc != first {
+			t.Errorf("%s gets\n%s\nand not\n%s", name, doc, first)
+		}
+	}
+	for _, want := range []string{`cacheable="60000"`, `name="sip-force-extension" value="1001"`} {
+		if !strings.Contains(first, want) {
+			t.Errorf("without %s:\n%s", want, first)
+		}
+	}
+	if strings.Contains(first, "sip-force-contact") {
+		t.Errorf("holds the contact of one phone:\n%s", first)
+	}
+}
