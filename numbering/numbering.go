@@ -9,6 +9,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/maypok86/otter/v2"
 	"github.com/nyaruka/phonenumbers"
 
 	"github.com/edgvoip/edgvoip/internal/fstext"
@@ -34,13 +35,32 @@ func NewCountry(code string) (Country, error) {
 
 func (c Country) String() string { return c.code }
 
+// normalised remembers what Normalise found, as libphonenumber takes some 20 µs a number and the same numbers are dialled again
+// and again. The zero number stands for ErrNotANumber.
+var normalised = otter.Must(&otter.Options[question, fstext.E164]{MaximumSize: 65_536})
+
+type question struct{ region, dialled string }
+
 // Normalise returns a dialled number in international form: +…, 00… and the country's own international prefix, or
 // national. Error: ErrNotANumber.
 func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
-	s := dialled.String()
+	q := question{c.code, dialled.String()}
+	e, known := normalised.GetIfPresent(q)
+	if !known {
+		e = normalise(c, q.dialled)
+		normalised.Set(q, e)
+	}
+	if e == (fstext.E164{}) {
+		return fstext.E164{}, ErrNotANumber
+	}
+	return e, nil
+}
+
+// normalise is Normalise without memory. It returns the zero number for what is none.
+func normalise(c Country, s string) fstext.E164 {
 	for i := range len(s) {
 		if s[i] == '*' || s[i] == '#' {
-			return fstext.E164{}, ErrNotANumber
+			return fstext.E164{}
 		}
 	}
 	region := c.code
@@ -49,13 +69,13 @@ func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
 	}
 	n, err := phonenumbers.Parse(s, region)
 	if err != nil || !phonenumbers.IsValidNumber(n) {
-		return fstext.E164{}, ErrNotANumber
+		return fstext.E164{}
 	}
 	e, err := fstext.NewE164(phonenumbers.Format(n, phonenumbers.E164))
 	if err != nil {
-		return fstext.E164{}, ErrNotANumber
+		return fstext.E164{}
 	}
-	return e, nil
+	return e
 }
 
 // everywhereEmergency are numbers that reach help from any mobile network (3GPP TS 22.101, 10.1.1), and so are what a

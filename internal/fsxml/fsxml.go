@@ -14,6 +14,7 @@ package fsxml
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/edgvoip/edgvoip/internal/fstext"
 )
@@ -151,6 +152,10 @@ func (d *Document) tag(tag name, attrs []Attr) {
 // value writes text inside a double-quoted attribute.
 func (d *Document) value(t fstext.Text) {
 	s := t.String()
+	if plain(s) {
+		d.buf = append(d.buf, s...)
+		return
+	}
 	if what, found := fstext.Hazard(s); found && d.err == nil {
 		d.err = fmt.Errorf("%w: %s", ErrHazard, what)
 	}
@@ -170,6 +175,34 @@ func (d *Document) value(t fstext.Text) {
 			d.buf = append(d.buf, c)
 		}
 	}
+}
+
+// special are the bytes that plain looks at: those that are escaped, and those that can begin what fstext.Hazard finds.
+var special = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c < ' ' || c >= 0x7f || strings.IndexByte(`&<>"$xXA`, byte(c)) >= 0
+	}
+	return t
+}()
+
+// plain tells whether a text is written as it is, which most are. False may also mean that it is not sure.
+func plain(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !special[c] {
+			continue
+		}
+		// An x is harmless unless x-pre-process follows, an A unless ARRAY:: does.
+		next := byte(0)
+		if i+1 < len(s) {
+			next = s[i+1]
+		}
+		if (c == 'x' || c == 'X') && next != '-' || c == 'A' && next != 'R' {
+			continue
+		}
+		return false
+	}
+	return true
 }
 
 // Bytes closes what is still open and returns the document. The error wraps ErrHazard or is ErrTooLarge; the bytes are

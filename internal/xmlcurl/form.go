@@ -1,6 +1,7 @@
 package xmlcurl
 
 import (
+	"bytes"
 	"errors"
 )
 
@@ -111,13 +112,27 @@ var fieldNames = [fieldCount]string{
 	fieldLang:               "lang",
 }
 
-var fieldByName = func() map[string]field {
-	m := make(map[string]field, fieldCount)
+// fieldsByLength lists the fields whose names have a length. A body has some hundred names that are none of them, and few
+// have the length of one.
+var fieldsByLength = func() (lists [32][]field) {
 	for f, name := range fieldNames {
-		m[name] = field(f)
+		lists[len(name)] = append(lists[len(name)], field(f))
 	}
-	return m
+	return lists
 }()
+
+// fieldOf returns the field of a name.
+func fieldOf(name []byte) (field, bool) {
+	if len(name) >= len(fieldsByLength) {
+		return 0, false
+	}
+	for _, f := range fieldsByLength[len(name)] {
+		if fieldNames[f] == string(name) {
+			return f, true
+		}
+	}
+	return 0, false
+}
 
 // form is a request's body, read. Texts are copies: they outlive the request.
 type form struct {
@@ -152,7 +167,7 @@ func parseForm(body []byte) (*form, error) {
 	for len(body) > 0 {
 		var name, value []byte
 		name, value, body = cutField(body)
-		k, known := fieldByName[string(name)]
+		k, known := fieldOf(name)
 		if !known {
 			continue
 		}
@@ -167,31 +182,15 @@ func parseForm(body []byte) (*form, error) {
 
 // cutField takes one name=value off the front of a body.
 func cutField(body []byte) (name, value, rest []byte) {
-	name = body
-	for i, c := range body {
-		if c == '&' {
-			name, rest = body[:i], body[i+1:]
-			break
-		}
-	}
-	for i, c := range name {
-		if c == '=' {
-			return name[:i], name[i+1:], rest
-		}
-	}
-	return name, nil, rest
+	name, rest, _ = bytes.Cut(body, []byte{'&'})
+	name, value, _ = bytes.Cut(name, []byte{'='})
+	return name, value, rest
 }
 
 // unescape undoes FreeSWITCH's encoding (switch_utils.c, switch_url_encode_opt): %XX, and nothing else. A plus sign is
 // a plus sign. What is not a valid escape stays as it is.
 func unescape(b []byte) string {
-	first := -1
-	for i, c := range b {
-		if c == '%' {
-			first = i
-			break
-		}
-	}
+	first := bytes.IndexByte(b, '%')
 	if first < 0 {
 		return string(b)
 	}

@@ -8,11 +8,13 @@ import (
 
 func TestFieldNames(t *testing.T) {
 	t.Parallel()
-	if len(fieldByName) != int(fieldCount) {
-		t.Errorf("%d names for %d fields: one is missing or there twice", len(fieldByName), fieldCount)
+	for f, name := range fieldNames {
+		if found, ok := fieldOf([]byte(name)); !ok || found != field(f) {
+			t.Errorf("%q is field %d, %v; want %d: one is missing or there twice", name, found, ok, f)
+		}
 	}
 	for _, fixed := range []string{"", "hostname", "section", "tag_name", "key_name", "key_value"} {
-		if _, ok := fieldByName[fixed]; ok {
+		if _, ok := fieldOf([]byte(fixed)); ok {
 			t.Errorf("%q is read by position, not by name", fixed)
 		}
 	}
@@ -47,7 +49,7 @@ func FuzzForm(f *testing.F) {
 		if got.hostname != "h" || got.section != "directory" || got.tagName != "domain" || got.keyName != "name" {
 			t.Errorf("the middle %q changed a field before it: %+v", middle, got)
 		}
-		if k, known := fieldByName[name]; known && got.get(k) != value {
+		if k, known := fieldOf([]byte(name)); known && got.get(k) != value {
 			t.Errorf("last %s is %q, want %q", name, got.get(k), value)
 		}
 		for k := range fieldCount {

@@ -45,8 +45,8 @@ type Options struct {
 	Credentials string
 	// CacheUsers is how long a switch may keep a user; zero for not at all. See directory.New.
 	CacheUsers time.Duration
-	Registry    *prometheus.Registry
-	Log         *slog.Logger
+	Registry   *prometheus.Registry
+	Log        *slog.Logger
 }
 
 // Handler answers POST /xml. It is safe for concurrent use.
