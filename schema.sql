@@ -57,6 +57,8 @@ CREATE TABLE edgvoip.sip_domains (
   status       text        NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'disabled', 'deleted')),
   created_at   timestamptz NOT NULL DEFAULT now(),
   updated_at   timestamptz NOT NULL DEFAULT now(),
+  -- What people call it at W3; null until W3 says.
+  name         text        CHECK (length(name) BETWEEN 1 AND 64),
   PRIMARY KEY (tenant_id, id)
 );
 -- A deleted domain gives its realm free.
@@ -93,6 +95,8 @@ CREATE TABLE edgvoip.sip_extensions (
   FOREIGN KEY (tenant_id, domain_id) REFERENCES edgvoip.sip_domains (tenant_id, id)
 );
 CREATE INDEX sip_extensions_domain_idx ON edgvoip.sip_extensions (tenant_id, domain_id, extension) WHERE status <> 'deleted';
+-- A tenant's extensions by number, page by page.
+CREATE INDEX sip_extensions_list_idx ON edgvoip.sip_extensions (tenant_id, extension, id);
 CREATE INDEX sip_extensions_w3_idx ON edgvoip.sip_extensions (tenant_id, w3_extension_id) WHERE w3_extension_id IS NOT NULL;
 
 -- Every name that an extension answers to in its domain: its number and its SIP username. One primary key makes both
@@ -253,8 +257,36 @@ CREATE TABLE edgvoip.integration_secrets (
   created_at          timestamptz NOT NULL DEFAULT now(),
   rotated_at          timestamptz,
   expires_at          timestamptz,
+  -- To about ten seconds. Shows whether an old secret can go.
+  last_used_at        timestamptz,
   PRIMARY KEY (tenant_id, id)
 );
+
+-- Signatures of requests that were let in, until their timestamp is too old to be let in again: a second one is a replay.
+-- Rows are written by asynchronous commit, which costs no flush. A crash of the server may lose the last of them, but never
+-- one whose request wrote something: that write's own commit flushed the log up to itself.
+CREATE TABLE edgvoip.seen_signatures (
+  tenant_id  uuid        NOT NULL,
+  signature  bytea       NOT NULL CHECK (length(signature) = 32),
+  expires_at timestamptz NOT NULL,
+  PRIMARY KEY (tenant_id, signature)
+);
+CREATE INDEX seen_signatures_expiry_idx ON edgvoip.seen_signatures (expires_at);
+
+-- The tokens of operators, our own people. They belong to no tenant, and are few: a reference table.
+CREATE TABLE edgvoip.operator_tokens (
+  id           uuid        PRIMARY KEY,
+  -- Who it is, as the audit log names him.
+  name         text        NOT NULL CHECK (name ~ '^[a-z0-9][a-z0-9._-]{0,63}$'),
+  -- SHA-256 of the token, which is random and long.
+  token_sha256 bytea       NOT NULL CHECK (length(token_sha256) = 32),
+  created_at   timestamptz NOT NULL DEFAULT now(),
+  expires_at   timestamptz,
+  revoked_at   timestamptz,
+  CONSTRAINT operator_tokens_token_key UNIQUE (token_sha256)
+);
+-- A revoked token gives its name free.
+CREATE UNIQUE INDEX operator_tokens_name_key ON edgvoip.operator_tokens (name) WHERE revoked_at IS NULL;
 
 -- Who did what, when; before and after without secrets. The API's role may insert and read, not change or delete.
 CREATE TABLE edgvoip.audit_log (
@@ -270,6 +302,8 @@ CREATE TABLE edgvoip.audit_log (
   PRIMARY KEY (tenant_id, id)
 );
 CREATE INDEX audit_log_subject_idx ON edgvoip.audit_log (tenant_id, subject_id, id);
+-- The audit log of all tenants, newest first.
+CREATE INDEX audit_log_id_idx ON edgvoip.audit_log (id);
 
 -- Answers to writes that carried an Idempotency-Key, kept in the transaction of the write.
 CREATE TABLE edgvoip.idempotency_keys (
@@ -332,6 +366,8 @@ CREATE INDEX jobs_subject_idx ON edgvoip.jobs (tenant_id, subject, id) WHERE sta
 
 -- A switch has its own jobs, and works them in order of id.
 CREATE INDEX jobs_node_idx ON edgvoip.jobs (node_id, id) WHERE state IN ('pending', 'leased');
+-- What each switch was last told of a subject.
+CREATE INDEX jobs_convergence_idx ON edgvoip.jobs (tenant_id, subject, node_id, id) WHERE node_id IS NOT NULL;
 CREATE TRIGGER tell_jobs AFTER INSERT ON edgvoip.jobs FOR EACH STATEMENT EXECUTE FUNCTION edgvoip.tell_nodes();
 
 -- What a change of a user, a domain or a tenant asks of every switch: to forget the registrations that the change forbids, and
@@ -477,6 +513,8 @@ GRANT SELECT, INSERT, UPDATE ON edgvoip.cdr TO edgvoip_api;
 REVOKE EXECUTE ON FUNCTION edgvoip.ensure_cdr_partitions(date, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION edgvoip.ensure_cdr_partitions(date, integer) TO edgvoip_api;
 GRANT SELECT, INSERT ON edgvoip.audit_log TO edgvoip_api;
+GRANT SELECT, INSERT, DELETE ON edgvoip.seen_signatures TO edgvoip_api;
+GRANT SELECT, INSERT, UPDATE ON edgvoip.operator_tokens TO edgvoip_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON edgvoip.switch_nodes TO edgvoip_api;
 GRANT SELECT ON edgvoip.changes TO edgvoip_api, edgvoip_xmlcurl;
 REVOKE EXECUTE ON FUNCTION edgvoip.prune_changes(interval) FROM PUBLIC;

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -21,10 +22,15 @@ var (
 	ErrRealmTaken = errors.New("sipRealm belongs to another tenant")
 	ErrDomainID   = errors.New("sipRealm belongs to a domain with another domainId")
 	ErrNameTaken  = errors.New("extension or sipUsername is the name of another extension of the domain")
+	ErrTenantID   = errors.New("slug belongs to a tenant with another id")
+	ErrDeleted    = errors.New("extension is deleted")
+	// ErrChangedMeanwhile means that somebody changed what a new password was made for. Asking again helps.
+	ErrChangedMeanwhile = errors.New("extension was changed by somebody else at the same time")
 )
 
 // TenantSpec is a tenant as it is asked for.
 type TenantSpec struct {
+	ID         uuid.UUID // W3's tenantId; zero makes one up
 	Slug, Name string
 	Country    string // ISO 3166-1 alpha-2
 	Timezone   string // IANA; empty means UTC
@@ -34,6 +40,8 @@ type TenantSpec struct {
 type ExtensionSpec struct {
 	TenantID             uuid.UUID
 	W3DomainID           uuid.UUID // domainId; zero if not given
+	W3ExtensionID        uuid.UUID // w3ExtensionId; zero if not given
+	DomainName           string    // empty if not given
 	Realm                string    // sipRealm
 	Extension            string
 	SIPUsername          string // empty means the extension's number
@@ -45,18 +53,37 @@ type ExtensionSpec struct {
 	OutboundCallerNumber string // E.164, may be empty
 }
 
-// TenantRecord is a tenant about to be written.
+// TenantRecord is a tenant about to be written, or as it is stored.
 type TenantRecord struct {
 	Tenant
 	Timezone string
+	// CreatedAt is part of stored records only.
+	CreatedAt time.Time
 }
 
 // ExtensionRecord is an extension about to be written, or as it is stored, with what only provisioning sees.
 type ExtensionRecord struct {
 	Extension
-	W3DomainID   uuid.UUID
-	PasswordHash string // Argon2id, PHC form
+	W3DomainID    uuid.UUID
+	W3ExtensionID uuid.UUID
+	DomainName    fstext.DisplayName
+	PasswordHash  string // Argon2id, PHC form
+
+	// What follows is part of stored records only.
+
+	Status               Status
+	CreatedAt, UpdatedAt time.Time
 }
+
+// Status is that of an extension.
+type Status string
+
+// The states. A deleted extension stays deleted; its number can be provisioned again, as another extension.
+const (
+	StatusActive    Status = "active"
+	StatusSuspended Status = "suspended"
+	StatusDeleted   Status = "deleted"
+)
 
 // Registry is what Provisioner writes to. Each method is one transaction that also holds the audit row. Implementations
 // are safe for concurrent use.
@@ -67,10 +94,14 @@ type Registry interface {
 	Tenant(ctx context.Context, id uuid.UUID) (Tenant, error)
 	// StoredExtension returns the extension of a number as stored. Error: ErrUnknownExtension, also for an unknown realm.
 	StoredExtension(ctx context.Context, tenant uuid.UUID, realm fstext.Realm, number fstext.Extension) (ExtensionRecord, error)
-	// PutExtension writes an extension over the one of the same tenant, realm and number, or creates it, and its domain
-	// if need be. It returns the id under which it is stored. Its status is not part of it. Errors: ErrRealmTaken,
-	// ErrDomainID, ErrNameTaken.
-	PutExtension(ctx context.Context, e ExtensionRecord, actor string) (uuid.UUID, error)
+	// ExtensionByID returns an extension as stored, also a deleted one. Error: ErrUnknownExtension.
+	ExtensionByID(ctx context.Context, tenant, id uuid.UUID) (ExtensionRecord, error)
+	// SetTenantStatus suspends a tenant or lets it work again. Error: ErrUnknownTenant.
+	SetTenantStatus(ctx context.Context, id uuid.UUID, active bool, actor string) (Tenant, error)
+	// Tenants returns all tenants by slug.
+	Tenants(ctx context.Context) ([]TenantRecord, error)
+
+	Writer
 }
 
 // ErrUnknownTenant is what a Registry answers for a tenant that is not there.
@@ -88,9 +119,13 @@ func NewProvisioner(r Registry, keys *secret.KeyRing, hasher *secret.Hasher) *Pr
 	return &Provisioner{registry: r, keys: keys, hasher: hasher}
 }
 
-// PutTenant creates a tenant, or returns the one of that slug unchanged. Errors: *invalid.FieldError, the registry's.
+// PutTenant creates a tenant, or returns the one of that slug unchanged. Errors: *invalid.FieldError, ErrTenantID, the
+// registry's.
 func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor string) (Tenant, error) {
-	t := TenantRecord{Tenant: Tenant{ID: uuid.New(), Active: true}, Timezone: spec.Timezone}
+	t := TenantRecord{Tenant: Tenant{ID: spec.ID, Active: true}, Timezone: spec.Timezone}
+	if t.ID == uuid.Nil {
+		t.ID = uuid.New()
+	}
 	var err error
 	if t.Slug, err = fstext.NewSlug(spec.Slug); err != nil {
 		return Tenant{}, invalid.Because("slug", err)
@@ -111,6 +146,9 @@ func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor stri
 	if err != nil {
 		return Tenant{}, fmt.Errorf("put tenant: %w", err)
 	}
+	if spec.ID != uuid.Nil && stored.ID != spec.ID {
+		return Tenant{}, ErrTenantID
+	}
 	return stored, nil
 }
 
@@ -118,54 +156,68 @@ func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor stri
 // suspended one stays suspended. The same specification again changes nothing. Errors: *invalid.FieldError,
 // ErrUnknownTenant, ErrRealmTaken, ErrDomainID, ErrNameTaken, the registry's.
 func (p *Provisioner) PutExtension(ctx context.Context, spec ExtensionSpec, actor string) (Extension, error) {
-	tenant, err := p.registry.Tenant(ctx, spec.TenantID)
-	if err != nil {
-		return Extension{}, fmt.Errorf("put extension: %w", err)
-	}
-	e, err := parseExtension(spec, tenant)
+	e, err := p.PrepareExtension(ctx, spec)
 	if err != nil {
 		return Extension{}, err
 	}
-	stored, err := p.registry.StoredExtension(ctx, tenant.ID, e.Realm, e.Number)
-	switch {
-	case errors.Is(err, ErrUnknownExtension):
-		e.ID = uuid.New()
-	case err != nil:
-		return Extension{}, fmt.Errorf("put extension: %w", err)
-	default:
-		e.ID = stored.ID
-	}
-	if err := p.credentials(ctx, &e, stored, spec.SIPPassword); err != nil {
-		return Extension{}, fmt.Errorf("put extension: %w", err)
-	}
-	if e.ID, err = p.registry.PutExtension(ctx, e, actor); err != nil {
+	if e.ID, _, err = p.registry.PutExtension(ctx, e, actor); err != nil {
 		return Extension{}, fmt.Errorf("put extension: %w", err)
 	}
 	return e.Extension, nil
 }
 
+// PrepareExtension does all of PutExtension that can be done without writing, the hashing above all, so that the record
+// can be written in a short transaction. Errors: *invalid.FieldError, ErrUnknownTenant, the registry's.
+func (p *Provisioner) PrepareExtension(ctx context.Context, spec ExtensionSpec) (ExtensionRecord, error) {
+	tenant, err := p.registry.Tenant(ctx, spec.TenantID)
+	if err != nil {
+		return ExtensionRecord{}, fmt.Errorf("prepare extension: %w", err)
+	}
+	e, err := parseExtension(spec, tenant)
+	if err != nil {
+		return ExtensionRecord{}, err
+	}
+	stored, err := p.registry.StoredExtension(ctx, tenant.ID, e.Realm, e.Number)
+	if err != nil && !errors.Is(err, ErrUnknownExtension) {
+		return ExtensionRecord{}, fmt.Errorf("prepare extension: %w", err)
+	}
+	// The id of a new one; where there is one already, writing finds it again under a lock.
+	e.ID = uuid.New()
+	c, err := p.credentials(ctx, e.Extension, stored, spec.SIPPassword)
+	if err != nil {
+		return ExtensionRecord{}, fmt.Errorf("prepare extension: %w", err)
+	}
+	e.PasswordHash, e.HA1MD5, e.HA1SHA256 = c.PasswordHash, c.HA1MD5, c.HA1SHA256
+	return e, nil
+}
+
 // credentials keeps the stored hashes when the password and what A1 is made of are the same, and makes new ones
-// otherwise. The password goes no further than this.
-func (p *Provisioner) credentials(ctx context.Context, e *ExtensionRecord, stored ExtensionRecord, password string) error {
+// otherwise. A hash of weaker parameters than today's is made again. The password goes no further than this.
+func (p *Provisioner) credentials(ctx context.Context, e Extension, stored ExtensionRecord, password string) (Credentials, error) {
+	c := Credentials{Username: e.Username}
 	if stored.PasswordHash != "" && stored.Username == e.Username && p.keys.Knows(stored.HA1MD5.KeyID) {
 		same, err := p.hasher.Matches(ctx, stored.PasswordHash, password)
 		if err != nil && !errors.Is(err, secret.ErrBadHash) {
-			return err
+			return c, err
 		}
 		if same {
-			e.PasswordHash, e.HA1MD5, e.HA1SHA256 = stored.PasswordHash, stored.HA1MD5, stored.HA1SHA256
-			return nil
+			c.PasswordHash, c.HA1MD5, c.HA1SHA256 = stored.PasswordHash, stored.HA1MD5, stored.HA1SHA256
+			if !secret.Outdated(stored.PasswordHash) {
+				return c, nil
+			}
+			c.PasswordHash, err = p.hasher.Hash(ctx, password)
+			return c, err
 		}
 	}
 	hash, err := p.hasher.Hash(ctx, password)
 	if err != nil {
-		return err
+		return c, err
 	}
 	user, realm := e.Username.String(), e.Realm.String()
-	e.PasswordHash = hash
-	e.HA1MD5 = p.keys.Seal([]byte(secret.HA1MD5(user, realm, password)), CredentialOwner(e.TenantID, e.Username, e.Realm, MD5))
-	e.HA1SHA256 = p.keys.Seal([]byte(secret.HA1SHA256(user, realm, password)), CredentialOwner(e.TenantID, e.Username, e.Realm, SHA256))
-	return nil
+	c.PasswordHash = hash
+	c.HA1MD5 = p.keys.Seal([]byte(secret.HA1MD5(user, realm, password)), CredentialOwner(e.TenantID, e.Username, e.Realm, MD5))
+	c.HA1SHA256 = p.keys.Seal([]byte(secret.HA1SHA256(user, realm, password)), CredentialOwner(e.TenantID, e.Username, e.Realm, SHA256))
+	return c, nil
 }
 
 // Bounds on a SIP password, in bytes. The lower one lets demo passwords through; W3 sends 20 characters and more.
@@ -175,7 +227,7 @@ const (
 )
 
 func parseExtension(spec ExtensionSpec, tenant Tenant) (ExtensionRecord, error) {
-	e := ExtensionRecord{W3DomainID: spec.W3DomainID}
+	e := ExtensionRecord{W3DomainID: spec.W3DomainID, W3ExtensionID: spec.W3ExtensionID}
 	e.TenantID, e.Active, e.MaxCalls = tenant.ID, true, spec.MaxConcurrentCalls
 	var err error
 	if e.Realm, err = fstext.NewRealm(spec.Realm); err != nil {
@@ -196,26 +248,74 @@ func parseExtension(spec ExtensionSpec, tenant Tenant) (ExtensionRecord, error) 
 	if e.Name, err = fstext.NewDisplayName(cmp.Or(spec.DisplayName, spec.Extension)); err != nil {
 		return e, invalid.Because("displayName", err)
 	}
-	if e.Transport, err = ParseTransport(cmp.Or(spec.Transport, string(TransportAny))); err != nil {
-		return e, invalid.Because("transport", err)
+	if spec.DomainName != "" {
+		if e.DomainName, err = fstext.NewDisplayName(spec.DomainName); err != nil {
+			return e, invalid.Because("domainName", err)
+		}
+	}
+	if e.Transport, err = parseTransport(cmp.Or(spec.Transport, string(TransportAny))); err != nil {
+		return e, err
 	}
 	names := spec.AllowedCodecs
 	if len(names) == 0 {
 		names = []string{"OPUS", "G722", "PCMA", "PCMU"}
 	}
-	if e.Codecs, err = ParseCodecs(names); err != nil {
-		return e, invalid.Because("allowedCodecs", err)
+	if e.Codecs, err = parseCodecs(names); err != nil {
+		return e, err
 	}
-	if spec.MaxConcurrentCalls < 0 || spec.MaxConcurrentCalls > 1000 {
-		return e, &invalid.FieldError{Name: "maxConcurrentCalls", Reason: "is not between 0 and 1000"}
+	if err := checkMaxCalls(spec.MaxConcurrentCalls); err != nil {
+		return e, err
 	}
-	if spec.OutboundCallerNumber != "" {
-		if e.CallerID, err = fstext.NewE164(spec.OutboundCallerNumber); err != nil {
-			return e, invalid.Because("outboundCallerNumber", err)
-		}
+	if e.CallerID, err = parseCallerID(spec.OutboundCallerNumber); err != nil {
+		return e, err
 	}
-	if len(spec.SIPPassword) < minPassword || len(spec.SIPPassword) > maxPassword || !utf8.ValidString(spec.SIPPassword) {
-		return e, &invalid.FieldError{Name: "sipPassword", Reason: fmt.Sprintf("does not have %d to %d bytes of UTF-8", minPassword, maxPassword)}
+	return e, checkPassword(spec.SIPPassword)
+}
+
+// parseTransport takes a name as people write it, in any letter case.
+func parseTransport(s string) (Transport, error) {
+	t, err := ParseTransport(strings.ToLower(s))
+	if err != nil {
+		return "", invalid.Because("transport", err)
 	}
-	return e, nil
+	return t, nil
+}
+
+// parseCodecs takes names as people write them, in any letter case.
+func parseCodecs(names []string) (Codecs, error) {
+	upper := make([]string, len(names))
+	for i, n := range names {
+		upper[i] = strings.ToUpper(n)
+	}
+	c, err := ParseCodecs(upper)
+	if err != nil {
+		return Codecs{}, invalid.Because("allowedCodecs", err)
+	}
+	return c, nil
+}
+
+// parseCallerID takes a public number, or nothing.
+func parseCallerID(s string) (fstext.E164, error) {
+	if s == "" {
+		return fstext.E164{}, nil
+	}
+	n, err := fstext.NewE164(s)
+	if err != nil {
+		return fstext.E164{}, invalid.Because("outboundCallerNumber", err)
+	}
+	return n, nil
+}
+
+func checkMaxCalls(n int) error {
+	if n < 0 || n > 1000 {
+		return &invalid.FieldError{Name: "maxConcurrentCalls", Reason: "is not between 0 and 1000"}
+	}
+	return nil
+}
+
+func checkPassword(s string) error {
+	if len(s) < minPassword || len(s) > maxPassword || !utf8.ValidString(s) {
+		return &invalid.FieldError{Name: "sipPassword", Reason: fmt.Sprintf("does not have %d to %d bytes of UTF-8", minPassword, maxPassword)}
+	}
+	return nil
 }

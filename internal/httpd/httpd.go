@@ -46,7 +46,9 @@ type Options struct {
 	Immutable bool
 	// Answer writes the answer to a request that failed, for a reason that the client may know; nil writes it as plain text.
 	Answer func(c *fiber.Ctx, status int, reason string)
-	// Registry is shown at /metrics.
+	// Public leaves out /readyz and /metrics: strangers reach this server, and another one is for operators.
+	Public bool
+	// Registry counts, and is shown at /metrics. Several servers, each with a name of its own, may share it.
 	Registry *prometheus.Registry
 	Log      *slog.Logger
 }
@@ -91,6 +93,9 @@ func New(o Options) *Server {
 	s.countRefused()
 	s.app.Use(s.observe)
 	s.app.Get("/healthz", quietly(func(c *fiber.Ctx) error { return c.SendString("ok\n") }))
+	if o.Public {
+		return s
+	}
 	s.app.Get("/readyz", quietly(s.ready))
 	s.app.Get("/metrics", quietly(adaptor.HTTPHandler(promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{}))))
 	return s

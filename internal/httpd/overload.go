@@ -18,8 +18,8 @@ import (
 
 func (s *Server) countRefused() {
 	const name, help = "http_refused_total", "Requests refused because there were too many: connections beyond the limit, and requests that waited too long for their turn."
-	s.late = prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"reason": "late"}})
-	connections := prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"reason": "connections"}},
+	s.late = prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"server": s.opts.Name, "reason": "late"}})
+	connections := prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"server": s.opts.Name, "reason": "connections"}},
 		func() float64 { return float64(s.app.Server().GetRejectedConnectionsCount()) })
 	s.opts.Registry.MustRegister(s.late, connections)
 }

@@ -17,14 +17,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/lib/pq"
 
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/storetest"
 	"github.com/edgvoip/edgvoip/internal/testdb"
-	"github.com/edgvoip/edgvoip/trunk"
 )
 
 // open returns a pool on a database, in a role, and what it logs.
@@ -66,51 +64,12 @@ func exec1(tb testing.TB, db *sql.DB, query string, args ...any) {
 	}
 }
 
-// sqlSink writes a scene straight into the tables.
-type sqlSink struct {
-	tb testing.TB
-	db *sql.DB
-}
-
-func state(active bool, otherwise string) string {
-	if active {
-		return "active"
-	}
-	return otherwise
-}
-
-func (s sqlSink) AddDomain(d directory.Domain) {
-	t := d.Tenant
-	exec1(s.tb, s.db, `INSERT INTO edgvoip.tenants (id, slug, name, country, status) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
-		t.ID, t.Slug.String(), t.Name.String(), t.Country.String(), state(t.Active, "suspended"))
-	exec1(s.tb, s.db, `INSERT INTO edgvoip.sip_domains (tenant_id, id, realm, status, created_at) VALUES ($1, $2, $3, $4, clock_timestamp())`,
-		t.ID, d.ID, d.Realm.String(), state(d.Active, "disabled"))
-}
-
-func (s sqlSink) AddExtension(e directory.Extension) {
-	exec1(s.tb, s.db, `INSERT INTO edgvoip.sip_extensions (tenant_id, id, domain_id, extension, sip_username, display_name, transport, allowed_codecs,
-			max_concurrent_calls, outbound_caller_id, status, password_hash, ha1_md5_sealed, ha1_sha256_sealed, ha1_key_id)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, ''), $11, '$argon2id$', $12, $13, $14)`,
-		e.TenantID, e.ID, e.DomainID, e.Number.String(), e.Username.String(), e.Name.String(), string(e.Transport), pq.StringArray(e.Codecs.Names()),
-		e.MaxCalls, e.CallerID.String(), state(e.Active, "suspended"), e.HA1MD5.Data, e.HA1SHA256.Data, e.HA1MD5.KeyID)
-}
-
-func (s sqlSink) AddTrunk(t trunk.Trunk, dids ...trunk.Range) {
-	exec1(s.tb, s.db, `INSERT INTO edgvoip.sip_trunks (tenant_id, id, name, host, port, max_channels, priority, caller_id_number, ai_failover_extension)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		t.TenantID, t.ID, t.Name.String(), t.Host.String(), t.Port, t.MaxChannels, t.Priority, t.CallerIDNumber.String(), t.Failover.String())
-	for _, r := range dids {
-		exec1(s.tb, s.db, `INSERT INTO edgvoip.sip_trunk_did_ranges (tenant_id, trunk_id, first_number, last_number) VALUES ($1, $2, $3, $4)`,
-			t.TenantID, t.ID, r.First.Int(), r.Last.Int())
-	}
-}
-
 // scene returns a database that holds the scene.
 func scene(tb testing.TB) (dsn string, db *sql.DB) {
 	tb.Helper()
 	dsn = testdb.New(tb)
 	db = raw(tb, dsn)
-	storetest.Build(sqlSink{tb, db})
+	storetest.Build(storetest.SQL{TB: tb, DB: db})
 	return dsn, db
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/numbering"
 	"github.com/edgvoip/edgvoip/trunk"
 )
@@ -24,7 +26,7 @@ func isConstraint(err error, name string) bool {
 	return errors.As(err, &pe) && pe.Constraint == name
 }
 
-// audit writes one row of the audit log. before and after hold no secrets and may be nil.
+// audit writes one row of the audit log, with the correlation id of ctx. before and after hold no secrets and may be nil.
 func audit(ctx context.Context, tx *sqlx.Tx, tenant uuid.UUID, actor, action string, subject uuid.UUID, before, after map[string]any) error {
 	encode := func(m map[string]any) (sql.NullString, error) {
 		if m == nil {
@@ -39,9 +41,9 @@ func audit(ctx context.Context, tx *sqlx.Tx, tenant uuid.UUID, actor, action str
 		return fmt.Errorf("audit: %w", err)
 	}
 	const query = `
-		INSERT INTO edgvoip.audit_log (tenant_id, actor, action, subject_id, before, after)
-		VALUES ($1, $2, $3, $4, $5, $6)`
-	if _, err := tx.ExecContext(ctx, query, tenant, actor, action, subject, b, a); err != nil {
+		INSERT INTO edgvoip.audit_log (tenant_id, actor, action, subject_id, before, after, correlation_id)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)`
+	if _, err := tx.ExecContext(ctx, query, tenant, actor, action, subject, b, a, telemetry.Correlation(ctx)); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
 	return nil
@@ -70,7 +72,47 @@ func (d *DB) PutTenant(ctx context.Context, t directory.TenantRecord, actor stri
 		stored, err = tenantBy(ctx, tx, `slug = $1`, t.Slug.String())
 		return err
 	})
+	if isConstraint(err, "tenants_pkey") {
+		return stored, directory.ErrTenantID
+	}
 	return stored, err
+}
+
+// SetTenantStatus implements directory.Registry.
+func (d *DB) SetTenantStatus(ctx context.Context, id uuid.UUID, active bool, actor string) (t directory.Tenant, err error) {
+	err = d.inTx(ctx, func(tx *sqlx.Tx) error {
+		if t, err = tenantBy(ctx, tx, `id = $1 FOR UPDATE`, id); err != nil || t.Active == active {
+			return err
+		}
+		status, before := "suspended", "active"
+		if active {
+			status, before = before, status
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE edgvoip.tenants SET status = $2, updated_at = now() WHERE id = $1`, id, status); err != nil {
+			return fmt.Errorf("update tenant: %w", err)
+		}
+		t.Active = active
+		return audit(ctx, tx, id, actor, "tenant.updated", id, map[string]any{"status": before}, map[string]any{"status": status})
+	})
+	return t, err
+}
+
+// Tenants implements directory.Registry.
+func (d *DB) Tenants(ctx context.Context) ([]directory.TenantRecord, error) {
+	rows, err := list[tenantRow](ctx, d, `SELECT`+tenantColumns+` FROM edgvoip.tenants t WHERE status <> 'deleted' ORDER BY slug`)
+	if err != nil {
+		return nil, fmt.Errorf("select tenants: %w", err)
+	}
+	tenants := make([]directory.TenantRecord, 0, len(rows))
+	for _, r := range rows {
+		t, err := r.tenant()
+		if err != nil {
+			d.unfit(ctx, err)
+			continue
+		}
+		tenants = append(tenants, directory.TenantRecord{Tenant: t, Timezone: r.Timezone, CreatedAt: r.CreatedAt})
+	}
+	return tenants, nil
 }
 
 // Tenant implements directory.Registry.
@@ -78,194 +120,40 @@ func (d *DB) Tenant(ctx context.Context, id uuid.UUID) (directory.Tenant, error)
 	return tenantBy(ctx, d.db, `id = $1`, id)
 }
 
+// tenantColumns are what a tenantRow is read from, of table t.
+const tenantColumns = `
+	id, slug, name, country, status = 'active' AS active, timezone, created_at`
+
+type tenantRow struct {
+	ID        uuid.UUID `db:"id"`
+	Slug      string    `db:"slug"`
+	Name      string    `db:"name"`
+	Country   string    `db:"country"`
+	Active    bool      `db:"active"`
+	Timezone  string    `db:"timezone"`
+	CreatedAt time.Time `db:"created_at"`
+}
+
+func (r tenantRow) tenant() (directory.Tenant, error) {
+	slug, err1 := fstext.NewSlug(r.Slug)
+	name, err2 := fstext.NewDisplayName(r.Name)
+	country, err3 := numbering.NewCountry(r.Country)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return directory.Tenant{}, fmt.Errorf("tenant %s: %w", r.ID, err)
+	}
+	return directory.Tenant{ID: r.ID, Slug: slug, Name: name, Country: country, Active: r.Active}, nil
+}
+
 // tenantBy reads a tenant by a condition on table t, which is a constant of this file.
 func tenantBy(ctx context.Context, q sqlx.QueryerContext, condition string, arg any) (directory.Tenant, error) {
-	var row struct {
-		ID      uuid.UUID `db:"id"`
-		Slug    string    `db:"slug"`
-		Name    string    `db:"name"`
-		Country string    `db:"country"`
-		Active  bool      `db:"active"`
-	}
-	query := `SELECT id, slug, name, country, status = 'active' AS active FROM edgvoip.tenants t WHERE status <> 'deleted' AND ` + condition
+	var row tenantRow
+	query := `SELECT` + tenantColumns + ` FROM edgvoip.tenants t WHERE status <> 'deleted' AND ` + condition
 	if err := sqlx.GetContext(ctx, q, &row, query, arg); errors.Is(err, sql.ErrNoRows) {
 		return directory.Tenant{}, directory.ErrUnknownTenant
 	} else if err != nil {
 		return directory.Tenant{}, fmt.Errorf("select tenant: %w", err)
 	}
-	slug, err1 := fstext.NewSlug(row.Slug)
-	name, err2 := fstext.NewDisplayName(row.Name)
-	country, err3 := numbering.NewCountry(row.Country)
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return directory.Tenant{}, fmt.Errorf("tenant %s: %w", row.ID, err)
-	}
-	return directory.Tenant{ID: row.ID, Slug: slug, Name: name, Country: country, Active: row.Active}, nil
-}
-
-// StoredExtension implements directory.Registry.
-func (d *DB) StoredExtension(ctx context.Context, tenant uuid.UUID, realm fstext.Realm, number fstext.Extension) (directory.ExtensionRecord, error) {
-	const query = `
-		SELECT` + domainColumns + `,` + extensionColumns + `, e.password_hash, d.w3_domain_id
-		  FROM edgvoip.sip_domains d
-		  JOIN edgvoip.tenants t ON t.id = d.tenant_id
-		  JOIN edgvoip.sip_extensions e ON e.tenant_id = d.tenant_id AND e.domain_id = d.id
-		 WHERE d.tenant_id = $1 AND d.realm = $2 AND e.extension = $3 AND e.status <> 'deleted'`
-	var row struct {
-		domainRow
-		extensionRow
-		PasswordHash string        `db:"password_hash"`
-		W3DomainID   uuid.NullUUID `db:"w3_domain_id"`
-	}
-	if err := d.db.GetContext(ctx, &row, query, tenant, realm.String(), number.String()); errors.Is(err, sql.ErrNoRows) {
-		return directory.ExtensionRecord{}, directory.ErrUnknownExtension
-	} else if err != nil {
-		return directory.ExtensionRecord{}, fmt.Errorf("select extension: %w", err)
-	}
-	dom, err := row.domain()
-	if err != nil {
-		return directory.ExtensionRecord{}, err
-	}
-	ext, err := row.extension(dom)
-	if err != nil {
-		return directory.ExtensionRecord{}, err
-	}
-	return directory.ExtensionRecord{Extension: ext, W3DomainID: row.W3DomainID.UUID, PasswordHash: row.PasswordHash}, nil
-}
-
-// PutExtension implements directory.Registry.
-func (d *DB) PutExtension(ctx context.Context, e directory.ExtensionRecord, actor string) (uuid.UUID, error) {
-	err := d.inTx(ctx, func(tx *sqlx.Tx) error {
-		domain, err := putDomain(ctx, tx, e, actor)
-		if err != nil {
-			return err
-		}
-		e.DomainID = domain
-		return putExtension(ctx, tx, &e, actor)
-	})
-	if isConstraint(err, "sip_names_pkey") {
-		return uuid.UUID{}, directory.ErrNameTaken
-	}
-	return e.ID, err
-}
-
-// putDomain finds the domain of a realm or creates it for the tenant, and locks it against being deleted meanwhile.
-func putDomain(ctx context.Context, tx *sqlx.Tx, e directory.ExtensionRecord, actor string) (uuid.UUID, error) {
-	const insert = `
-		INSERT INTO edgvoip.sip_domains (tenant_id, id, realm, w3_domain_id)
-		VALUES ($1, $2, $3, $4)
-		ON CONFLICT (realm) WHERE status <> 'deleted' DO NOTHING`
-	const find = `
-		SELECT tenant_id, id, w3_domain_id FROM edgvoip.sip_domains
-		 WHERE realm = $1 AND status <> 'deleted' FOR NO KEY UPDATE`
-	var row struct {
-		TenantID uuid.UUID     `db:"tenant_id"`
-		ID       uuid.UUID     `db:"id"`
-		W3ID     uuid.NullUUID `db:"w3_domain_id"`
-	}
-	w3 := uuid.NullUUID{UUID: e.W3DomainID, Valid: e.W3DomainID != uuid.Nil}
-	err := tx.GetContext(ctx, &row, find, e.Realm.String())
-	if errors.Is(err, sql.ErrNoRows) {
-		id := uuid.New()
-		res, err := tx.ExecContext(ctx, insert, e.TenantID, id, e.Realm.String(), w3)
-		if err != nil {
-			return uuid.UUID{}, fmt.Errorf("insert domain: %w", err)
-		}
-		if n, err := res.RowsAffected(); err != nil {
-			return uuid.UUID{}, fmt.Errorf("insert domain: %w", err)
-		} else if n == 1 {
-			return id, audit(ctx, tx, e.TenantID, actor, "domain.created", id, nil, map[string]any{"realm": e.Realm.String()})
-		}
-		// Somebody else inserted it between the two statements.
-		err = tx.GetContext(ctx, &row, find, e.Realm.String())
-		if err != nil {
-			return uuid.UUID{}, fmt.Errorf("select domain: %w", err)
-		}
-	} else if err != nil {
-		return uuid.UUID{}, fmt.Errorf("select domain: %w", err)
-	}
-	if row.TenantID != e.TenantID {
-		return uuid.UUID{}, directory.ErrRealmTaken
-	}
-	if w3.Valid && row.W3ID.Valid && w3 != row.W3ID {
-		return uuid.UUID{}, directory.ErrDomainID
-	}
-	return row.ID, nil
-}
-
-// putExtension writes an extension and, if that changed anything, an audit row. e.ID becomes that of the row.
-func putExtension(ctx context.Context, tx *sqlx.Tx, e *directory.ExtensionRecord, actor string) error {
-	before, id, err := extensionForAudit(ctx, tx, e)
-	if err != nil {
-		return err
-	}
-	action := "extension.updated"
-	if id == uuid.Nil {
-		action, id = "extension.created", e.ID
-	}
-	e.ID = id
-	const query = `
-		INSERT INTO edgvoip.sip_extensions (tenant_id, id, domain_id, extension, sip_username, display_name, transport, allowed_codecs,
-			max_concurrent_calls, outbound_caller_id, status, password_hash, ha1_md5_sealed, ha1_sha256_sealed, ha1_key_id)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'active', $11, $12, $13, $14)
-		ON CONFLICT (tenant_id, id) DO UPDATE SET
-			sip_username = excluded.sip_username, display_name = excluded.display_name, transport = excluded.transport,
-			allowed_codecs = excluded.allowed_codecs, max_concurrent_calls = excluded.max_concurrent_calls,
-			outbound_caller_id = excluded.outbound_caller_id, password_hash = excluded.password_hash,
-			ha1_md5_sealed = excluded.ha1_md5_sealed, ha1_sha256_sealed = excluded.ha1_sha256_sealed, ha1_key_id = excluded.ha1_key_id,
-			updated_at = now()
-		WHERE (sip_extensions.sip_username, sip_extensions.display_name, sip_extensions.transport, sip_extensions.allowed_codecs,
-		       sip_extensions.max_concurrent_calls, sip_extensions.outbound_caller_id, sip_extensions.password_hash, sip_extensions.ha1_key_id)
-		      IS DISTINCT FROM
-		      (excluded.sip_username, excluded.display_name, excluded.transport, excluded.allowed_codecs,
-		       excluded.max_concurrent_calls, excluded.outbound_caller_id, excluded.password_hash, excluded.ha1_key_id)`
-	callerID := sql.NullString{String: e.CallerID.String(), Valid: e.CallerID != (fstext.E164{})}
-	res, err := tx.ExecContext(ctx, query, e.TenantID, id, e.DomainID, e.Number.String(), e.Username.String(), e.Name.String(),
-		string(e.Transport), pq.StringArray(e.Codecs.Names()), e.MaxCalls, callerID, e.PasswordHash,
-		e.HA1MD5.Data, e.HA1SHA256.Data, e.HA1MD5.KeyID)
-	if err != nil {
-		return fmt.Errorf("put extension: %w", err)
-	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return err
-	}
-	after := map[string]any{
-		"realm": e.Realm.String(), "extension": e.Number.String(), "sipUsername": e.Username.String(), "displayName": e.Name.String(),
-		"transport": e.Transport, "allowedCodecs": e.Codecs.Names(), "maxConcurrentCalls": e.MaxCalls, "outboundCallerNumber": e.CallerID.String(),
-		"passwordChanged": before == nil || before["passwordHash"] != e.PasswordHash,
-	}
-	delete(before, "passwordHash")
-	return audit(ctx, tx, e.TenantID, actor, action, id, before, after)
-}
-
-// extensionForAudit locks the stored extension of the same domain and number and returns it for the audit log, with its
-// password hash, which must not stay there. With none stored, the map is nil and the id zero.
-func extensionForAudit(ctx context.Context, tx *sqlx.Tx, e *directory.ExtensionRecord) (map[string]any, uuid.UUID, error) {
-	const query = `
-		SELECT id, sip_username, display_name, transport, allowed_codecs, max_concurrent_calls,
-		       coalesce(outbound_caller_id, '') AS outbound_caller_id, password_hash
-		  FROM edgvoip.sip_extensions
-		 WHERE tenant_id = $1 AND domain_id = $2 AND extension = $3 AND status <> 'deleted'
-		   FOR UPDATE`
-	var row struct {
-		ID           uuid.UUID      `db:"id"`
-		SIPUsername  string         `db:"sip_username"`
-		DisplayName  string         `db:"display_name"`
-		Transport    string         `db:"transport"`
-		Codecs       pq.StringArray `db:"allowed_codecs"`
-		MaxCalls     int            `db:"max_concurrent_calls"`
-		CallerID     string         `db:"outbound_caller_id"`
-		PasswordHash string         `db:"password_hash"`
-	}
-	if err := tx.GetContext(ctx, &row, query, e.TenantID, e.DomainID, e.Number.String()); errors.Is(err, sql.ErrNoRows) {
-		return nil, uuid.Nil, nil
-	} else if err != nil {
-		return nil, uuid.Nil, fmt.Errorf("lock extension: %w", err)
-	}
-	return map[string]any{
-		"realm": e.Realm.String(), "extension": e.Number.String(), "sipUsername": row.SIPUsername, "displayName": row.DisplayName,
-		"transport": row.Transport, "allowedCodecs": []string(row.Codecs), "maxConcurrentCalls": row.MaxCalls, "outboundCallerNumber": row.CallerID,
-		"passwordHash": row.PasswordHash,
-	}, row.ID, nil
+	return row.tenant()
 }
 
 // PutTrunk implements trunk.Registry.

@@ -9,7 +9,9 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -38,6 +40,8 @@ type Sealed struct {
 type KeyRing struct {
 	primary string
 	keys    map[string]cipher.AEAD
+	// macs are keys for Digests, in the order of the file.
+	macs [][]byte
 }
 
 var keyID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
@@ -81,6 +85,7 @@ func ParseKeyRing(b []byte) (*KeyRing, error) {
 			ring.primary = id
 		}
 		ring.keys[id] = aead
+		ring.macs = append(ring.macs, mac(key, []byte("edgvoip digest")))
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("key file: %w", err)
@@ -128,6 +133,22 @@ func (r *KeyRing) Open(s Sealed, owner string) ([]byte, error) {
 		return nil, ErrTampered
 	}
 	return plain, nil
+}
+
+// Digests returns keyed hashes of data, 32 bytes each, one under every key of the ring and that of the sealing key first.
+// Whoever has only a database with the hashes cannot try what the data might have been.
+func (r *KeyRing) Digests(data []byte) [][]byte {
+	list := make([][]byte, len(r.macs))
+	for i, key := range r.macs {
+		list[i] = mac(key, data)
+	}
+	return list
+}
+
+func mac(key, data []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	_, _ = h.Write(data) // a hash does not fail
+	return h.Sum(nil)
 }
 
 // Knows tells whether the ring can open what was sealed with the key of that id.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/crypto/argon2"
 )
@@ -34,7 +35,8 @@ var ErrBadHash = errors.New("stored password hash is not a valid Argon2id hash")
 // Hasher makes and compares Argon2id hashes, a bounded number at a time: each takes 19 MiB and tens of milliseconds,
 // so an unbounded number would be a way to exhaust the server.
 type Hasher struct {
-	slots chan struct{}
+	slots   chan struct{}
+	waiting atomic.Int64
 }
 
 // NewHasher returns a hasher that works on at most n hashes at a time.
@@ -42,7 +44,12 @@ func NewHasher(n int) *Hasher {
 	return &Hasher{slots: make(chan struct{}, max(n, 1))}
 }
 
+// Load tells how many hashes are being worked on and how many wait for that.
+func (h *Hasher) Load() (working, waiting int) { return len(h.slots), int(h.waiting.Load()) }
+
 func (h *Hasher) acquire(ctx context.Context) error {
+	h.waiting.Add(1)
+	defer h.waiting.Add(-1)
 	select {
 	case h.slots <- struct{}{}:
 		return nil
@@ -80,6 +87,12 @@ func (h *Hasher) Matches(ctx context.Context, stored, password string) (bool, er
 	//nolint:gosec // parseArgon2id bounds the key to 16 to 64 bytes.
 	got := argon2.IDKey([]byte(password), p.salt, p.time, p.memory, p.threads, uint32(len(p.key)))
 	return subtle.ConstantTimeCompare(got, p.key) == 1, nil
+}
+
+// Outdated tells whether a stored hash was made with weaker parameters than new ones are, or cannot be read.
+func Outdated(stored string) bool {
+	p, err := parseArgon2id(stored)
+	return err != nil || p.memory < argonMemoryKiB || p.time < argonTime || len(p.key) < argonKeyBytes || len(p.salt) < argonSaltBytes
 }
 
 type argonParams struct {

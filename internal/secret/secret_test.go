@@ -1,6 +1,7 @@
 package secret_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -174,4 +175,74 @@ func FuzzStoredHash(f *testing.F) {
 			t.Errorf("error of another kind: %v", err)
 		}
 	})
+}
+
+// A hash of today's parameters is not outdated, a weaker or an unreadable one is.
+func TestOutdated(t *testing.T) {
+	t.Parallel()
+	h, err := secret.NewHasher(1).Hash(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for stored, want := range map[string]bool{
+		h: false, strings.Replace(h, "m=19456", "m=19455", 1): true, strings.Replace(h, "t=2", "t=1", 1): true, strings.Replace(h, "m=19456", "m=65536", 1): false,
+		"$argon2id$": true, "": true,
+	} {
+		if got := secret.Outdated(stored); got != want {
+			t.Errorf("%q outdated: %v", stored, got)
+		}
+	}
+}
+
+// Whoever waits for his turn is counted, and leaves when his time is up.
+func TestHasherLoad(t *testing.T) {
+	t.Parallel()
+	h := secret.NewHasher(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 4)
+	for range cap(done) {
+		go func() {
+			for {
+				if _, err := h.Hash(ctx, "x"); err != nil {
+					done <- err
+					return
+				}
+			}
+		}()
+	}
+	for {
+		if working, waiting := h.Load(); working == 1 && waiting >= 2 {
+			break
+		}
+	}
+	cancel()
+	for range cap(done) {
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	if working, waiting := h.Load(); working != 0 || waiting != 0 {
+		t.Errorf("%d work and %d wait", working, waiting)
+	}
+}
+
+// Digests are one for each key of the ring, the same every time, and tell keys and data apart.
+func TestDigests(t *testing.T) {
+	t.Parallel()
+	line := func(id string) string {
+		t.Helper()
+		l, err := secret.NewKeyLine(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	one, two := line("k1"), line("k2")
+	old, rotated := ring(t, one).Digests([]byte("x")), ring(t, two, one).Digests([]byte("x"))
+	if len(old) != 1 || len(rotated) != 2 || len(old[0]) != 32 || !bytes.Equal(old[0], rotated[1]) || bytes.Equal(rotated[0], rotated[1]) {
+		t.Errorf("%x and %x", old, rotated)
+	}
+	if bytes.Equal(ring(t, one).Digests([]byte("y"))[0], old[0]) {
+		t.Error("two data have one digest")
+	}
 }
