@@ -7,16 +7,21 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/secret"
-	common "github.com/edgvoip/edgvoip/internal/settings"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 )
 
 const usage = `integration-api, the door of W3 and of operators. Commands:
 
+  serve                answer W3 and operators, and make the switches obey
+  tenant COMMAND       manage tenants; tenant help lists the commands
+  secret COMMAND       manage the credentials with which W3 speaks for a tenant
+  operator COMMAND     manage the tokens of operators
+  node COMMAND         manage the switches
   keygen -id ID        print a line for SECRET_KEYS_FILE with a fresh key
   migrate              bring the database schema to this version
   seed                 create demo tenants; seed -help lists the options
@@ -26,70 +31,78 @@ const usage = `integration-api, the door of W3 and of operators. Commands:
 Settings come from the environment, see docs/settings.md.
 `
 
-// settings are read from the environment. docs/settings.md describes each; a test keeps the two together.
-type settings struct {
-	common.Common
-
-	DatabaseRole string `env:"DATABASE_ROLE" envDefault:"edgvoip_api"`
+// streams are where a command reads from and writes to.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
 }
 
-func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
+// run runs one command. It returns when the command is done, or for serve when ctx ends.
+func run(ctx context.Context, args, environ []string, std streams) error {
 	if len(args) == 0 {
-		_, _ = io.WriteString(stderr, usage)
+		_, _ = io.WriteString(std.err, usage)
 		return errors.New("no command")
 	}
 	command, args := args[0], args[1:]
+	err := dispatch(ctx, command, args, environ, std)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	return err
+}
+
+func dispatch(ctx context.Context, command string, args, environ []string, std streams) error {
 	switch command {
 	case "help", "-h", "-help", "--help":
-		_, err := io.WriteString(stdout, usage)
+		_, err := io.WriteString(std.out, usage)
 		return err
 	case "version":
-		_, err := fmt.Fprintln(stdout, version)
+		_, err := fmt.Fprintln(std.out, version)
 		return err
 	case "keygen":
-		err := keygen(args, stdout, stderr)
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
-		return err
+		return keygen(args, std)
 	case "migrate":
 		if len(args) > 0 {
 			return errors.New("migrate takes no arguments")
 		}
-		return withSettings(environ, stderr, func(s settings, log *slog.Logger) error { return migrate(ctx, s, log) })
+		return withSettings(environ, std, func(s settings, log *slog.Logger) error { return migrate(ctx, s, log) })
 	case "seed":
-		o, err := parseSeed(args, stderr)
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		} else if err != nil {
+		o, err := parseSeed(args, std.err)
+		if err != nil {
 			return err
 		}
-		return withSettings(environ, stderr, func(s settings, log *slog.Logger) error { return seed(ctx, o, s, log) })
+		return withSettings(environ, std, func(s settings, log *slog.Logger) error { return seed(ctx, o, s, log) })
+	case "node":
+		return nodes(ctx, args, environ, std)
+	case "serve":
+		if len(args) > 0 {
+			return errors.New("serve takes no arguments")
+		}
+		return withSettings(environ, std, func(s settings, log *slog.Logger) error { return serve(ctx, s, log) })
 	default:
-		_, _ = io.WriteString(stderr, usage)
+		if i := slices.IndexFunc(groups, func(g group) bool { return g.name == command }); i >= 0 {
+			return groups[i].run(ctx, args, environ, std)
+		}
+		_, _ = io.WriteString(std.err, usage)
 		return fmt.Errorf("unknown command %q", command)
 	}
 }
 
 // withSettings reads and checks the settings for a command that works on the database.
-func withSettings(environ []string, stderr io.Writer, f func(settings, *slog.Logger) error) error {
-	s, err := common.Parse[settings](environ)
+func withSettings(environ []string, std streams, f func(settings, *slog.Logger) error) error {
+	s, err := readSettings(environ)
 	if err != nil {
 		return err
 	}
-	if err := s.Check(); err != nil {
-		return err
-	}
-	log, err := telemetry.NewLogger(stderr, s.LogFormat, s.LogLevel)
+	log, err := telemetry.NewLogger(std.err, s.LogFormat, s.LogLevel)
 	if err != nil {
 		return err
 	}
 	return f(s, log)
 }
 
-func keygen(args []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("keygen", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+func keygen(args []string, std streams) error {
+	flags := newFlags("keygen", std)
 	id := flags.String("id", "k1", "name of the key, kept beside everything sealed with it")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -101,8 +114,15 @@ func keygen(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("-id: %w", err)
 	}
-	_, err = io.WriteString(stdout, line)
+	_, err = io.WriteString(std.out, line)
 	return err
+}
+
+// newFlags returns an empty set of options. Parsing it gives flag.ErrHelp after -help.
+func newFlags(name string, std streams) *flag.FlagSet {
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(std.err)
+	return flags
 }
 
 // statementTimeout bounds what is not a migration, which takes as long as it takes.
@@ -125,4 +145,17 @@ func open(s settings, log *slog.Logger, role string, timeout time.Duration) (*po
 	return postgres.Open(postgres.Options{
 		URL: s.DatabaseURL, Role: role, Application: "edgvoip-integration-api", MaxConns: s.DatabaseMaxConns, StatementTimeout: timeout,
 	}, log)
+}
+
+// openAPI opens the database as the commands other than migrate do, and the key ring.
+func openAPI(s settings, log *slog.Logger) (*postgres.DB, *secret.KeyRing, error) {
+	if err := s.CheckKeys(); err != nil {
+		return nil, nil, err
+	}
+	keys, err := secret.LoadKeyRing(s.SecretKeysFile)
+	if err != nil {
+		return nil, nil, fmt.Errorf("SECRET_KEYS_FILE: %w", err)
+	}
+	db, err := open(s, log, s.DatabaseRole, statementTimeout)
+	return db, keys, err
 }

@@ -25,6 +25,9 @@ func TestCommands(t *testing.T) {
 		{[]string{"version"}, nil, ""},
 		{[]string{"seed", "-help"}, nil, ""},
 		{[]string{"keygen", "-help"}, nil, ""},
+		{[]string{"node", "help"}, nil, ""},
+		{[]string{"node", "add", "-help"}, nil, ""},
+		{[]string{"node", "jobs", "-help"}, nil, ""},
 		{[]string{"keygen", "extra"}, nil, "no arguments"},
 		{[]string{"migrate"}, []string{"DATABASE_URL=x", "DATABASE_MAX_CONNS=0"}, "DATABASE_MAX_CONNS"},
 		{[]string{"migrate"}, []string{"DATABASE_URL=x", "DATABASE_MAX_CONNS=99999"}, "DATABASE_MAX_CONNS"},
@@ -42,8 +45,31 @@ func TestCommands(t *testing.T) {
 		{[]string{"seed", "-extensions", "0"}, []string{"DATABASE_URL=x"}, "-extensions"},
 		{[]string{"seed", "-trunk", "nonsense"}, []string{"DATABASE_URL=x"}, "host:port"},
 		{[]string{"seed", "x"}, []string{"DATABASE_URL=x"}, "no arguments"},
+		{[]string{"serve", "x"}, []string{"DATABASE_URL=x"}, "no arguments"},
+		{[]string{"serve"}, []string{"DATABASE_URL=x"}, "SECRET_KEYS_FILE"},
+		{[]string{"serve"}, []string{"DATABASE_URL=x", "API_METRICS_ADDR=here"}, "API_METRICS_ADDR"},
+		{[]string{"serve"}, []string{"DATABASE_URL=x", "API_SHUTDOWN_TIMEOUT=0s"}, "API_SHUTDOWN_TIMEOUT"},
+		{[]string{"node"}, nil, "no command"},
+		{[]string{"node", "dance"}, nil, "unknown command"},
+		{[]string{"node", "add"}, nil, "NAME"},
+		{[]string{"node", "add", "fs1"}, nil, "-address"},
+		{[]string{"node", "add", "fs1", "-address", "h:1"}, nil, "-password-file"},
+		{[]string{"node", "add", "fs1", "fs2"}, nil, "one NAME"},
+		{[]string{"node", "add", "fs1", "-address", "h:1", "-password", "s3cret"}, nil, "-password"},
+		{[]string{"node", "set", "fs1"}, nil, "nothing to change"},
+		{[]string{"node", "enable"}, nil, "NAME"},
+		{[]string{"node", "list", "x"}, nil, "no arguments"},
+		{[]string{"node", "status", "x"}, nil, "no arguments"},
+		{[]string{"node", "jobs", "x"}, nil, "no arguments"},
+		{[]string{"node", "jobs", "-state", "odd"}, nil, "-state"},
+		{[]string{"node", "jobs", "-limit", "0"}, nil, "-limit"},
+		{[]string{"node", "retry"}, nil, "-all"},
+		{[]string{"node", "retry", "-all", "7"}, nil, "-all"},
+		{[]string{"node", "retry", "seven"}, nil, "number"},
+		{[]string{"node", "list"}, nil, "DATABASE_URL"},
+		{[]string{"node", "list"}, []string{"DATABASE_URL=x"}, "SECRET_KEYS_FILE"},
 	} {
-		err := run(t.Context(), tc.args, tc.env, io.Discard, io.Discard)
+		err := run(t.Context(), tc.args, tc.env, streams{strings.NewReader(""), io.Discard, io.Discard})
 		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%v: %v, want %q", tc.args, err, tc.want)
 		}
@@ -57,7 +83,7 @@ func TestKeygen(t *testing.T) {
 	t.Parallel()
 	var one, two bytes.Buffer
 	for _, out := range []*bytes.Buffer{&one, &two} {
-		if err := run(t.Context(), []string{"keygen", "-id", "k7"}, nil, out, io.Discard); err != nil {
+		if err := run(t.Context(), []string{"keygen", "-id", "k7"}, nil, streams{nil, out, io.Discard}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -66,32 +92,56 @@ func TestKeygen(t *testing.T) {
 	}
 }
 
-// An empty database becomes a demo, and a second seed changes nothing.
-func TestMigrateAndSeed(t *testing.T) {
-	t.Parallel()
+// installation is a database and a key file, and the commands run on them.
+type installation struct {
+	dsn string
+	env []string
+}
+
+func install(t *testing.T) installation {
+	t.Helper()
 	keys := filepath.Join(t.TempDir(), "keys")
 	var line bytes.Buffer
-	if err := run(t.Context(), []string{"keygen"}, nil, &line, io.Discard); err != nil {
+	if err := run(t.Context(), []string{"keygen"}, nil, streams{nil, &line, io.Discard}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(keys, line.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	dsn := testdb.Empty(t)
-	env := []string{"DATABASE_URL=" + dsn, "SECRET_KEYS_FILE=" + keys, "LOG_FORMAT=json"}
-	command := func(args ...string) {
-		t.Helper()
-		if err := run(t.Context(), args, env, io.Discard, io.Discard); err != nil {
-			t.Fatalf("%v: %v", args, err)
-		}
+	i := installation{dsn, []string{"DATABASE_URL=" + dsn, "SECRET_KEYS_FILE=" + keys, "LOG_FORMAT=json"}}
+	i.command(t, "migrate")
+	return i
+}
+
+// command runs a command that succeeds, and returns what it printed.
+func (i installation) command(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := i.try(t, "", args...)
+	if err != nil {
+		t.Fatalf("%v: %v", args, err)
 	}
-	command("migrate")
-	command("seed", "-tenants", "2", "-extensions", "3", "-trunk", "127.0.0.1:5099", "-trunk", "127.0.0.1:5090")
-	before := rows(t, dsn)
-	command("migrate")
-	command("seed", "-tenants", "2", "-extensions", "3", "-trunk", "127.0.0.1:5099", "-trunk", "127.0.0.1:5090")
+	return out
+}
+
+// try runs a command with something on its standard input.
+func (i installation) try(t *testing.T, in string, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	err := run(t.Context(), args, i.env, streams{strings.NewReader(in), &out, t.Output()})
+	return out.String(), err
+}
+
+// An empty database becomes a demo, and a second seed changes nothing.
+func TestMigrateAndSeed(t *testing.T) {
+	t.Parallel()
+	i := install(t)
+	i.command(t, "seed", "-tenants", "2", "-extensions", "3", "-trunk", "127.0.0.1:5099", "-trunk", "127.0.0.1:5090")
+	before := rows(t, i.dsn)
+	i.command(t, "migrate")
+	i.command(t, "seed", "-tenants", "2", "-extensions", "3", "-trunk", "127.0.0.1:5099", "-trunk", "127.0.0.1:5090")
 	want := map[string]int{"tenants": 2, "sip_domains": 2, "sip_extensions": 6, "sip_names": 6, "sip_trunks": 4, "sip_trunk_did_ranges": 2}
-	if after := rows(t, dsn); !reflect.DeepEqual(before, want) || !reflect.DeepEqual(after, want) {
+	if after := rows(t, i.dsn); !reflect.DeepEqual(before, want) || !reflect.DeepEqual(after, want) {
 		t.Errorf("rows are %v and then %v, want %v", before, after, want)
 	}
 }

@@ -80,14 +80,7 @@ func parseSeed(args []string, stderr io.Writer) (seedOptions, error) {
 }
 
 func seed(ctx context.Context, o seedOptions, s settings, log *slog.Logger) error {
-	if err := s.CheckKeys(); err != nil {
-		return err
-	}
-	keys, err := secret.LoadKeyRing(s.SecretKeysFile)
-	if err != nil {
-		return fmt.Errorf("SECRET_KEYS_FILE: %w", err)
-	}
-	db, err := open(s, log, s.DatabaseRole, statementTimeout)
+	db, keys, err := openAPI(s, log)
 	if err != nil {
 		return err
 	}

@@ -12,12 +12,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/edgvoip/edgvoip/internal/settingstest"
 	"github.com/edgvoip/edgvoip/internal/testdb"
 )
 
@@ -114,29 +113,7 @@ func TestArguments(t *testing.T) {
 // docs/settings.md has a row for each setting, with its default, and none for what is not there.
 func TestSettingsAreDocumented(t *testing.T) {
 	t.Parallel()
-	doc, err := os.ReadFile("../../docs/settings.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := map[string]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| ([^|]+) \\|").FindAllStringSubmatch(string(doc), -1) {
-		rows[m[1]] = m[2]
-	}
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[settings]()) {
-		if f.Anonymous {
-			continue
-		}
-		tag := f.Tag
-		name, byDefault := tag.Get("env"), tag.Get("envDefault")
-		row, ok := rows[name]
-		if !ok || byDefault != "" && !strings.Contains(row, "`"+byDefault+"`") || byDefault == "" && !strings.HasPrefix(row, "none") {
-			t.Errorf("%s with default %q is documented as %q", name, byDefault, row)
-		}
-		delete(rows, name)
-	}
-	for name := range rows {
-		t.Errorf("%s is documented and does not exist", name)
-	}
+	settingstest.Documented[settings](t, filepath.Join("..", "..", "docs", "settings.md"), "XMLCURL_", "SIP_", "RTP_", "EXT_", "SWITCH_", "DATABASE_", "LOG_", "SECRET_")
 }
 
 // The whole process on a real database: it comes up, says where it listens, is ready, answers, and goes when it is told to.

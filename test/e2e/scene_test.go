@@ -48,6 +48,8 @@ type scene struct {
 
 	internal, tls, wss, external int // SIP ports of the switch
 	esl                          *esl
+	eslPort                      int
+	switchArgs                   []string
 	xmlcurl, freeswitch          *process
 	lookups                      *recorder
 }
@@ -135,6 +137,7 @@ func newScene(t *testing.T, o sceneOptions) *scene {
 		o.prepare(t, s)
 	}
 	s.startXMLCurl(t, bin)
+	s.configureFreeSWITCH(t)
 	s.startFreeSWITCH(t)
 	return s
 }
@@ -320,7 +323,7 @@ func (s *scene) startXMLCurl(t *testing.T, bin string) {
 
 const eslPassword = "e2e-event-socket"
 
-func (s *scene) startFreeSWITCH(t *testing.T) {
+func (s *scene) configureFreeSWITCH(t *testing.T) {
 	t.Helper()
 	root := filepath.Join(s.dir, "switch")
 	conf := filepath.Join(root, "conf")
@@ -332,12 +335,13 @@ func (s *scene) startFreeSWITCH(t *testing.T) {
 	if err := os.CopyFS(conf, os.DirFS("../../freeswitch-conf")); err != nil {
 		t.Fatal(err)
 	}
-	eslPort, rtp := freePort(t), 30000+200*mathrand.IntN(100)
+	rtp := 30000 + 200*mathrand.IntN(100)
+	s.eslPort = freePort(t)
 	for name, content := range map[string]string{
 		"secrets/xml_curl.xml": `<param name="gateway-url" value="` + s.lookups.url + `/xml" bindings="directory|dialplan|configuration|chatplan"/>` +
 			"\n" + `<param name="gateway-credentials" value="switch:e2e-password"/>`,
 		"secrets/event_socket.xml": `<param name="password" value="` + eslPassword + `"/>`,
-		"local/event_socket.xml":   `<param name="listen-port" value="` + strconv.Itoa(eslPort) + `"/>`,
+		"local/event_socket.xml":   `<param name="listen-port" value="` + strconv.Itoa(s.eslPort) + `"/>`,
 		"local/switch.xml": fmt.Sprintf("<param name=\"rtp-start-port\" value=\"%d\"/>\n<param name=\"rtp-end-port\" value=\"%d\"/>\n"+
 			"<param name=\"loglevel\" value=\"debug\"/>", rtp, rtp+198),
 	} {
@@ -345,15 +349,20 @@ func (s *scene) startFreeSWITCH(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	args := []string{"-nonat", "-nf", "-nc", "-np", "-conf", conf}
+	s.switchArgs = []string{"-nonat", "-nf", "-nc", "-np", "-conf", conf}
 	for flag, dir := range map[string]string{
 		"-log": "log", "-db": "db", "-run": "run", "-temp": "temp", "-storage": "storage", "-cache": "cache", "-recordings": "recordings",
 		"-scripts": "scripts", "-htdocs": "htdocs", "-grammar": "grammar", "-sounds": "sounds", "-certs": "certs",
 	} {
-		args = append(args, flag, filepath.Join(root, dir))
+		s.switchArgs = append(s.switchArgs, flag, filepath.Join(root, dir))
 	}
-	out := filepath.Join(root, "output")
-	s.freeswitch = startServer(t, "freeswitch", out, os.Environ(), "freeswitch", args...)
+}
+
+// startFreeSWITCH starts the switch, the first time or after it was killed.
+func (s *scene) startFreeSWITCH(t *testing.T) {
+	t.Helper()
+	out := filepath.Join(s.dir, "switch", "output")
+	s.freeswitch = startServer(t, "freeswitch", out, os.Environ(), "freeswitch", s.switchArgs...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("end of the switch's log:\n%s", tail(s.logFile()))
@@ -365,7 +374,7 @@ func (s *scene) startFreeSWITCH(t *testing.T) {
 		}
 		if s.esl == nil {
 			var err error
-			if s.esl, err = dialESL(t.Context(), eslPort); err != nil {
+			if s.esl, err = dialESL(t.Context(), s.eslPort); err != nil {
 				return err
 			}
 		}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/edgvoip/edgvoip/internal/api"
+	"github.com/edgvoip/edgvoip/internal/fleet"
+	"github.com/edgvoip/edgvoip/internal/httpd"
+	"github.com/edgvoip/edgvoip/internal/secret"
+)
+
+// figuresAge is how long /health may remember what it counted: everybody may ask.
+const figuresAge = time.Second
+
+// buildAPI puts the API on a server of its own.
+func (p *process) buildAPI() error {
+	s := p.settings
+	certificate, err := s.apiTLS(p)
+	if err != nil {
+		return err
+	}
+	hashes := s.HashConcurrency
+	if hashes == 0 {
+		hashes = runtime.NumCPU()
+	}
+	p.api, err = api.New(api.Options{
+		Store: p.db, Keys: p.keys, Hasher: secret.NewHasher(hashes), Core: core{p.fleet}, WSEndpoint: s.WSEndpoint, FiguresAge: figuresAge,
+		Limits: api.Limits{
+			PerAddress: float64(s.RatePerAddress), BurstAddress: 2 * s.RatePerAddress, PerTenant: float64(s.RatePerTenant), BurstTenant: 2 * s.RatePerTenant,
+		},
+		Registry: p.registry, Log: p.log,
+	})
+	if err != nil {
+		return fmt.Errorf("API_WS_ENDPOINT: %w", err)
+	}
+	p.door = httpd.New(api.ServerOptions(httpd.Options{
+		Name: "api", RequestTimeout: s.RequestTimeout, TLS: certificate, Registry: p.registry, Log: p.log,
+	}))
+	p.api.Register(p.door)
+	return nil
+}
+
+// core tells the API of the switches.
+type core struct{ fleet *fleet.Fleet }
+
+// Registrations implements api.Core.
+func (c core) Registrations() int { return c.fleet.Census().Registrations }
+
+// Status implements api.Core.
+func (c core) Status() api.CoreStatus {
+	switch n := c.fleet.Census(); {
+	case n.Active == 0:
+		return api.CoreUnknown
+	case n.Connected == 0:
+		return api.CoreDown
+	case n.Connected < n.Active:
+		return api.CoreDegraded
+	default:
+		return api.CoreUp
+	}
+}
+
+// apiTLS returns the API's TLS, or nil for the plain HTTP of development.
+func (s settings) apiTLS(p *process) (*tls.Config, error) {
+	if s.TLSCertFile == "" {
+		return nil, nil //nolint:nilnil // plain HTTP
+	}
+	c, err := httpd.LoadCertificate(s.TLSCertFile, s.TLSKeyFile, p.log)
+	if err != nil {
+		return nil, fmt.Errorf("API_TLS_CERT_FILE and API_TLS_KEY_FILE: %w", err)
+	}
+	return c.Config(), nil
+}
+
+// listenAPI opens the API's port.
+func (p *process) listenAPI(ctx context.Context) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, network(p.settings.Addr), p.settings.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("API_ADDR: %w", err)
+	}
+	return l, nil
+}
+
+// network keeps an IPv4 address to IPv4: 0.0.0.0 alone would listen on IPv6 too.
+func network(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		if a, err := netip.ParseAddr(host); err == nil && a.Is4() {
+			return "tcp4"
+		}
+	}
+	return "tcp"
+}
+
+// checkAPI checks what the API needs.
+func (s settings) checkAPI() error {
+	host, port, err := net.SplitHostPort(s.Addr)
+	switch {
+	case err != nil || port == "":
+		return errors.New("API_ADDR is not host:port")
+	case (s.TLSCertFile == "") != (s.TLSKeyFile == ""):
+		return errors.New("API_TLS_CERT_FILE and API_TLS_KEY_FILE go together")
+	case s.TLSCertFile == "" && !s.DevelopmentHTTP:
+		return errors.New("API_TLS_CERT_FILE is not set: the API speaks HTTPS only (for development on loopback: API_DEVELOPMENT_HTTP=true)")
+	case s.TLSCertFile != "" && s.DevelopmentHTTP:
+		return errors.New("API_DEVELOPMENT_HTTP and API_TLS_CERT_FILE contradict each other")
+	case s.DevelopmentHTTP && !isLoopback(host):
+		return errors.New("API_DEVELOPMENT_HTTP is for loopback, and API_ADDR is no loopback address")
+	case s.RequestTimeout <= 0 || s.RequestTimeout > statementTimeout:
+		return fmt.Errorf("API_REQUEST_TIMEOUT is not between 0 and %v", statementTimeout)
+	case s.RatePerAddress < 1 || s.RatePerTenant < 1:
+		return errors.New("API_RATE_PER_ADDRESS and API_RATE_PER_TENANT are at least 1")
+	case s.HashConcurrency < 0 || s.HashConcurrency > 1024:
+		return errors.New("API_HASH_CONCURRENCY is not between 0 and 1024")
+	case !strings.HasPrefix(s.WSEndpoint, "wss://"):
+		return errors.New("API_WS_ENDPOINT does not begin with wss://")
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}

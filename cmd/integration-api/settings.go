@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"time"
+
+	common "github.com/edgvoip/edgvoip/internal/settings"
+)
+
+// settings are read from the environment. docs/settings.md describes each; a test keeps the two together.
+type settings struct {
+	common.Common
+
+	DatabaseRole string `env:"DATABASE_ROLE" envDefault:"edgvoip_api"`
+
+	Addr            string        `env:"API_ADDR" envDefault:"127.0.0.1:8443"`
+	TLSCertFile     string        `env:"API_TLS_CERT_FILE"`
+	TLSKeyFile      string        `env:"API_TLS_KEY_FILE"`
+	DevelopmentHTTP bool          `env:"API_DEVELOPMENT_HTTP" envDefault:"false"`
+	WSEndpoint      string        `env:"API_WS_ENDPOINT" envDefault:"wss://{realm}:8443"`
+	RequestTimeout  time.Duration `env:"API_REQUEST_TIMEOUT" envDefault:"10s"`
+	RatePerAddress  int           `env:"API_RATE_PER_ADDRESS" envDefault:"200"`
+	RatePerTenant   int           `env:"API_RATE_PER_TENANT" envDefault:"100"`
+	HashConcurrency int           `env:"API_HASH_CONCURRENCY" envDefault:"0"`
+
+	MetricsAddr     string        `env:"API_METRICS_ADDR" envDefault:"127.0.0.1:8082"`
+	ShutdownTimeout time.Duration `env:"API_SHUTDOWN_TIMEOUT" envDefault:"10s"`
+}
+
+// readSettings reads the environment, given as KEY=value, and checks what every command needs. Its error names the setting
+// that is wrong and holds no secret.
+func readSettings(environ []string) (settings, error) {
+	s, err := common.Parse[settings](environ)
+	if err != nil {
+		return s, err
+	}
+	return s, s.Check()
+}
+
+// checkServe checks what serve needs besides.
+func (s settings) checkServe() error {
+	if _, port, err := net.SplitHostPort(s.MetricsAddr); err != nil || port == "" {
+		return errors.New("API_METRICS_ADDR is not host:port")
+	}
+	if s.ShutdownTimeout <= 0 {
+		return errors.New("API_SHUTDOWN_TIMEOUT is not positive")
+	}
+	return errors.Join(s.checkAPI(), s.CheckKeys())
+}

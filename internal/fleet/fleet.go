@@ -1,0 +1,323 @@
+// Package fleet makes the switches obey. It holds a connection to the event socket of each active switch, carries out
+// what a change asks of it (node.Job), and watches over registrations: one whose address is not its credentials' own is
+// dropped at once.
+//
+// Each switch has workers of its own, so that one that is away delays no other. Switches come, change and go while the
+// fleet runs, as their rows do.
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/secret"
+	"github.com/edgvoip/edgvoip/node"
+)
+
+// Store holds switches and their jobs. Implementations are safe for concurrent use.
+type Store interface {
+	// Nodes returns every switch.
+	Nodes(ctx context.Context) ([]node.Node, error)
+	// ListenForJobs calls wake whenever there may be new jobs or changed switches, until ctx ends. It is a courtesy: the
+	// fleet also looks by itself every second.
+	ListenForJobs(ctx context.Context, wake func()) error
+	// ClaimJob gives the next job of a switch for the length of a lease. Error: node.ErrNoJob.
+	ClaimJob(ctx context.Context, nodeID uuid.UUID, lease time.Duration) (node.Job, error)
+	// AddClaimedJob writes a job that the caller carries out himself.
+	AddClaimedJob(ctx context.Context, j node.Job, lease time.Duration) (node.Job, error)
+	// FinishJob, RetryJob and BuryJob end a claim: the job is done (and a second round may follow), tried again after a
+	// while, or given up. Error: node.ErrLeaseLost.
+	FinishJob(ctx context.Context, j node.Job, second *node.Job, after time.Duration) error
+	RetryJob(ctx context.Context, j node.Job, after time.Duration, reason string) error
+	BuryJob(ctx context.Context, j node.Job, reason string) error
+	// Backlogs returns what each switch still has to do.
+	Backlogs(ctx context.Context) ([]node.Backlog, error)
+	// PruneJobs removes jobs that were done longer ago than keep.
+	PruneJobs(ctx context.Context, keep time.Duration) (int, error)
+}
+
+// Directory tells whose credentials are whose. It must read what is committed, not a copy that may lag behind.
+type Directory interface {
+	// Extension is that of directory.Store.
+	Extension(ctx context.Context, realm fstext.Realm, name fstext.Username) (directory.Domain, directory.Extension, error)
+}
+
+// Options are what a fleet is made of.
+type Options struct {
+	Store     Store
+	Directory Directory
+	Keys      *secret.KeyRing
+	// Connect makes the connection to a switch; see Switches.
+	Connect Connect
+	// Settle is how long after a change the users that a switch caches are forgotten once more (node.SecondRound). It must
+	// be longer than any xmlcurl takes to hear of a change. Zero means 3 s.
+	Settle time.Duration
+	// Patrol is how often all registrations of each switch are checked, besides each when it is made. Zero means 5 min.
+	Patrol   time.Duration
+	Registry prometheus.Registerer
+	Log      *slog.Logger
+}
+
+// The fleet's times.
+const (
+	defaultSettle = 3 * time.Second
+	defaultPatrol = 5 * time.Minute
+	// How often the fleet looks for work and for switches without being told.
+	pollInterval = time.Second
+	// A job takes milliseconds. The lease is what its subject waits when the process dies in the middle, and longer than
+	// a job may take.
+	lease      = 30 * time.Second
+	jobTimeout = 20 * time.Second
+	// storeTimeout bounds one question to the store.
+	storeTimeout = 5 * time.Second
+	// How often what the fleet shows at /metrics is counted.
+	countInterval = 5 * time.Second
+	pruneInterval = time.Hour
+	// keepDone is how long a job that is done can be looked up.
+	keepDone = 7 * 24 * time.Hour
+)
+
+// Fleet is all switches. See Run.
+type Fleet struct {
+	opts    Options
+	log     *slog.Logger
+	metrics *metrics
+
+	running sync.WaitGroup
+	mu      sync.Mutex
+	members map[uuid.UUID]*entry
+}
+
+// entry is a switch as it was when its member was started.
+type entry struct {
+	node   node.Node
+	member *member // nil for a switch that cannot be connected to as its row is
+	stop   context.CancelFunc
+}
+
+// New returns a fleet that does nothing until Run.
+func New(o Options) *Fleet {
+	o.Settle, o.Patrol = cmp.Or(o.Settle, defaultSettle), cmp.Or(o.Patrol, defaultPatrol)
+	return &Fleet{opts: o, log: o.Log.With("component", "fleet"), metrics: newMetrics(o.Registry), members: map[uuid.UUID]*entry{}}
+}
+
+// Run works until ctx ends and everything it started has ended.
+func (f *Fleet) Run(ctx context.Context) {
+	changed := make(chan struct{}, 1)
+	f.running.Go(func() { f.listen(ctx, changed) })
+	f.running.Go(func() { f.keepBooks(ctx) })
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	outage := newOutage(f.log, "switches cannot be read")
+	for ctx.Err() == nil {
+		outage.note(ctx, f.reconcile(ctx))
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+	f.running.Wait()
+}
+
+// Census is how the switches are, without asking them.
+type Census struct {
+	// Active is the number of active switches, Connected of those that are connected to.
+	Active, Connected int
+	// Registrations is the number of phones at the connected ones, a few seconds old at most.
+	Registrations int
+}
+
+// Census counts. It is safe for concurrent use.
+func (f *Fleet) Census() Census {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := Census{Active: len(f.members)}
+	for _, e := range f.members {
+		if e.member != nil && e.member.sw.Up() {
+			c.Connected++
+			c.Registrations += int(e.member.registered.Load())
+		}
+	}
+	return c
+}
+
+// listen passes on what the store tells. Without it the fleet works a little slower, so it is tried for ever.
+func (f *Fleet) listen(ctx context.Context, changed chan<- struct{}) {
+	for ctx.Err() == nil {
+		err := f.opts.Store.ListenForJobs(ctx, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			for _, e := range f.members {
+				if e.member != nil {
+					poke(e.member.due)
+				}
+			}
+			poke(changed)
+		})
+		if ctx.Err() == nil {
+			f.log.ErrorContext(ctx, "listening for jobs", "error", err)
+			pause(ctx, pollInterval)
+		}
+	}
+}
+
+// reconcile starts and stops members until they are the active switches as they are now.
+func (f *Fleet) reconcile(ctx context.Context) error {
+	asking, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	nodes, err := f.opts.Store.Nodes(asking)
+	if err != nil {
+		return err
+	}
+	wanted := map[uuid.UUID]node.Node{}
+	for _, n := range nodes {
+		if n.Active {
+			wanted[n.ID] = n
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, e := range f.members {
+		if n, ok := wanted[id]; !ok || !n.Equal(e.node) {
+			e.stop()
+			delete(f.members, id)
+			f.log.InfoContext(ctx, "node left", "node", e.node.Name)
+			if !ok && e.member == nil {
+				f.metrics.forget(e.node.Name)
+			}
+		}
+	}
+	for id, n := range wanted {
+		if f.members[id] == nil {
+			f.members[id] = f.start(ctx, n)
+		}
+	}
+	return nil
+}
+
+// start starts the member of a switch. One whose row cannot be used stays without until the row changes.
+func (f *Fleet) start(ctx context.Context, n node.Node) *entry {
+	ctx, stop := context.WithCancel(ctx)
+	e := &entry{node: n, stop: stop}
+	f.metrics.up.WithLabelValues(n.Name).Set(0)
+	m, err := newMember(f, n)
+	if err != nil {
+		f.log.ErrorContext(ctx, "node cannot be used", "node", n.Name, "error", err)
+		return e
+	}
+	e.member = m
+	f.log.InfoContext(ctx, "node joined", "node", n.Name, "address", n.Address, "caches_users", n.CachesUsers)
+	f.running.Go(func() {
+		m.run(ctx)
+		f.left(n)
+	})
+	return e
+}
+
+// left forgets what is shown of a switch, unless it has come back meanwhile.
+func (f *Fleet) left(n node.Node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.members[n.ID] == nil {
+		f.metrics.forget(n.Name)
+	}
+}
+
+// keepBooks counts what is shown, and removes what is long done.
+func (f *Fleet) keepBooks(ctx context.Context) {
+	count, prune := time.NewTicker(countInterval), time.NewTicker(pruneInterval)
+	defer count.Stop()
+	defer prune.Stop()
+	outage := newOutage(f.log, "jobs cannot be counted")
+	for {
+		outage.note(ctx, f.count(ctx))
+		select {
+		case <-ctx.Done():
+			return
+		case <-count.C:
+		case <-prune.C:
+			f.prune(ctx)
+		}
+	}
+}
+
+func (f *Fleet) prune(ctx context.Context) {
+	asking, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	n, err := f.opts.Store.PruneJobs(asking, keepDone)
+	if err != nil {
+		f.log.ErrorContext(ctx, "removing old jobs", "error", err)
+	} else if n > 0 {
+		f.log.InfoContext(ctx, "removed old jobs", "jobs", n)
+	}
+}
+
+// count shows what each switch has to do and whether it is there.
+func (f *Fleet) count(ctx context.Context) error {
+	asking, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	backlogs, err := f.opts.Store.Backlogs(asking)
+	if err != nil {
+		return err
+	}
+	of := map[uuid.UUID]node.Backlog{}
+	for _, b := range backlogs {
+		of[b.NodeID] = b
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, e := range f.members {
+		f.metrics.backlog(e.node.Name, of[id])
+		if e.member != nil {
+			f.metrics.present(e.node.Name, e.member.sw.Up())
+		}
+	}
+	return nil
+}
+
+// poke wakes who waits on a channel of capacity one, or lets him find out later that he was woken.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// pause waits, but not beyond ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// outage logs that something has begun to fail, and that it works again, but not each time that it fails.
+type outage struct {
+	log     *slog.Logger
+	message string
+	failing bool
+}
+
+func newOutage(log *slog.Logger, message string) *outage { return &outage{log: log, message: message} }
+
+func (o *outage) note(ctx context.Context, err error) {
+	switch {
+	case err != nil && ctx.Err() == nil && !o.failing:
+		o.failing = true
+		o.log.ErrorContext(ctx, "out of order", "what", o.message, "error", err)
+	case err == nil && o.failing:
+		o.failing = false
+		o.log.InfoContext(ctx, "in order again", "what", o.message)
+	}
+}
