@@ -135,6 +135,12 @@ func (f *Facts) gatherCarrier(ctx context.Context, s Store, c Call) error {
 		return nil //nolint:nilerr // no DID has such a number
 	}
 	for _, country := range countries {
+		// A guess that is a DID of this carrier is right; only otherwise is it worth reading the number by all the rules.
+		if number := numbering.Guess(country, dialled); number != (fstext.E164{}) {
+			if found, err := f.gatherDID(ctx, s, c, number); found || err != nil {
+				return err
+			}
+		}
 		if number, err := numbering.Normalise(country, dialled); err == nil {
 			if found, err := f.gatherDID(ctx, s, c, number); found || err != nil {
 				return err

@@ -165,14 +165,17 @@ func (t Transport) Allows(used Transport) bool { return t == TransportAny || t =
 
 // StoredUser is the user part under which the switch keeps the registration of a device of this kind. The tilde is no
 // part of any username, so the stored names of two extensions never meet.
-func (e Extension) StoredUser(d Device) fstext.Text {
+func (e Extension) StoredUser(d Device) fstext.Text { return fstext.Join(e.Number.Text(), d.suffix()) }
+
+// suffix marks the stored user of a device of this kind.
+func (d Device) suffix() fstext.Text {
 	switch d {
 	case DeviceTLS:
-		return fstext.Join(e.Number.Text(), fstext.Const("~tls"))
+		return fstext.Const("~tls")
 	case DeviceBrowser:
-		return fstext.Join(e.Number.Text(), fstext.Const("~wss"))
+		return fstext.Const("~wss")
 	default:
-		return e.Number.Text()
+		return fstext.Text{}
 	}
 }
 
@@ -182,12 +185,13 @@ func (e Extension) StoredUser(d Device) fstext.Text {
 // It names registrations (user%realm) and lets mod_sofia find the contact, rather than pasting contacts in with
 // ${sofia_contact()}: a contact is what a phone wrote, and a comma in it would add a leg.
 func (e Extension) DialString(context fstext.Slug) fstext.Text {
-	var legs fstext.Text
+	// Joined once: it is the longest text of an answer.
+	parts := make([]fstext.Text, 0, 48)
+	parts = e.appendLegVariables(parts, context)
+	separator := fstext.Text{}
 	add := func(options fstext.Text, d Device) {
-		if legs != (fstext.Text{}) {
-			legs = fstext.Join(legs, fstext.Const(","))
-		}
-		legs = fstext.Join(legs, options, fstext.Const("sofia/"+ProfileInternal+"/"), e.StoredUser(d), fstext.Const("%"), e.Realm.Text())
+		parts = append(parts, separator, options, fstext.Const("sofia/"+ProfileInternal+"/"), e.Number.Text(), d.suffix(), fstext.Const("%"), e.Realm.Text())
+		separator = fstext.Const(",")
 	}
 	if e.Transport == TransportAny || e.Transport == TransportUDP || e.Transport == TransportTCP {
 		add(fstext.Text{}, DevicePlain)
@@ -198,7 +202,7 @@ func (e Extension) DialString(context fstext.Slug) fstext.Text {
 	if e.Transport == TransportAny || e.Transport == TransportWSS {
 		add(fstext.Text{}, DeviceBrowser) // mod_sofia turns to DTLS-SRTP by itself for a WebSocket contact
 	}
-	return fstext.Join(e.legVariables(context), legs)
+	return fstext.Join(parts...)
 }
 
 // Legs is the number of legs in the dial string.
@@ -209,10 +213,11 @@ func (e Extension) Legs() int {
 	return 1
 }
 
-// legVariables are set on each leg to the extension: what it may speak, how presence names it, and who it is, so that
-// it can be told when it transfers the call.
-func (e Extension) legVariables(context fstext.Slug) fstext.Text {
-	return fstext.Join(
+// appendLegVariables appends what is set on each leg to the extension: what it may speak, how presence names it, and who it
+// is, so that it can be told when it transfers the call.
+func (e Extension) appendLegVariables(parts []fstext.Text, context fstext.Slug) []fstext.Text {
+	return append(
+		parts,
 		// ^^; makes the semicolon the separator, as the codec list has commas.
 		fstext.Const("{^^;"+LegVariables+";absolute_codec_string="), e.Codecs.Text(),
 		fstext.Const(";presence_id="), e.Number.Text(), fstext.Const("@"), e.Realm.Text(),

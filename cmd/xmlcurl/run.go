@@ -76,8 +76,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 }
 
 // ballastBytes of memory that nobody touches, and that therefore take none, count for the garbage collector as if they were
-// used. With only a small model it would run dozens of times a second otherwise, and take a fifth of each lookup.
-const ballastBytes = 128 << 20
+// used. With only a small model it would run dozens of times a second otherwise. More would leave the processor's cache.
+const ballastBytes = 32 << 20
 
 // warnUnlessReady tells at once what the first lookup would tell: the process runs on, as the database may come later.
 func warnUnlessReady(ctx context.Context, db *postgres.DB, timeout time.Duration, log *slog.Logger) {

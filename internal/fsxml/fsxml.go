@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/edgvoip/edgvoip/internal/fstext"
 )
@@ -66,9 +67,23 @@ type Document struct {
 	err   error
 }
 
+// buffers are the bytes of documents that were released.
+var buffers = sync.Pool{New: func() any { return new([usualBytes]byte) }}
+
+// usualBytes is what most documents fit in.
+const usualBytes = 4096
+
+// Release gives the bytes of a document back, to be written anew. Whoever calls it must be the last to hold them. Bytes that
+// are never released are the garbage collector's.
+func Release(b []byte) {
+	if cap(b) == usualBytes {
+		buffers.Put((*[usualBytes]byte)(b[:usualBytes]))
+	}
+}
+
 // New returns a document with its section open.
 func New(s Section) *Document {
-	d := &Document{buf: make([]byte, 0, 2048)}
+	d := &Document{buf: buffers.Get().(*[usualBytes]byte)[:0]} //nolint:forcetypeassert // nothing else is put there
 	d.Open("document", A("type", fstext.Const("freeswitch/xml")))
 	d.buf = append(d.buf, `<section name="`...)
 	d.buf = append(d.buf, s...)

@@ -120,7 +120,12 @@ type Event struct {
 	// Expected is true if an answer of status 500 and above is no fault.
 	Expected bool
 	Attrs    []slog.Attr
+
+	log *slog.Logger
 }
+
+// Wanted tells whether a line of the event's level would be written, so that nobody collects what is for nobody.
+func (e *Event) Wanted() bool { return e.log.Enabled(context.Background(), e.Level) }
 
 // Add adds an attribute.
 func (e *Event) Add(key, value string) {
@@ -168,7 +173,7 @@ func (e *Error) Unwrap() error { return e.Cause }
 // observe gives each request its id, its deadline and its log line, and turns a panic into an error.
 func (s *Server) observe(c *fiber.Ctx) error {
 	start := time.Now()
-	event := &Event{}
+	event := &Event{log: s.log}
 	c.Locals(eventKey{}, event)
 	id := newID()
 	ctx := telemetry.WithCorrelation(c.UserContext(), id)

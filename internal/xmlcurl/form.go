@@ -150,9 +150,8 @@ func (f *form) get(k field) string { return f.values[k] }
 // errNotLookup means that a body is not what mod_xml_curl writes.
 var errNotLookup = errors.New("body is not a lookup of mod_xml_curl: it does not begin with hostname, section, tag_name, key_name and key_value")
 
-// parseForm reads a body. Error: errNotLookup.
-func parseForm(body []byte) (*form, error) {
-	f := &form{}
+// parse reads a body into an empty form. Error: errNotLookup.
+func (f *form) parse(body []byte) error {
 	for _, fixed := range [...]struct {
 		name string
 		to   *string
@@ -160,7 +159,7 @@ func parseForm(body []byte) (*form, error) {
 		var name, value []byte
 		name, value, body = cutField(body)
 		if string(name) != fixed.name {
-			return nil, errNotLookup
+			return errNotLookup
 		}
 		*fixed.to = string(value)
 	}
@@ -177,7 +176,7 @@ func parseForm(body []byte) (*form, error) {
 		}
 		f.given[k], f.values[k] = true, text
 	}
-	return f, nil
+	return nil
 }
 
 // cutField takes one name=value off the front of a body.

@@ -42,8 +42,8 @@ func FuzzForm(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name, value, middle string) {
 		encoded := strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
 		body := fixedFields + middle + "&" + name + "=" + encoded
-		got, err := parseForm([]byte(body))
-		if err != nil {
+		var got form
+		if err := got.parse([]byte(body)); err != nil {
 			t.Fatalf("%q is refused: %v", body, err)
 		}
 		if got.hostname != "h" || got.section != "directory" || got.tagName != "domain" || got.keyName != "name" {
@@ -66,8 +66,8 @@ func FuzzBody(f *testing.F) {
 	f.Add([]byte("hostname=&section=&tag_name=&key_name=&key_value="))
 	f.Add([]byte("%%%&&&==="))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got, err := parseForm(body)
-		if err != nil {
+		var got form
+		if got.parse(body) != nil {
 			return
 		}
 		if !strings.HasPrefix(string(body), "hostname") || !strings.Contains(string(body), got.hostname) {

@@ -51,11 +51,13 @@ type Options struct {
 
 // Handler answers POST /xml. It is safe for concurrent use.
 type Handler struct {
-	credentials [sha256.Size]byte
-	directory   *directory.Directory
-	store       Store
-	config      *configuration
-	metrics     metrics
+	// authorization is the header that a switch sends, credentials the sum of what it says in whatever form.
+	authorization []byte
+	credentials   [sha256.Size]byte
+	directory     *directory.Directory
+	store         Store
+	config        *configuration
+	metrics       metrics
 }
 
 // BodyLimit is the largest body taken. A dialplan lookup with every variable of a long call is some 30 KiB.
@@ -71,11 +73,12 @@ func New(o Options) (*Handler, error) {
 		return nil, err
 	}
 	return &Handler{
-		credentials: sha256.Sum256([]byte(o.Credentials)),
-		directory:   directory.New(o.Store, o.Keys, o.CacheUsers),
-		store:       o.Store,
-		config:      config,
-		metrics:     newMetrics(o.Registry),
+		authorization: []byte("Basic " + base64.StdEncoding.EncodeToString([]byte(o.Credentials))),
+		credentials:   sha256.Sum256([]byte(o.Credentials)),
+		directory:     directory.New(o.Store, o.Keys, o.CacheUsers),
+		store:         o.Store,
+		config:        config,
+		metrics:       newMetrics(o.Registry),
 	}, nil
 }
 
@@ -84,7 +87,7 @@ func (h *Handler) Register(s *httpd.Server) { s.Handle(fiber.MethodPost, "/xml",
 
 func (h *Handler) serve(c *fiber.Ctx) error {
 	start := time.Now()
-	if !h.authorized(c.Get(fiber.HeaderAuthorization)) {
+	if !h.authorized(c.Request().Header.Peek(fiber.HeaderAuthorization)) {
 		h.metrics.rejected.WithLabelValues("credentials").Inc()
 		c.Set(fiber.HeaderWWWAuthenticate, `Basic realm="edgvoip"`)
 		return &httpd.Error{Status: fiber.StatusUnauthorized, Reason: "credentials are missing or wrong"}
@@ -93,33 +96,38 @@ func (h *Handler) serve(c *fiber.Ctx) error {
 		h.metrics.rejected.WithLabelValues("content_type").Inc()
 		return &httpd.Error{Status: fiber.StatusUnsupportedMediaType, Reason: "body is not " + fiber.MIMEApplicationForm}
 	}
-	f, err := parseForm(c.Body())
-	if err != nil {
+	var f form
+	if err := f.parse(c.Body()); err != nil {
 		h.metrics.rejected.WithLabelValues("form").Inc()
 		return &httpd.Error{Status: fiber.StatusBadRequest, Reason: err.Error()}
 	}
 	event := httpd.EventOf(c)
-	event.Add("section", f.section)
-	event.Add("switch", f.hostname)
-	a, err := h.answer(c.UserContext(), f)
+	a, err := h.answer(c.UserContext(), &f)
 	if err != nil {
 		if _, ok := errors.AsType[*httpd.Error](err); ok {
 			h.metrics.rejected.WithLabelValues("section").Inc()
+			event.Add("section", f.section)
+			event.Add("switch", f.hostname)
 			return err
 		}
-		answer{outcome: outcomeFault, reason: "answer not known"}.describe(event, f)
+		answer{outcome: outcomeFault, reason: "answer not known"}.describe(event, &f)
 		h.metrics.answered(f.section, outcomeFault, start)
 		return &httpd.Error{Status: fiber.StatusServiceUnavailable, Reason: "answer not known", Cause: err}
 	}
-	a.describe(event, f)
+	a.describe(event, &f)
 	h.metrics.answered(f.section, a.outcome, start)
 	c.Set(fiber.HeaderContentType, "text/xml; charset=utf-8")
-	return c.Send(a.document)
+	c.Response().SetBody(a.document) // a copy, unlike Send
+	fsxml.Release(a.document)
+	return nil
 }
 
 // authorized compares in constant time.
-func (h *Handler) authorized(header string) bool {
-	scheme, encoded, _ := strings.Cut(header, " ")
+func (h *Handler) authorized(header []byte) bool {
+	if subtle.ConstantTimeCompare(header, h.authorization) == 1 {
+		return true
+	}
+	scheme, encoded, _ := strings.Cut(string(header), " ")
 	if !strings.EqualFold(scheme, "basic") {
 		return false
 	}
@@ -144,8 +152,14 @@ const outcomeFault = "fault"
 
 // describe adds to the log line of the request: little for what goes well, who and what for a refusal.
 func (a answer) describe(e *httpd.Event, f *form) {
+	if a.reason == "" {
+		if e.Level = slog.LevelDebug; !e.Wanted() {
+			return
+		}
+	}
+	e.Add("section", f.section)
+	e.Add("switch", f.hostname)
 	e.Add("outcome", a.outcome)
-	e.Level = slog.LevelDebug
 	if id := f.get(fieldUniqueID); id != "" {
 		e.Add("channel", id)
 	}

@@ -23,7 +23,7 @@ import (
 // collector run less often. Without it the floor would not be one.
 const (
 	floorTimeout = 1500 * time.Millisecond
-	floorBallast = 128 << 20
+	floorBallast = 32 << 20
 )
 
 // floor is the fastest that an answer can be: xmlcurl's HTTP server, set up as cmd/xmlcurl sets it up, with everything
