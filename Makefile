@@ -18,7 +18,7 @@ WITH_DATABASE := EDGVOIP_TEST_REQUIRE_DATABASE=1 dev/with-postgres
 .PHONY: help
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: COUNT and BENCH (bench), FUZZTIME (fuzz), SMOKE_TIME (check), those of dev/run (run)"
+	@echo "Variables: COUNT and BENCH (bench), FUZZTIME (fuzz), SMOKE_TIME (check), LOAD (load), SIPP (sipp), those of dev/run (run)"
 
 .PHONY: run
 run: build ## Start everything with two demo tenants, show that it works, run until Ctrl-C
@@ -48,6 +48,14 @@ fuzz: ## Fuzz each target for FUZZTIME (30s)
 .PHONY: e2e
 e2e: build ## Run the end-to-end tests on a real FreeSWITCH with SIPp
 	@dev/e2e
+
+.PHONY: load
+load: build ## Measure xmlcurl beside a floor (2 minutes); LOAD=-help lists the options, LOAD=scan asks for strangers
+	@$(WITH_DATABASE) $(GO) run -buildvcs=false ./test/load $(LOAD)
+
+.PHONY: sipp
+sipp: build ## Load a real FreeSWITCH with SIPp, beside the same with static XML (6 minutes); SIPP=-quick takes one
+	@test/sipp/load $(SIPP)
 
 .PHONY: golden
 golden: ## Rewrite the golden files with what the tests get; review the diff

@@ -635,7 +635,62 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
-// A client that asks for the switch's state gets it when the connection for commands comes later than that for events.
+// Resync can ask the switch, also when the connection for commands comes later than that for events.
+func TestResyncWaitsForCommands(t *testing.T) {
+	t.Parallel()
+	fake := fakefs.New(t)
+	fake.OnAPI(echo)
+	held := make(chan bool)
+	release := sync.OnceFunc(func() { close(held) })
+	t.Cleanup(release)
+	fake.OnSubscribe(func(c *fakefs.Conn, kind string) string {
+		if kind == "HEARTBEAT" && !c.Subscribed(registered) { // for commands
+			<-held
+		}
+		return "+OK"
+	})
+	asked := make(chan error, 10)
+	s := startScene(t, fake, func(o *esl.Options) {
+		o.Resync = func(ctx context.Context, c *esl.Client) error {
+			_, err := c.API(ctx, "echo")
+			asked <- err
+			return err
+		}
+	})
+	eventually(t, func() error {
+		if want := "connection=events"; !strings.Contains(s.log.String(), want) {
+			return fmt.Errorf("the log does not say %s:\n%s", want, s.log)
+		}
+		return nil
+	})
+	release()
+	if err := receive(t, asked); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSubscriptionIsRefused(t *testing.T) {
+	t.Parallel()
+	fake := fakefs.New(t)
+	fake.OnSubscribe(func(_ *fakefs.Conn, kind string) string {
+		if kind == registered {
+			return "-ERR no keywords supplied"
+		}
+		return "+OK"
+	})
+	s := startScene(t, fake)
+	eventually(t, func() error {
+		want := `subscribe to \"CUSTOM sofia::register\": \"-ERR no keywords supplied\"`
+		if n := s.metric(t, "edgvoip_esl_connects_total", "events", "failed"); n < 3 || !strings.Contains(s.log.String(), want) {
+			return fmt.Errorf("%v attempts:\n%s", n, s.log)
+		}
+		return nil
+	})
+	if s.Up() {
+		t.Error("up without the events that it is for")
+	}
+}
+
 func TestResyncIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	tries := 0

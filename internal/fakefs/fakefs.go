@@ -52,19 +52,23 @@ type Server struct {
 	handling sync.WaitGroup
 	sequence atomic.Uint64
 
-	mu       sync.Mutex
-	api      func(c *Conn, line string) string
-	welcome  Welcome
-	conns    []*Conn // open
-	accepted int
-	received []string
-	closed   bool
+	mu        sync.Mutex
+	api       func(c *Conn, line string) string
+	subscribe func(c *Conn, kind string) string
+	welcome   Welcome
+	conns     []*Conn // open
+	accepted  int
+	received  []string
+	closed    bool
 }
 
 // New starts a server on a port of the loopback address. It ends with the test.
 func New(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{t: t, api: func(*Conn, string) string { return "+OK\n" }}
+	s := &Server{
+		t: t, api: func(*Conn, string) string { return "+OK\n" },
+		subscribe: func(*Conn, string) string { return "+OK event listener enabled plain" },
+	}
 	s.listen("127.0.0.1:0")
 	t.Cleanup(s.Stop)
 	return s
@@ -114,6 +118,14 @@ func (s *Server) OnAPI(f func(c *Conn, line string) string) {
 	s.api = f
 }
 
+// OnSubscribe sets what answers subscriptions: it gets the connection and a kind of event, as Emit does, and returns the
+// reply. One that is not +OK refuses.
+func (s *Server) OnSubscribe(f func(c *Conn, kind string) string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subscribe = f
+}
+
 // Welcome sets how connections are received from now on.
 func (s *Server) Welcome(w Welcome) {
 	s.mu.Lock()
@@ -141,7 +153,7 @@ func (s *Server) Conns(kind string) []*Conn {
 	defer s.mu.Unlock()
 	var found []*Conn
 	for _, c := range s.conns {
-		if kind == "" || c.subscribed(kind) {
+		if kind == "" || c.Subscribed(kind) {
 			found = append(found, c)
 		}
 	}
@@ -208,11 +220,11 @@ func (s *Server) forget(c *Conn) {
 	s.conns = slices.DeleteFunc(s.conns, func(other *Conn) bool { return other == c })
 }
 
-func (s *Server) note(line string) (api func(*Conn, string) string) {
+func (s *Server) note(line string) (api, subscribe func(*Conn, string) string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.received = append(s.received, line)
-	return s.api
+	return s.api, s.subscribe
 }
 
 // Conn is a client's connection.
@@ -225,7 +237,8 @@ type Conn struct {
 	silent bool
 }
 
-func (c *Conn) subscribed(kind string) bool {
+// Subscribed tells whether the client gets a kind of event.
+func (c *Conn) Subscribed(kind string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Contains(c.kinds, kind)
@@ -311,7 +324,7 @@ func (c *Conn) logIn(w Welcome, lines *bufio.Scanner) bool {
 }
 
 func (c *Conn) command(line string) {
-	api := c.server.note(line)
+	api, subscribe := c.server.note(line)
 	verb, rest, _ := strings.Cut(line, " ")
 	switch verb {
 	case "api":
@@ -322,10 +335,13 @@ func (c *Conn) command(line string) {
 		c.Write(fmt.Sprintf("Content-Type: api/response\nContent-Length: %d\n\n%s", len(out), out))
 	case "event":
 		kind := strings.TrimPrefix(rest, "plain ")
-		c.mu.Lock()
-		c.kinds = append(c.kinds, kind)
-		c.mu.Unlock()
-		c.reply("+OK event listener enabled plain")
+		out := subscribe(c, kind)
+		if strings.HasPrefix(out, "+OK") {
+			c.mu.Lock()
+			c.kinds = append(c.kinds, kind)
+			c.mu.Unlock()
+		}
+		c.reply(out)
 	case "exit":
 		c.reply("+OK bye")
 		c.conn.Close()
