@@ -18,7 +18,7 @@ import (
 // hostile is text that FreeSWITCH, XML, SQL, a shell, a header or a reader of logs could take for more than text.
 var hostile = []string{
 	"${system(touch /pwned)}", "$${default_password}", "%[system(id)]", `a\b`, "\\n", "a\"/><param name=\"password\" value=\"x\"/>", "<!--#exec cmd=\"id\"-->",
-	"<X-PRE-PROCESS cmd=\"exec\" data=\"id\"/>", "x-pre-process cmd=set", "ARRAY::a|:b", "<![CDATA[x]]>", "<?xml version=\"1.0\"?>", "]]>", "&amp;&lt;", "a,loopback/9196", "[leg=1]user/1",
+	"<X-PRE-PROCESS cmd=\"exec\" data=\"id\"/>", "x-pre-process cmd=set", "x-pre-process", "ARRAY::a|:b", "<![CDATA[x]]>", "<?xml version=\"1.0\"?>", "]]>", "&amp;&lt;", "a,loopback/9196", "[leg=1]user/1",
 	"{origination_caller_id_number=112}x", "^^;a=b", "a|b", "1001~wss", "a;b=c", "1001@other.example", "sip:1001@other.example;gw=x", "'; DROP TABLE edgvoip.tenants; --", "\x00", "a\x00b",
 	"a\r\nInjected: header", "a\nb", "\t", "a\x1b[31mred", "\u202eevil", "\u2028", "\u00a0", "\ufeffx", "\u200bx", "a\u0301", strings.Repeat("a", 65), strings.Repeat("9", 5000), "", " ", " a ",
 	"../../etc/passwd", "null", "true", "-1", "1e9", "NaN", "0x41", "{}", "[]", "Tenant.EXAMPLE", "1a.example", "public", "default", "*98", "911", "112", "+1", "１００１", "éclair",

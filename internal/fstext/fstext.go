@@ -95,6 +95,9 @@ func NewRealm(s string) (Realm, error) {
 	case !validHostName(s) || strings.ToLower(s) != s:
 		return Realm{}, unsafeText("a realm is a host name of lower-case letters, digits, hyphens and dots")
 	}
+	if _, bad := Hazard(s); bad {
+		return Realm{}, unsafeText("a realm has no FreeSWITCH directive")
+	}
 	return Realm{s}, nil
 }
 
@@ -162,6 +165,9 @@ func NewHost(s string) (Host, error) {
 	if len(s) > 253 || !validHostName(s) {
 		return Host{}, unsafeText("a host is a host name or an IP address")
 	}
+	if _, bad := Hazard(s); bad {
+		return Host{}, unsafeText("a host has no FreeSWITCH directive")
+	}
 	return Host{strings.ToLower(s)}, nil
 }
 
@@ -195,6 +201,9 @@ func NewUsername(s string) (Username, error) {
 		if !alnum && (i == 0 || c != '.' && c != '-' && c != '_') {
 			return Username{}, unsafeText("a SIP username is made of letters, digits, dots, hyphens and underscores, and begins with a letter or digit")
 		}
+	}
+	if _, bad := Hazard(s); bad {
+		return Username{}, unsafeText("a SIP username has no FreeSWITCH directive")
 	}
 	return Username{s}, nil
 }
@@ -303,6 +312,9 @@ func NewSlug(s string) (Slug, error) {
 	}
 	if s == "public" || s == "default" || s == "global" || s == "nobody" {
 		return Slug{}, unsafeText("this slug is reserved")
+	}
+	if _, bad := Hazard(s); bad {
+		return Slug{}, unsafeText("a slug has no FreeSWITCH directive")
 	}
 	return Slug{s}, nil
 }
