@@ -366,6 +366,8 @@ CREATE INDEX jobs_subject_idx ON edgvoip.jobs (tenant_id, subject, id) WHERE sta
 
 -- A switch has its own jobs, and works them in order of id.
 CREATE INDEX jobs_node_idx ON edgvoip.jobs (node_id, id) WHERE state IN ('pending', 'leased');
+-- What each switch has still to do, and what was given up: few rows beside those that are done.
+CREATE INDEX jobs_open_idx ON edgvoip.jobs (node_id) WHERE node_id IS NOT NULL AND state <> 'done';
 -- What each switch was last told of a subject.
 CREATE INDEX jobs_convergence_idx ON edgvoip.jobs (tenant_id, subject, node_id, id) WHERE node_id IS NOT NULL;
 CREATE TRIGGER tell_jobs AFTER INSERT ON edgvoip.jobs FOR EACH STATEMENT EXECUTE FUNCTION edgvoip.tell_nodes();
@@ -485,14 +487,18 @@ END
 $$;
 
 -- Removes changes older than "keep", but never the newest, by which readers know where they are. It runs as the owner, so
--- that each reader can call it; of several at once one works. Returns the number removed.
+-- that each reader can call it; of several at once one works. Returns the number removed, at most 20000, so that a call ends
+-- within its caller's statement timeout: a caller that gets 20000 calls again.
 CREATE FUNCTION edgvoip.prune_changes(keep interval) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
   removed bigint := 0;
 BEGIN
   IF pg_try_advisory_xact_lock(hashtext('edgvoip.prune_changes')) THEN
     DELETE FROM edgvoip.changes
-     WHERE at < now() - greatest(keep, interval '10 minutes') AND id < (SELECT max(id) FROM edgvoip.changes) - 1000;
+     WHERE (tenant_id, id) IN (
+           SELECT tenant_id, id FROM edgvoip.changes
+            WHERE at < now() - greatest(keep, interval '10 minutes') AND id < (SELECT max(id) FROM edgvoip.changes) - 1000
+            ORDER BY id LIMIT 20000);
     GET DIAGNOSTICS removed = ROW_COUNT;
   END IF;
   RETURN removed;
@@ -517,6 +523,9 @@ GRANT SELECT, INSERT, DELETE ON edgvoip.seen_signatures TO edgvoip_api;
 GRANT SELECT, INSERT, UPDATE ON edgvoip.operator_tokens TO edgvoip_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON edgvoip.switch_nodes TO edgvoip_api;
 GRANT SELECT ON edgvoip.changes TO edgvoip_api, edgvoip_xmlcurl;
+-- Whoever may execute a trigger function can put it on a table of his own, and then has it write with its owner's rights.
+REVOKE EXECUTE ON FUNCTION edgvoip.keep_sip_names(), edgvoip.tell_changes(), edgvoip.tell_nodes(), edgvoip.tell_switches_of_user(),
+  edgvoip.tell_switches_of_domain(), edgvoip.tell_switches_of_tenant() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION edgvoip.prune_changes(interval) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION edgvoip.prune_changes(interval) TO edgvoip_api, edgvoip_xmlcurl;
 

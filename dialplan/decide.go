@@ -1,6 +1,7 @@
 package dialplan
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,11 +119,20 @@ func (f *Facts) gatherCarrier(ctx context.Context, s Store, c Call) error {
 	if !c.Source.IsValid() {
 		return nil
 	}
+	// What the store cannot tell of one reading of the number matters only if no other is right.
+	var failed error
+	try := func(number fstext.E164) (found bool) {
+		found, err := f.gatherDID(ctx, s, c, number)
+		if found {
+			failed = err
+		} else {
+			failed = cmp.Or(failed, err)
+		}
+		return found
+	}
 	for _, form := range []string{c.Destination, "+" + c.Destination} {
-		if number, err := fstext.NewE164(form); err == nil {
-			if found, err := f.gatherDID(ctx, s, c, number); found || err != nil {
-				return err
-			}
+		if number, err := fstext.NewE164(form); err == nil && try(number) {
+			return failed
 		}
 	}
 	countries, err := s.CarrierCountries(ctx, c.Source.Unmap())
@@ -132,22 +142,18 @@ func (f *Facts) gatherCarrier(ctx context.Context, s Store, c Call) error {
 	f.known = len(countries) > 0
 	dialled, err := fstext.NewDialled(c.Destination)
 	if err != nil {
-		return nil //nolint:nilerr // no DID has such a number
+		return failed // no DID has such a number
 	}
 	for _, country := range countries {
 		// A guess that is a DID of this carrier is right; only otherwise is it worth reading the number by all the rules.
-		if number := numbering.Guess(country, dialled); number != (fstext.E164{}) {
-			if found, err := f.gatherDID(ctx, s, c, number); found || err != nil {
-				return err
-			}
+		if number := numbering.Guess(country, dialled); number != (fstext.E164{}) && try(number) {
+			return failed
 		}
-		if number, err := numbering.Normalise(country, dialled); err == nil {
-			if found, err := f.gatherDID(ctx, s, c, number); found || err != nil {
-				return err
-			}
+		if number, err := numbering.Normalise(country, dialled); err == nil && try(number) {
+			return failed
 		}
 	}
-	return nil
+	return failed
 }
 
 // gatherDID looks whether a number is a DID that the caller's address may bring, and if so who takes the call.

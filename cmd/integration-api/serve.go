@@ -92,37 +92,7 @@ func (p *process) run(ctx context.Context) error {
 		p.api.Keep(ctx)
 		return nil
 	})
-	parts.Go(func() error { return p.listen(ctx, p.door, door) })
-	parts.Go(func() error { return p.listen(ctx, p.internal, l) })
+	parts.Go(func() error { return p.door.Run(ctx, door, p.settings.ShutdownTimeout) })
+	parts.Go(func() error { return p.internal.Run(ctx, l, p.settings.ShutdownTimeout) })
 	return parts.Wait()
-}
-
-// listen answers on a listener until ctx ends, then lets requests under way finish.
-func (p *process) listen(ctx context.Context, server *httpd.Server, l net.Listener) error {
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(l) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serve: %w", err)
-	case <-ctx.Done():
-	}
-	p.log.InfoContext(ctx, "shutting down", "addr", l.Addr().String())
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.settings.ShutdownTimeout)
-	defer cancel()
-	if err := server.Shutdown(stopping); err != nil {
-		return fmt.Errorf("shutdown: %w", err)
-	}
-	// A server that was told to stop before it began to serve knows no listener yet, and would go on.
-	if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("shutdown: %w", err)
-	}
-	select {
-	case err := <-failed:
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		return err
-	case <-stopping.Done():
-		return fmt.Errorf("shutdown: %w", stopping.Err())
-	}
 }

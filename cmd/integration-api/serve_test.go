@@ -111,7 +111,7 @@ func TestStopBeforeServe(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if err := p.listen(ctx, p.internal, l); err != nil {
+	if err := p.internal.Run(ctx, l, time.Minute); err != nil {
 		t.Error(err)
 	}
 	if c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String()); err == nil {

@@ -58,7 +58,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return err
 	}
 	defer p.close(ctx)
-	l, err := (&net.ListenConfig{}).Listen(ctx, s.network(), s.Addr)
+	var listen net.ListenConfig
+	listen.SetMultipathTCP(false) // no switch speaks it, and httpd could not finish a listener of that kind without resets
+	l, err := listen.Listen(ctx, s.network(), s.Addr)
 	if err != nil {
 		return fmt.Errorf("XMLCURL_ADDR: %w", err)
 	}
@@ -68,7 +70,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	following := p.follow(model)
 	log.InfoContext(ctx, "listening", "addr", l.Addr().String(), "tls", s.TLSCertFile != "", "version", version)
 	go warnUnlessReady(ctx, p.lookups, s.RequestTimeout, log)
-	err = serve(ctx, p.server, l, s.ShutdownTimeout, log)
+	err = p.server.Run(ctx, l, s.ShutdownTimeout)
 	// Only now: requests under way still need the model.
 	stop()
 	<-following
@@ -115,7 +117,7 @@ func build(ctx context.Context, s settings, log *slog.Logger) (_ *process, err e
 	if err != nil {
 		return nil, fmt.Errorf("SECRET_KEYS_FILE: %w", err)
 	}
-	tlsConfig, err := s.tls()
+	tlsConfig, err := s.tls(log)
 	if err != nil {
 		return nil, err
 	}
@@ -166,9 +168,20 @@ func (p *process) buildModel(ctx context.Context, registry *prometheus.Registry)
 		}
 	}
 	p.feed = feed.New(feed.Options{
-		Source: p.lookups, Reader: p.model, Interval: s.ChangesInterval, Timeout: s.RequestTimeout, From: from,
+		Source: source{p.lookups, p.bulk}, Reader: p.model, Interval: s.ChangesInterval, Timeout: s.RequestTimeout, From: from,
 		Metrics: feed.Metrics{Lag: metrics.Lag, Failed: metrics.ReadFailed, Forgot: metrics.Forgot}, Log: log,
 	})
+}
+
+// source reads changes while lookups wait for them, and removes old ones while nobody does.
+type source struct {
+	feed.Source
+	bulk *postgres.DB
+}
+
+// PruneChanges implements feed.Source.
+func (s source) PruneChanges(ctx context.Context, keep time.Duration) (int, error) {
+	return s.bulk.PruneChanges(ctx, keep)
 }
 
 // follow keeps the model true until ctx ends; the channel is closed when that is over. It returns when changes were read for
@@ -211,47 +224,17 @@ func (s settings) open(log *slog.Logger, conns int, timeout time.Duration) (*pos
 	}, log)
 }
 
-// serve answers until ctx ends, then lets requests under way finish.
-func serve(ctx context.Context, server *httpd.Server, l net.Listener, timeout time.Duration, log *slog.Logger) error {
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(l) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serve: %w", err)
-	case <-ctx.Done():
-	}
-	log.InfoContext(ctx, "shutting down")
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
-	defer cancel()
-	if err := server.Shutdown(stopping); err != nil {
-		return fmt.Errorf("shutdown: %w", err)
-	}
-	// A server that was told to stop before it began to serve knows no listener yet, and would go on.
-	if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("shutdown: %w", err)
-	}
-	select {
-	case err := <-failed:
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		return err
-	case <-stopping.Done():
-		return fmt.Errorf("shutdown: %w", stopping.Err())
-	}
-}
-
 // tls returns the server's TLS, or nil for plain HTTP. With a client CA, only clients with a certificate of that CA are
 // served.
-func (s settings) tls() (*tls.Config, error) {
+func (s settings) tls(log *slog.Logger) (*tls.Config, error) {
 	if s.TLSCertFile == "" {
 		return nil, nil //nolint:nilnil // plain HTTP
 	}
-	cert, err := tls.LoadX509KeyPair(s.TLSCertFile, s.TLSKeyFile)
+	cert, err := httpd.LoadCertificate(s.TLSCertFile, s.TLSKeyFile, log)
 	if err != nil {
 		return nil, fmt.Errorf("XMLCURL_TLS_CERT_FILE and XMLCURL_TLS_KEY_FILE: %w", err)
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	c := cert.Config()
 	if s.TLSClientCAFile == "" {
 		return c, nil
 	}

@@ -252,7 +252,7 @@ func TestStopBeforeServe(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if err := serve(ctx, p.server, l, time.Minute, log); err != nil {
+	if err := p.server.Run(ctx, l, time.Minute); err != nil {
 		t.Error(err)
 	}
 	if c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String()); err == nil {

@@ -105,7 +105,7 @@ func TestMutualTLS(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, p.server, l, time.Minute, log) }()
+	go func() { done <- p.server.Run(ctx, l, time.Minute) }()
 	roots := x509.NewCertPool()
 	roots.AddCert(ours.cert)
 	get := func(scheme string, certs ...tls.Certificate) (int, error) {

@@ -124,6 +124,7 @@ type API struct {
 	figures     *figures
 	addresses   *limiter
 	tenants     *limiter
+	preparing   turns
 	metrics     *metrics
 	now         func() time.Time
 	log         *slog.Logger

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
 	"regexp"
@@ -374,6 +375,25 @@ func TestDatabaseAway(t *testing.T) {
 	}
 	if !strings.Contains(s.log.String(), `"cause":"`) {
 		t.Errorf("not in the log: %s", s.log)
+	}
+}
+
+// A fault of the database that passes asks the client to come again; another is ours.
+func TestFaultsOfDatabase(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	w := s.tenant(t, "shop")
+	for code, want := range map[string]string{
+		"08006": "503 unavailable 1", "40P01": "503 unavailable 1", "53300": "503 unavailable 1", "57014": "503 unavailable 1", "57P01": "503 unavailable 1",
+		"XX000": "500 internal ",
+	} {
+		exec(t, s, fmt.Sprintf(`CREATE OR REPLACE FUNCTION edgvoip.fail() RETURNS trigger LANGUAGE plpgsql AS $$
+			BEGIN RAISE EXCEPTION 'fault' USING ERRCODE = '%s'; END $$`, code))
+		exec(t, s, `CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON edgvoip.sip_extensions FOR EACH ROW EXECUTE FUNCTION edgvoip.fail()`)
+		a := w.do(t, http.MethodPost, "/extensions", w.spec("1001"))
+		if got := fmt.Sprint(a.status, " ", a.code(t), " ", a.header.Get("Retry-After")); got != want {
+			t.Errorf("%s: %q, want %q", code, got, want)
+		}
 	}
 }
 

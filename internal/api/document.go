@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
@@ -85,8 +86,10 @@ const docsPolicy = "default-src 'self'; script-src 'self' 'unsafe-inline'; style
 
 // registerDocs serves the document and a page to browse it, which needs nothing but this server.
 func (a *API) registerDocs(app *fiber.App) {
-	app.Get("/openapi.yaml", func(c *fiber.Ctx) error {
-		document, err := a.Document()
+	// Once: it takes a processor some milliseconds, and everybody may ask.
+	document := sync.OnceValues(a.Document)
+	app.Get("/openapi.yaml", a.limitAddress, func(c *fiber.Ctx) error {
+		document, err := document()
 		if err != nil {
 			return err
 		}
@@ -102,8 +105,8 @@ func (a *API) registerDocs(app *fiber.App) {
 		c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
 		return err
 	}
-	app.Get(DocsPath, handler)
-	app.Get(DocsPath+"/*", handler)
+	app.Get(DocsPath, a.limitAddress, handler)
+	app.Get(DocsPath+"/*", a.limitAddress, handler)
 }
 
 // Document returns the OpenAPI 3.1 document, as YAML. The API must be on a server.

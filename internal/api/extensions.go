@@ -14,6 +14,7 @@ import (
 
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/integration"
+	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/invalid"
 	"github.com/edgvoip/edgvoip/node"
 )
@@ -183,7 +184,7 @@ func write[T any](ctx context.Context, a *API, key string, prepare func() (func(
 	} else if found {
 		return replay[T](a, i, kept)
 	}
-	commit, err := prepare()
+	commit, err := inTurn(a, i.caller.TenantID, prepare)
 	if err != nil {
 		return nil, err
 	}
@@ -204,6 +205,18 @@ func write[T any](ctx context.Context, a *API, key string, prepare func() (func(
 	}
 	i.outcome = string(effect)
 	return &out, nil
+}
+
+// inTurn prepares a write, unless the tenant has too many under way.
+func inTurn[T any](a *API, tenant uuid.UUID, prepare func() (T, error)) (v T, err error) {
+	if !a.preparing.enter(tenant) {
+		a.metrics.limited.WithLabelValues("preparing").Inc()
+		p := newProblem(codeRateLimited)
+		p.retryAfter = 1
+		return v, p
+	}
+	defer a.preparing.leave(tenant)
+	return prepare()
 }
 
 // replay answers as the first request was answered. The body is encoded anew, from the same type: the bytes are the same.
@@ -338,6 +351,11 @@ func (a *API) listExtensions(ctx context.Context, in *struct {
 	parts, err := parseCursor(in.Cursor, 2)
 	if err != nil {
 		return nil, err
+	}
+	if in.SIPRealm != "" {
+		if _, err := fstext.ParseRealm(in.SIPRealm); err != nil {
+			return nil, invalid.Because("query.sipRealm", err)
+		}
 	}
 	f := directory.ExtensionFilter{Realm: in.SIPRealm, Status: directory.Status(in.Status), Limit: in.Limit + 1}
 	if f.After.Number = parts[0]; in.Cursor != "" {

@@ -62,6 +62,7 @@ type figures struct {
 
 	mu   sync.Mutex
 	last integration.Figures
+	err  error
 	at   time.Time
 }
 
@@ -69,11 +70,9 @@ func (f *figures) get(ctx context.Context) (integration.Figures, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if now := f.now(); f.at.IsZero() || now.Sub(f.at) >= f.age {
-		last, err := f.store.Figures(ctx)
-		if err != nil {
-			return integration.Figures{}, err
-		}
-		f.last, f.at = last, now
+		// A failure is remembered as well: everybody may ask, and the next would wait as long for the same.
+		f.last, f.err = f.store.Figures(ctx)
+		f.at = now
 	}
-	return f.last, nil
+	return f.last, f.err
 }

@@ -164,6 +164,12 @@ var conflicts = []struct {
 	{driver.ErrBadConn, codeUnavailable},
 }
 
+// passing is an error that says whether the store is only unavailable for the moment.
+type passing interface {
+	error
+	Unavailable() bool
+}
+
 func problemOf(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
@@ -177,6 +183,9 @@ func problemOf(err error) *Problem {
 		}
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {
+		return newProblem(codeUnavailable)
+	}
+	if p, ok := errors.AsType[passing](err); ok && p.Unavailable() {
 		return newProblem(codeUnavailable)
 	}
 	return newProblem(codeInternal)

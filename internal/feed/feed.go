@@ -68,8 +68,8 @@ type Page struct {
 // Source is where changes are read.
 type Source interface {
 	Changes(ctx context.Context, after Mark, missing []Span, limit int) (Page, error)
-	// PruneChanges removes changes older than keep.
-	PruneChanges(ctx context.Context, keep time.Duration) error
+	// PruneChanges removes some changes older than keep and returns how many; none are left when it is zero.
+	PruneChanges(ctx context.Context, keep time.Duration) (int, error)
 	// ListenForChanges calls wake for each notification, and whenever notifications may have been lost, until ctx ends or
 	// the server cannot notify (a replica).
 	ListenForChanges(ctx context.Context, wake func()) error
@@ -223,8 +223,11 @@ func (f *Follower) prune(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := f.opts.Source.PruneChanges(ctx, pruneKeep); err != nil && ctx.Err() == nil {
-			f.opts.Log.DebugContext(ctx, "old changes not removed", "error", err)
+		for removed := 1; removed > 0; {
+			var err error
+			if removed, err = f.opts.Source.PruneChanges(ctx, pruneKeep); err != nil && ctx.Err() == nil {
+				f.opts.Log.WarnContext(ctx, "old changes not removed; somebody else must, if this is a replica", "error", err)
+			}
 		}
 	}
 }
@@ -261,7 +264,7 @@ func (f *Follower) readPage(ctx context.Context) (full bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if !f.begun || f.mark.ID != 0 && !page.MarkFound {
+	if !f.begun || !page.MarkFound && f.mark != page.Head { // the same only where there was no row, and is none
 		f.restart(page)
 		return false, nil
 	}

@@ -40,8 +40,9 @@ type Store interface {
 	BuryJob(ctx context.Context, j node.Job, reason string) error
 	// Backlogs returns what each switch still has to do.
 	Backlogs(ctx context.Context) ([]node.Backlog, error)
-	// PruneJobs removes jobs that were done longer ago than keep.
-	PruneJobs(ctx context.Context, keep time.Duration) (int, error)
+	// PruneJobs removes jobs that were done longer ago than keepDone, or given up longer ago than keepDead. It returns how
+	// many, also with an error.
+	PruneJobs(ctx context.Context, keepDone, keepDead time.Duration) (int, error)
 }
 
 // Directory tells whose credentials are whose. It must read what is committed, not a copy that may lag behind.
@@ -81,8 +82,9 @@ const (
 	// How often what the fleet shows at /metrics is counted.
 	countInterval = 5 * time.Second
 	pruneInterval = time.Hour
-	// keepDone is how long a job that is done can be looked up.
+	// keepDone is how long a job that is done can be looked up, keepDead how long one that was given up can be replayed.
 	keepDone = 7 * 24 * time.Hour
+	keepDead = 30 * 24 * time.Hour
 )
 
 // Fleet is all switches. See Run.
@@ -253,9 +255,9 @@ func (f *Fleet) keepBooks(ctx context.Context) {
 func (f *Fleet) prune(ctx context.Context) {
 	asking, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	n, err := f.opts.Store.PruneJobs(asking, keepDone)
+	n, err := f.opts.Store.PruneJobs(asking, keepDone, keepDead)
 	if err != nil {
-		f.log.ErrorContext(ctx, "removing old jobs", "error", err)
+		f.log.ErrorContext(ctx, "removing old jobs", "removed", n, "error", err)
 	} else if n > 0 {
 		f.log.InfoContext(ctx, "removed old jobs", "jobs", n)
 	}

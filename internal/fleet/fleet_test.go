@@ -11,10 +11,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -478,10 +480,10 @@ func TestFailingJobs(t *testing.T) {
 		t.Errorf("%+v, %v", done, err)
 	}
 	if err := testutil.GatherAndCompare(s.registry, strings.NewReader(`
-# HELP edgvoip_node_jobs_total Jobs that were tried, by outcome: done, failed (and tried again later), dead (given up).
+# HELP edgvoip_node_jobs_total Jobs that were tried, by outcome: done, retried (it failed, and is tried again later), dead (given up).
 # TYPE edgvoip_node_jobs_total counter
 edgvoip_node_jobs_total{kind="switch.user",node="fs1",outcome="done"} 1
-edgvoip_node_jobs_total{kind="switch.user",node="fs1",outcome="failed"} 2
+edgvoip_node_jobs_total{kind="switch.user",node="fs1",outcome="retried"} 2
 edgvoip_node_jobs_total{kind="unknown",node="fs1",outcome="dead"} 1
 `), "edgvoip_node_jobs_total"); err != nil {
 		t.Error(err)
@@ -502,6 +504,77 @@ func TestGivenUpInTheEnd(t *testing.T) {
 		t.Error(n, err)
 	}
 	s.expectState(t, subject, "fs1 done")
+}
+
+// A command that a switch never answers is a failure of its job, which makes way for the others and is given up in the end.
+// One that was not even sent is not.
+func TestNoReply(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.put(t, "fs1", "fs1:8021", false)
+	sent := false
+	s.at("fs1:8021").answers(func(command string) error {
+		switch {
+		case strings.HasPrefix(command, "drop 1001@"):
+			return esl.ErrLost
+		case strings.HasPrefix(command, "drop 1002@") && !sent:
+			sent = true
+			return esl.ErrDown
+		default:
+			return nil
+		}
+	})
+	lost, unsent, behind := s.suspend(t, "1001"), s.suspend(t, "1002"), s.suspend(t, "1003")
+	s.exec(t, `UPDATE edgvoip.jobs SET attempts = $1`, fleet.MaxAttempts-2)
+	s.exec(t, `UPDATE edgvoip.jobs SET attempts = $1 WHERE subject = $2`, fleet.MaxAttempts-1, unsent)
+	s.run(t)
+	s.expectState(t, behind, "fs1 done")
+	s.expectState(t, unsent, "fs1 done")
+	s.expectState(t, lost, "fs1 pending")
+	s.exec(t, `UPDATE edgvoip.jobs SET run_at = now() WHERE subject = $1`, lost)
+	s.expectState(t, lost, "fs1 dead")
+}
+
+// interrupted is a store that is sometimes away when a job is claimed.
+type interrupted struct {
+	fleet.Store
+	away atomic.Bool
+}
+
+func (i *interrupted) ClaimJob(ctx context.Context, nodeID uuid.UUID, lease time.Duration) (node.Job, error) {
+	if i.away.Load() {
+		return node.Job{}, errors.New("the store is away")
+	}
+	return i.Store.ClaimJob(ctx, nodeID, lease)
+}
+
+// Each outage of the store is told of, also when there is no job between them.
+func TestOutages(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	store := &interrupted{Store: s.db}
+	s.options.Store = store
+	s.put(t, "fs1", "fs1:8021", false)
+	s.run(t)
+	s.expectConnected(t, "fs1:8021")
+	for i := range 2 {
+		store.away.Store(true)
+		s.expectLogged(t, "out of order", "jobs cannot be claimed", i+1)
+		store.away.Store(false)
+		s.expectLogged(t, "in order again", "jobs cannot be claimed", i+1)
+	}
+}
+
+// expectLogged waits until the log says so many times that something is so.
+func (s *site) expectLogged(t *testing.T, message, what string, times int) {
+	t.Helper()
+	eventually(t, func() error {
+		n := strings.Count(s.log.String(), fmt.Sprintf(`"msg":%q,"component":"fleet","node":"fs1","what":%q`, message, what))
+		if n != times {
+			return fmt.Errorf("%s: %d times %q", what, n, message)
+		}
+		return nil
+	})
 }
 
 func TestBackoff(t *testing.T) {

@@ -82,16 +82,12 @@ func (m *member) work(ctx context.Context) {
 	defer tick.Stop()
 	outage := newOutage(m.log, "jobs cannot be claimed")
 	for ctx.Err() == nil {
-		err := node.ErrNoJob
 		if m.sw.Up() {
-			err = m.workOnce(ctx)
-		}
-		if err == nil {
-			outage.note(ctx, nil)
-			continue
-		}
-		if !errors.Is(err, node.ErrNoJob) {
+			worked, err := m.workOnce(ctx)
 			outage.note(ctx, err)
+			if worked {
+				continue
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -101,21 +97,23 @@ func (m *member) work(ctx context.Context) {
 	}
 }
 
-// workOnce claims a job and carries it out. Error: node.ErrNoJob, the store's.
-func (m *member) workOnce(ctx context.Context) error {
+// workOnce claims a job and carries it out, if there is one. Error: the store's.
+func (m *member) workOnce(ctx context.Context) (worked bool, err error) {
 	// A claim that was cancelled half way may have been made: nobody would carry it out until its lease ends.
 	claiming, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	job, err := m.fleet.opts.Store.ClaimJob(claiming, m.node.ID, lease)
-	if err != nil {
-		return err
+	if errors.Is(err, node.ErrNoJob) {
+		return false, nil
+	} else if err != nil {
+		return false, err
 	}
 	m.carryOut(ctx, job)
-	return nil
+	return true, nil
 }
 
-// carryOut does a claimed job and writes down what became of it.
-func (m *member) carryOut(ctx context.Context, job node.Job) {
+// carryOut does a claimed job and writes down what became of it. done tells whether the switch did it.
+func (m *member) carryOut(ctx context.Context, job node.Job) (done bool) {
 	ctx = telemetry.WithCorrelation(ctx, job.CorrelationID)
 	doing, cancel := context.WithTimeout(ctx, jobTimeout)
 	defer cancel()
@@ -128,6 +126,9 @@ func (m *member) carryOut(ctx context.Context, job node.Job) {
 	outcome, noted := m.conclude(ctx, job, task, err)
 	if err == nil {
 		m.startEcho(ctx, task)
+		if r, ok := task.(node.Registration); ok {
+			m.fleet.metrics.dropped.WithLabelValues(m.node.Name, reasonLabel(r.Reason)).Inc()
+		}
 	}
 	m.fleet.metrics.jobs.WithLabelValues(m.node.Name, kindLabel(job.Kind), outcome).Inc()
 	switch {
@@ -141,13 +142,14 @@ func (m *member) carryOut(ctx context.Context, job node.Job) {
 	default:
 		log.InfoContext(ctx, "job done", "waited_ms", time.Since(job.CreatedAt).Milliseconds(), "took_ms", time.Since(start).Milliseconds())
 	}
+	return err == nil
 }
 
 // Outcomes of a job.
 const (
-	outcomeDone   = "done"
-	outcomeFailed = "failed" // and will be tried again
-	outcomeDead   = "dead"
+	outcomeDone    = "done"
+	outcomeRetried = "retried" // it failed, and will be tried again
+	outcomeDead    = "dead"
 )
 
 // conclude ends the claim of a job that succeeded or failed, also while the process shuts down.
@@ -158,13 +160,13 @@ func (m *member) conclude(ctx context.Context, job node.Job, task any, failure e
 	switch {
 	case failure == nil:
 		return outcomeDone, m.finish(ctx, job, task)
-	case down(failure):
+	case unsent(failure):
 		// It falls due at once, and is claimed when the switch is back. Being away is no failure of the job, however often.
-		return outcomeFailed, store.RetryJob(ctx, job, 0, failure.Error())
+		return outcomeRetried, store.RetryJob(ctx, job, 0, failure.Error())
 	case errors.Is(failure, node.ErrPayload), errors.Is(failure, errUnnameable), job.Attempts >= maxAttempts:
 		return outcomeDead, store.BuryJob(ctx, job, failure.Error())
 	default:
-		return outcomeFailed, store.RetryJob(ctx, job, backoff(job.Attempts), failure.Error())
+		return outcomeRetried, store.RetryJob(ctx, job, backoff(job.Attempts), failure.Error())
 	}
 }
 

@@ -33,9 +33,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		oldest:        gauge("edgvoip_node_jobs_oldest_seconds", "Age of the oldest job that the switch has not done yet; 0 if there is none."),
 		registrations: gauge("edgvoip_node_registrations", "Phones that are registered at the switch."),
 		waiting:       gauge("edgvoip_registrations_unchecked", "Registrations that the watch has still to check."),
-		jobs:          counter("edgvoip_node_jobs_total", "Jobs that were tried, by outcome: done, failed (and tried again later), dead (given up).", "kind", "outcome"),
+		jobs:          counter("edgvoip_node_jobs_total", "Jobs that were tried, by outcome: done, retried (it failed, and is tried again later), dead (given up).", "kind", "outcome"),
 		dropped: counter("edgvoip_registrations_dropped_total",
-			"Registrations dropped by the watch: foreign_address, unknown_account, suspended.", "reason"),
+			"Registrations that may not stay and were dropped, by reason: foreign_address, unknown_account, suspended; or could not be: unnameable.", "reason"),
 	}
 }
 
@@ -70,6 +70,14 @@ func (m *metrics) forget(name string) {
 func kindLabel(k node.Kind) string {
 	if slices.Contains([]node.Kind{node.KindUser, node.KindDomain, node.KindDropRegistration}, k) {
 		return string(k)
+	}
+	return "unknown"
+}
+
+// reasonLabel does the same for the reason to drop a registration.
+func reasonLabel(reason string) string {
+	if slices.Contains([]string{reasonForeign, reasonUnknown, reasonSuspended}, reason) {
+		return reason
 	}
 	return "unknown"
 }

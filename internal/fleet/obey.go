@@ -133,15 +133,20 @@ var (
 	storedHost = regexp.MustCompile(`^[A-Za-z0-9.:\[\]-]{1,253}$`)
 )
 
+// nameable tells whether a registration can be named in a command.
+func nameable(r node.Registration) bool {
+	_, err := fstext.NewSlug(r.Profile)
+	return err == nil && storedUser.MatchString(r.User) && storedHost.MatchString(r.Realm)
+}
+
 // dropRegistration drops a registration by its address. Not by its Call-ID: that is the phone's text, and the switch also
 // takes it for a domain (sofia_reg.c, sofia_reg_expire_call_id), so that a Call-ID of "@other.example" would drop
 // every phone there. An address has one registration (docs/decisions/0005-registrations-by-device.md).
 func (m *member) dropRegistration(ctx context.Context, r node.Registration) error {
-	profile, err := fstext.NewSlug(r.Profile)
-	if err != nil || !storedUser.MatchString(r.User) || !storedHost.MatchString(r.Realm) {
+	if !nameable(r) {
 		return errUnnameable
 	}
-	if err := m.sw.FlushRegistration(ctx, profile.String(), r.User, r.Realm); err != nil {
+	if err := m.sw.FlushRegistration(ctx, r.Profile, r.User, r.Realm); err != nil {
 		return fmt.Errorf("flush registration: %w", err)
 	}
 	return nil

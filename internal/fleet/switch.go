@@ -43,8 +43,12 @@ type Handlers struct {
 // Connect makes the connection to a switch, which does nothing until it is run.
 type Connect func(n node.Node, password string, h Handlers) (Switch, error)
 
-// down tells whether an error means that the switch is away, which is nobody's failure: what it has to do waits.
-func down(err error) bool { return errors.Is(err, esl.ErrDown) || errors.Is(err, esl.ErrLost) }
+// down tells whether an error means that the switch is away.
+func down(err error) bool { return unsent(err) || errors.Is(err, esl.ErrLost) }
+
+// unsent tells whether a command failed because the switch was away already. Not so a command that it was lost over: that
+// may be the very command which it does not answer.
+func unsent(err error) bool { return errors.Is(err, esl.ErrDown) }
 
 // maxReconnect is the longest wait before the next attempt to reach a switch that is away: its jobs wait as long.
 const maxReconnect = 3 * time.Second

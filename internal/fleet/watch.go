@@ -59,6 +59,9 @@ const (
 	reasonSuspended = "suspended"       // the account, its domain or its tenant is not active
 )
 
+// reasonUnnameable counts what would be dropped for one of these reasons, but cannot be named to the switch.
+const reasonUnnameable = "unnameable"
+
 // verdict is what is to become of a registration.
 type verdict struct {
 	reason string    // empty: it may stay
@@ -215,14 +218,23 @@ func (w *watch) check(ctx context.Context, s Seen) error {
 }
 
 // drop drops a registration at once. The job is there for the record, and to be tried again if that fails; it is claimed
-// from the beginning, so that it does not wait behind others.
+// from the beginning, so that it does not wait behind others. There is none for what cannot be named: it would be given up
+// each time that the registration is seen.
 func (w *watch) drop(ctx context.Context, s Seen, v verdict) error {
 	m := w.m
-	payload, err := json.Marshal(node.Registration{Profile: s.Profile, User: s.User, Realm: s.Host, CallID: s.CallID, Reason: v.reason})
+	ctx = telemetry.WithCorrelation(ctx, uuid.NewString())
+	r := node.Registration{Profile: s.Profile, User: s.User, Realm: s.Host, CallID: s.CallID, Reason: v.reason}
+	log := m.log.With("reason", v.reason, "address", s.User+"@"+s.Host, "auth_user", s.AuthUser, "auth_realm", s.AuthRealm,
+		"phone", net.JoinHostPort(s.IP, s.Port), "user_agent", s.Agent, "sip_call_id", s.CallID)
+	if !nameable(r) {
+		m.fleet.metrics.dropped.WithLabelValues(m.node.Name, reasonUnnameable).Inc()
+		log.WarnContext(ctx, "registration cannot be named, and stays")
+		return nil
+	}
+	payload, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	ctx = telemetry.WithCorrelation(ctx, uuid.NewString())
 	adding, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	job, err := m.fleet.opts.Store.AddClaimedJob(adding, node.Job{
@@ -232,9 +244,10 @@ func (w *watch) drop(ctx context.Context, s Seen, v verdict) error {
 	if err != nil {
 		return err
 	}
-	m.fleet.metrics.dropped.WithLabelValues(m.node.Name, v.reason).Inc()
-	m.log.WarnContext(ctx, "registration dropped", "reason", v.reason, "address", s.User+"@"+s.Host, "auth_user", s.AuthUser, "auth_realm", s.AuthRealm,
-		"phone", net.JoinHostPort(s.IP, s.Port), "user_agent", s.Agent, "sip_call_id", s.CallID)
-	m.carryOut(ctx, job)
+	if m.carryOut(ctx, job) {
+		log.WarnContext(ctx, "registration dropped")
+	} else {
+		log.WarnContext(ctx, "registration not dropped yet")
+	}
 	return nil
 }

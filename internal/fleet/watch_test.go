@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/edgvoip/edgvoip/internal/esl"
 	"github.com/edgvoip/edgvoip/internal/fleet"
 	"github.com/edgvoip/edgvoip/internal/storetest"
 	"github.com/edgvoip/edgvoip/node"
@@ -88,12 +89,8 @@ func TestWatch(t *testing.T) {
 		}
 		return s.idle(t)
 	})
-	if err := testutil.GatherAndCompare(s.registry, strings.NewReader(`
-# HELP edgvoip_registrations_dropped_total Registrations dropped by the watch: foreign_address, unknown_account, suspended.
-# TYPE edgvoip_registrations_dropped_total counter
-edgvoip_registrations_dropped_total{node="fs1",reason="foreign_address"} 2
-edgvoip_registrations_dropped_total{node="fs1",reason="unknown_account"} 1
-`), "edgvoip_registrations_dropped_total"); err != nil {
+	if err := s.expectDropped(`edgvoip_registrations_dropped_total{node="fs1",reason="foreign_address"} 2`,
+		`edgvoip_registrations_dropped_total{node="fs1",reason="unknown_account"} 1`); err != nil {
 		t.Error(err)
 	}
 	for _, text := range []string{`"address":"1001~wss@tenant-b.example"`, `"auth_user":"1001","auth_realm":"tenant-a.example"`, `"phone":"192.0.2.7:5070"`, `"sip_call_id":"call-1"`} {
@@ -138,15 +135,64 @@ func TestHostileRegistrations(t *testing.T) {
 		c.handlers.Registered(seen(address, "1001@tenant-a.example"))
 	}
 	eventually(t, func() error {
-		dead, err := s.db.Jobs(t.Context(), node.Filter{States: []node.State{node.Dead}})
-		if err == nil && len(dead) != 11 {
-			err = errors.New("not all of them are given up")
-		}
-		return err
+		return s.expectDropped(`edgvoip_registrations_dropped_total{node="fs1",reason="unnameable"} 11`)
 	})
 	if told := s.at("fs1:8021").takes(); len(told) > 0 {
 		t.Errorf("the switch was told %q", told)
 	}
+	all, err := s.db.Jobs(t.Context(), node.Filter{States: []node.State{node.Pending, node.Leased, node.Done, node.Dead}})
+	if err != nil || len(all) > 0 {
+		t.Errorf("jobs that nobody can do: %+v, %v", all, err)
+	}
+	if n := strings.Count(s.log.String(), `"msg":"registration cannot be named, and stays"`); n != 11 || strings.Contains(s.log.String(), `"msg":"registration dropped"`) {
+		t.Errorf("%d of them in the log", n)
+	}
+}
+
+// A registration counts as dropped once it is, and not before.
+func TestDropFailsAtFirst(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.put(t, "fs1", "fs1:8021", false)
+	var tries int
+	var early error
+	s.at("fs1:8021").answers(func(string) error {
+		if tries++; tries == 1 {
+			return &esl.CommandError{Command: "sofia", Reply: "Invalid Profile [internal]"}
+		}
+		if strings.Contains(s.log.String(), `"msg":"registration dropped"`) {
+			early = errors.New("the log says that it was dropped")
+		} else {
+			early = s.expectDropped()
+		}
+		return nil
+	})
+	s.run(t)
+	s.expectConnected(t, "fs1:8021").handlers.Registered(seen("1001@tenant-b.example", "1001@tenant-a.example"))
+	eventually(t, func() error {
+		return s.expectDropped(`edgvoip_registrations_dropped_total{node="fs1",reason="foreign_address"} 1`)
+	})
+	if early != nil {
+		t.Errorf("before it was dropped: %v", early)
+	}
+	if !strings.Contains(s.log.String(), `"msg":"registration not dropped yet"`) {
+		t.Error("the log does not say that it was not dropped")
+	}
+}
+
+// expectDropped compares what is counted as dropped.
+func (s *site) expectDropped(want ...string) error {
+	const name = "edgvoip_registrations_dropped_total"
+	if len(want) == 0 {
+		if n, err := testutil.GatherAndCount(s.registry, name); n != 0 || err != nil {
+			return fmt.Errorf("%d, %w", n, err)
+		}
+		return nil
+	}
+	return testutil.GatherAndCompare(s.registry, strings.NewReader(`
+# HELP edgvoip_registrations_dropped_total Registrations that may not stay and were dropped, by reason: foreign_address, unknown_account, suspended; or could not be: unnameable.
+# TYPE edgvoip_registrations_dropped_total counter
+`+strings.Join(want, "\n")+"\n"), name)
 }
 
 // An answer of a real switch, with one phone whose Call-ID would break the document.

@@ -284,7 +284,7 @@ func (s *Server) Serve(l net.Listener) error {
 	stamped := &stampedListener{Listener: l}
 	s.listener.Store(stamped)
 	if s.draining.Load() {
-		return l.Close()
+		return stamped.Close()
 	}
 	l = stamped
 	if s.opts.TLS != nil {
@@ -294,6 +294,33 @@ func (s *Server) Serve(l net.Listener) error {
 		return err
 	}
 	return nil
+}
+
+// Run serves on a listener until ctx ends, then lets requests under way finish, for at most so long.
+func (s *Server) Run(ctx context.Context, l net.Listener, timeout time.Duration) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	s.log.InfoContext(ctx, "shutting down", "addr", l.Addr().String())
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	if err := s.Shutdown(stopping); err != nil {
+		return fmt.Errorf("shutdown: %w", err)
+	}
+	// A server that was told to stop before it began to serve knows no listener yet, and would go on.
+	if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("shutdown: %w", err)
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-stopping.Done():
+		return fmt.Errorf("shutdown: %w", stopping.Err())
+	}
 }
 
 // App is the fiber application behind the server, for tests that need no listener.

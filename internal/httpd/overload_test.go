@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -305,7 +304,8 @@ func TestConnectionOpenedInAdvance(t *testing.T) {
 func TestSlowClient(t *testing.T) {
 	t.Parallel()
 	s := serve(t, httpd.Options{MaxConnections: 2})
-	slow := s.dial()
+	other, slow := s.dial(), s.dial()
+	s.hold(other)
 	if _, err := fmt.Fprintf(slow, "POST /fine HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", 60<<10); err != nil {
 		t.Fatal(err)
 	}
@@ -314,24 +314,25 @@ func TestSlowClient(t *testing.T) {
 		_, err := io.ReadAll(slow) // an answer, if any, and the end
 		cut <- err
 	}()
+	if status, _ := s.answer(s.dial()); status != http.StatusServiceUnavailable {
+		t.Errorf("a third connection: %d, want 503", status)
+	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for ended := false; !ended; {
+	for sending := true; sending; {
 		select {
 		case err := <-cut:
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Fatalf("not cut off in %v", patience)
 			}
-			ended = true
+			sending = false
 		case <-tick.C:
-			// What cannot be sent any more is told by the other side.
-			_, _ = io.WriteString(slow, "x")
-			if status, _ := s.ask(s.dial(), strings.Replace(get("/fine"), "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)); status != http.StatusOK && status != http.StatusServiceUnavailable {
-				t.Fatalf("beside him: %d", status)
-			}
+			_, _ = io.WriteString(slow, "x") // when it fails, the other side tells
 		}
 	}
-	// Both places are there again.
 	s.servedAgain(s.dial)
-	s.servedAgain(s.dial)
+	s.release <- struct{}{}
+	if status, _ := s.answer(other); status != http.StatusOK {
+		t.Errorf("who was there with him: %d", status)
+	}
 }

@@ -17,11 +17,14 @@ import (
 var _ feed.Source = (*DB)(nil)
 
 // changesQuery reads what is new and what has appeared in the gaps, with the snapshot that it was read in: one statement, so
-// that all of it belongs together. Transaction numbers are sent as text, as xid8 has no other way out.
+// that all of it belongs together. Transaction numbers are sent as text, as xid8 has no other way out. The first transaction not
+// begun is not pg_snapshot_xmax, which is one past the newest that is over: transactions above it may be open, and hold lower
+// numbers than what has been committed. age counts from the one that is next.
 const changesQuery = `
 	SELECT s.oldest, s.next, s.mark_found, s.head_id, s.head_tx,
 	       c.id, c.tx::text AS tx, c.at, c.subject, c.tenant_id, c.domain_id, c.names
-	  FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS oldest, pg_snapshot_xmax(pg_current_snapshot())::text AS next,
+	  FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS oldest, 
+	               (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS next,
 	               EXISTS (SELECT FROM edgvoip.changes WHERE id = $1 AND tx = $2::text::xid8) AS mark_found,
 	               (SELECT id FROM edgvoip.changes ORDER BY id DESC LIMIT 1) AS head_id,
 	               (SELECT tx::text FROM edgvoip.changes ORDER BY id DESC LIMIT 1) AS head_tx) s
@@ -85,11 +88,12 @@ func (d *DB) Changes(ctx context.Context, after feed.Mark, missing []feed.Span, 
 }
 
 // PruneChanges implements feed.Source.
-func (d *DB) PruneChanges(ctx context.Context, keep time.Duration) error {
-	if _, err := d.db.ExecContext(ctx, `SELECT edgvoip.prune_changes(make_interval(secs => $1))`, keep.Seconds()); err != nil {
-		return fmt.Errorf("prune changes: %w", err)
+func (d *DB) PruneChanges(ctx context.Context, keep time.Duration) (int, error) {
+	var removed int
+	if err := d.db.GetContext(ctx, &removed, `SELECT edgvoip.prune_changes(make_interval(secs => $1))`, keep.Seconds()); err != nil {
+		return 0, fmt.Errorf("prune changes: %w", err)
 	}
-	return nil
+	return removed, nil
 }
 
 // ListenForChanges implements feed.Source.

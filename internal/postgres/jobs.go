@@ -46,8 +46,12 @@ func (r jobRow) job() node.Job {
 }
 
 // claimQuery leases the first job of a switch that is due and before which no other of its subject is open. A lease that
-// ran out makes a job due again: whoever held it has died. Numbers of one subject rise in the order of the changes, since
-// the row that a change locks is the subject.
+// ran out makes a job due again: whoever held it has died.
+//
+// Numbers of one subject rise in the order of the changes where a change locks the row that is the subject: a user, or a
+// domain. A change of a tenant writes jobs about its domains, whose rows it does not lock: with a change of such a domain
+// at the same time, their numbers may come either way round. No harm is done, as what either asks is only to forget, and
+// each names its realm as its own change found it.
 const claimQuery = `
 	UPDATE edgvoip.jobs AS j
 	   SET state = 'leased', attempts = j.attempts + 1, run_at = now() + make_interval(secs => $2)
@@ -155,19 +159,21 @@ func (d *DB) ListenForJobs(ctx context.Context, wake func()) error {
 	return d.Listen(ctx, "edgvoip_jobs", wake)
 }
 
+// backlogsQuery is asked every few seconds. Its condition is that of jobs_open_idx, which leaves out what is done.
+const backlogsQuery = `
+	SELECT node_id, count(*) FILTER (WHERE state <> 'dead') AS pending, count(*) FILTER (WHERE state = 'dead') AS dead,
+	       min(created_at) FILTER (WHERE state <> 'dead') AS oldest
+	  FROM edgvoip.jobs WHERE node_id IS NOT NULL AND state <> 'done' GROUP BY node_id`
+
 // Backlogs returns what each switch still has to do, of those that have something.
 func (d *DB) Backlogs(ctx context.Context) ([]node.Backlog, error) {
-	const query = `
-		SELECT node_id, count(*) FILTER (WHERE state <> 'dead') AS pending, count(*) FILTER (WHERE state = 'dead') AS dead,
-		       min(created_at) FILTER (WHERE state <> 'dead') AS oldest
-		  FROM edgvoip.jobs WHERE node_id IS NOT NULL AND state <> 'done' GROUP BY node_id`
 	type row struct {
 		NodeID  uuid.UUID    `db:"node_id"`
 		Pending int          `db:"pending"`
 		Dead    int          `db:"dead"`
 		Oldest  sql.NullTime `db:"oldest"`
 	}
-	rows, err := list[row](ctx, d, query)
+	rows, err := list[row](ctx, d, backlogsQuery)
 	if err != nil {
 		return nil, fmt.Errorf("select backlogs: %w", err)
 	}
@@ -276,15 +282,33 @@ func (d *DB) ReplayJobs(ctx context.Context, name string, ids []int64, actor str
 	return len(rows), err
 }
 
-// PruneJobs removes the switches' jobs that were done longer ago than keep, and returns how many.
-func (d *DB) PruneJobs(ctx context.Context, keep time.Duration) (int, error) {
+// pruneBatch is how many jobs one statement removes, so that it stays well within the statement timeout.
+const pruneBatch = 5000
+
+// PruneJobs removes the switches' jobs that were done longer ago than keepDone, or given up longer ago than keepDead, and
+// returns how many. What it has removed stays removed if ctx ends or the server fails in the middle.
+func (d *DB) PruneJobs(ctx context.Context, keepDone, keepDead time.Duration) (int, error) {
+	// What somebody has locked is left for the next time: a dead job may be about to be replayed.
 	const query = `
 		DELETE FROM edgvoip.jobs
-		 WHERE node_id IS NOT NULL AND state = 'done' AND finished_at < now() - make_interval(secs => $1)`
-	res, err := d.db.ExecContext(ctx, query, keep.Seconds())
-	if err != nil {
-		return 0, fmt.Errorf("prune jobs: %w", err)
+		 WHERE (tenant_id, id) IN (
+		       SELECT tenant_id, id FROM edgvoip.jobs
+		        WHERE node_id IS NOT NULL
+		          AND (state = 'done' AND finished_at < now() - make_interval(secs => $1)
+		            OR state = 'dead' AND finished_at < now() - make_interval(secs => $2))
+		        LIMIT $3 FOR UPDATE SKIP LOCKED)`
+	removed := 0
+	for {
+		res, err := d.db.ExecContext(ctx, query, keepDone.Seconds(), keepDead.Seconds(), pruneBatch)
+		if err != nil {
+			return removed, fmt.Errorf("prune jobs: %w", err)
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return removed, fmt.Errorf("prune jobs: %w", err)
+		}
+		if removed += int(n); n < pruneBatch {
+			return removed, nil
+		}
 	}
-	n, err := res.RowsAffected()
-	return int(n), err
 }

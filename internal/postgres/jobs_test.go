@@ -248,11 +248,36 @@ func TestPruneJobs(t *testing.T) {
 		}
 	}
 	exec1(t, look, `UPDATE edgvoip.jobs SET finished_at = now() - interval '8 days' WHERE id = (SELECT min(id) FROM edgvoip.jobs)`)
-	if n, err := db.PruneJobs(t.Context(), 7*24*time.Hour); n != 1 || err != nil {
+	// More than go at a time, and some that were given up, of which not all are old enough.
+	const add = `
+		INSERT INTO edgvoip.jobs (tenant_id, node_id, kind, subject, payload, state, finished_at)
+		SELECT $1, $2, 'switch.user', 'x', '{}', $3, now() - make_interval(days => $4) FROM generate_series(1, $5)`
+	tenant := storetest.TenantID("tenant-a")
+	exec1(t, look, add, tenant, nodes[0].ID, "done", 8, postgres.PruneBatch)
+	exec1(t, look, add, tenant, nodes[0].ID, "dead", 31, 3)
+	exec1(t, look, add, tenant, nodes[0].ID, "dead", 29, 2)
+	if n, err := db.PruneJobs(t.Context(), 7*24*time.Hour, 30*24*time.Hour); n != postgres.PruneBatch+4 || err != nil {
 		t.Errorf("pruned %d, %v", n, err)
+	}
+	if dead, err := db.Jobs(t.Context(), node.Filter{States: []node.State{node.Dead}}); err != nil || len(dead) != 2 {
+		t.Errorf("left of the dead %+v, %v", dead, err)
 	}
 	if all, err := db.Jobs(t.Context(), node.Filter{States: []node.State{node.Pending, node.Done}}); err != nil || len(all) != 2 {
 		t.Errorf("left %+v, %v", all, err)
+	}
+}
+
+// What is done does not make it slower to count what is not.
+func TestBacklogsPlan(t *testing.T) {
+	t.Parallel()
+	_, look, nodes := fleet(t, "fs1")
+	exec1(t, look, `
+		INSERT INTO edgvoip.jobs (tenant_id, node_id, kind, subject, payload, state)
+		SELECT $1, $2, 'switch.user', 'x', '{}', CASE WHEN n > 20 THEN 'done' ELSE 'dead' END FROM generate_series(1, 20000) AS n`,
+		storetest.TenantID("tenant-a"), nodes[0].ID)
+	exec1(t, look, `ANALYZE edgvoip.jobs`)
+	if plan := explain(t, look, postgres.BacklogsQuery); !strings.Contains(plan, "jobs_open_idx") {
+		t.Errorf("not by the index:\n%s", plan)
 	}
 }
 

@@ -153,7 +153,8 @@ func list[T any](ctx context.Context, d *DB, query string, args ...any) ([]T, er
 }
 
 // bounded runs f no longer than ctx allows: what asked must have its answer, and lib/pq does not watch ctx while a
-// server is silent. An f left behind ends with its connection's deadline.
+// server is silent. An f left behind ends with its connection's deadline. A fault of the server that passes is marked, see
+// unavailable.
 func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -162,7 +163,7 @@ func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	done := make(chan result, 1)
 	go func() {
 		v, err := f()
-		done <- result{v, err}
+		done <- result{v, faulty(err)}
 	}()
 	select {
 	case r := <-done:
@@ -178,8 +179,10 @@ func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 }
 
 // inTx runs f in a transaction: committed if f returns nil, rolled back otherwise. The correlation id of ctx is there for
-// the triggers, which write it into the jobs that f's changes cause.
-func (d *DB) inTx(ctx context.Context, f func(*sqlx.Tx) error) error {
+// the triggers, which write it into the jobs that f's changes cause. A fault of the server that passes is marked, see
+// unavailable.
+func (d *DB) inTx(ctx context.Context, f func(*sqlx.Tx) error) (err error) {
+	defer func() { err = faulty(err) }()
 	tx, err := d.db.BeginTxx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)

@@ -242,24 +242,45 @@ func TestDIDAmongAMillion(t *testing.T) {
 			t.Errorf("%d found: %v, %v; want %v", number, found.ID, err, want)
 		}
 	}
-	var plan string
-	rows, err := db.QueryContext(t.Context(), `EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS) `+strings.ReplaceAll(postgres.InboundQuery, "$1", "44701000005"))
+	plan := explain(t, db, strings.ReplaceAll(postgres.InboundQuery, "$1", "44701000005"))
+	if !strings.Contains(plan, "Index Only Scan using sip_trunk_did_ranges_last_idx") && !strings.Contains(plan, "Index Scan using sip_trunk_did_ranges_last_idx") || !strings.Contains(plan, "rows=1 ") {
+		t.Errorf("not one descent of the index:\n%s", plan)
+	}
+}
+
+// explain returns how a query without parameters was carried out.
+func explain(tb testing.TB, db *sql.DB, query string) string {
+	tb.Helper()
+	rows, err := db.QueryContext(tb.Context(), `EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS) `+query)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer func() { _ = rows.Close() }()
+	var plan string
 	for rows.Next() {
 		var line string
 		if err := rows.Scan(&line); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		plan += line + "\n"
 	}
 	if err := rows.Err(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	if !strings.Contains(plan, "Index Only Scan using sip_trunk_did_ranges_last_idx") && !strings.Contains(plan, "Index Scan using sip_trunk_did_ranges_last_idx") || !strings.Contains(plan, "rows=1 ") {
-		t.Errorf("not one descent of the index:\n%s", plan)
+	return plan
+}
+
+// Changes are removed so many at a time, so that no call runs into a statement timeout.
+func TestPruneChanges(t *testing.T) {
+	t.Parallel()
+	_, db := scene(t)
+	exec1(t, db, `INSERT INTO edgvoip.changes (tenant_id, at, subject) SELECT $1, now() - interval '2 hours', 'tenant' FROM generate_series(1, 45000)`,
+		storetest.TenantID("tenant-a"))
+	for _, want := range []int{20000, 20000, 45000 - 40000 - 1001, 0} {
+		var removed int
+		if err := db.QueryRowContext(t.Context(), `SELECT edgvoip.prune_changes('1 hour')`).Scan(&removed); err != nil || removed != want {
+			t.Errorf("removed %d, %v, want %d", removed, err, want)
+		}
 	}
 }
 

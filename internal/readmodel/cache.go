@@ -3,6 +3,7 @@ package readmodel
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,9 +17,8 @@ type cache[K comparable, V any] struct {
 	model *Model
 	items *otter.Cache[K, entry[V]]
 
-	// stripes remember when keys of a hash were last forgotten, floor when keys were forgotten that nobody could name.
+	// stripes remember when keys of a hash were last forgotten.
 	stripes [1024]stripe
-	floor   atomic.Uint64
 }
 
 type entry[V any] struct {
@@ -70,11 +70,16 @@ func (c *cache[K, V]) get(ctx context.Context, r request[V], key K) (V, error) {
 			m.opts.Metrics.count(answerStale)
 			return e.value, nil
 		}
-	} else if r.unknown != nil && m.isUnknown(r.hash) {
-		m.opts.Metrics.count(answerUnknown)
-		return e.value, r.unknown
 	}
-	v, err := c.load(ctx, r, key)
+	absent := false
+	if !known && r.unknown != nil {
+		var sure bool
+		if absent, sure = m.absent(r.hash); sure {
+			m.opts.Metrics.count(answerUnknown)
+			return e.value, r.unknown
+		}
+	}
+	v, err := c.load(ctx, r, key, absent)
 	if err == nil || r.unknown != nil && errors.Is(err, r.unknown) {
 		m.opts.Metrics.count(answerDatabase)
 		return v, err
@@ -83,40 +88,49 @@ func (c *cache[K, V]) get(ctx context.Context, r request[V], key K) (V, error) {
 		m.opts.Metrics.count(answerStale)
 		return e.value, nil
 	}
+	if absent && m.live() {
+		m.noDoubt.Store(m.now().Add(doubtPause).UnixNano())
+		m.opts.Metrics.count(answerUnknown)
+		return v, r.unknown
+	}
 	m.opts.Metrics.count(answerFailed)
 	return v, err
 }
 
-// isUnknown tells, without asking the database, that a name does not exist. That can only be said while every change is heard
-// of.
-func (m *Model) isUnknown(hash uint64) bool {
+// absent tells, without asking the database, whether a name does not exist as far as was heard; sure, that it need not be asked
+// either. That can only be said while every change is heard of.
+func (m *Model) absent(hash uint64) (absent, sure bool) {
 	if !m.live() || !m.synced.Load() {
-		return false
+		return false, false
 	}
-	if _, ok := m.unknown.GetIfPresent(hash); ok {
-		return true
+	epoch := m.epoch.Load()
+	if asked, ok := m.unknown.GetIfPresent(hash); ok && asked == epoch {
+		return true, true
 	}
-	return m.names.absent(hash, m.epoch.Load()) && !m.doubt.Allow()
+	absent = m.names.absent(hash, epoch)
+	return absent, absent && (m.now().UnixNano() < m.noDoubt.Load() || !m.doubt.Allow())
 }
 
-// load asks the store, once for all who ask the same at the same time.
-func (c *cache[K, V]) load(ctx context.Context, r request[V], key K) (V, error) {
+// load asks the store, once for all who ask the same at the same time. Who is in doubt only does not wait for long.
+func (c *cache[K, V]) load(ctx context.Context, r request[V], key K, inDoubt bool) (V, error) {
 	m := c.model
-	done := m.flight.DoChan(r.flight, func() (any, error) {
-		if err := m.gate.enter(m.opts.LoadTimeout); err != nil {
-			return nil, err
-		}
+	if inDoubt {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, doubtPatience)
+		defer cancel()
+	}
+	// Whoever asks after a change must not be told what was read before it: he is another flight.
+	flight := r.flight + " " + strconv.FormatUint(c.forgotten(r.hash), 10) + " " + strconv.FormatUint(uint64(m.epoch.Load()), 10)
+	done := m.flight.DoChan(flight, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.opts.LoadTimeout)
 		defer cancel()
 		seq, epoch := m.seq.Load(), m.epoch.Load()
-		v, err := r.load(ctx)
-		answered := err == nil || r.unknown != nil && errors.Is(err, r.unknown) || errors.Is(err, errMoved)
-		m.gate.leave(answered)
+		v, err := through(ctx, &m.gate, func(err error) bool { return errors.Is(err, errMoved) || r.unknown != nil && errors.Is(err, r.unknown) }, r.load)
 		switch {
 		case err == nil:
 			c.put(key, r.hash, v, seq, epoch)
-		case answered && !errors.Is(err, errMoved):
-			c.putUnknown(r.hash, seq)
+		case r.unknown != nil && errors.Is(err, r.unknown):
+			c.putUnknown(r.hash, seq, epoch)
 		}
 		return v, err
 	})
@@ -132,23 +146,31 @@ func (c *cache[K, V]) load(ctx context.Context, r request[V], key K) (V, error) 
 	}
 }
 
+// forgotten is the number of the change by which keys of a hash were last forgotten.
+func (c *cache[K, V]) forgotten(hash uint64) uint64 {
+	s := &c.stripes[hash%uint64(len(c.stripes))]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
 // put keeps what was loaded when seq and epoch were what they are given as, unless it was forgotten since.
 func (c *cache[K, V]) put(key K, hash uint64, v V, seq uint64, epoch uint32) {
 	s := &c.stripes[hash%uint64(len(c.stripes))]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.last <= seq && c.floor.Load() <= seq {
+	if s.last <= seq {
 		c.items.Set(key, entry[V]{v, epoch})
 	}
 }
 
 // putUnknown remembers that there is none.
-func (c *cache[K, V]) putUnknown(hash, seq uint64) {
+func (c *cache[K, V]) putUnknown(hash, seq uint64, epoch uint32) {
 	s := &c.stripes[hash%uint64(len(c.stripes))]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.last <= seq && c.floor.Load() <= seq {
-		c.model.unknown.Set(hash, struct{}{})
+	if s.last <= seq {
+		c.model.unknown.Set(hash, epoch)
 	}
 }
 
@@ -162,9 +184,14 @@ func (c *cache[K, V]) forget(key K, hash, seq uint64) {
 	c.model.unknown.Invalidate(hash)
 }
 
-// forgetWhere drops all values of a kind.
+// forgetWhere drops all values of a kind, whose keys nobody can name.
 func (c *cache[K, V]) forgetWhere(seq uint64, match func(V) bool) {
-	c.floor.Store(seq)
+	for i := range c.stripes {
+		s := &c.stripes[i]
+		s.mu.Lock()
+		s.last = seq
+		s.mu.Unlock()
+	}
 	for k, e := range c.items.All() {
 		if match(e.value) {
 			c.items.Invalidate(k)
@@ -195,8 +222,26 @@ func newGate(places int) gate {
 	return gate{places: make(chan struct{}, places), mostWaiting: int64(places) * waitersPerPlace}
 }
 
+// through asks the store as soon as the gate lets it. An error that is an answer tells that the store is there.
+func through[V any](ctx context.Context, g *gate, answer func(error) bool, load func(context.Context) (V, error)) (v V, err error) {
+	if err := g.enter(ctx); err != nil {
+		return v, err
+	}
+	answered := false
+	defer func() { g.leave(answered) }()
+	start := time.Now()
+	v, err = load(ctx)
+	// Whoever waited for most of his time to get in learned nothing about the store when the rest of it was too short.
+	late := ctx.Err() != nil && time.Since(start) < longEnough
+	answered = err == nil || answer(err) || late
+	return v, err
+}
+
+// longEnough is the time in which a store that is there answers.
+const longEnough = 500 * time.Millisecond
+
 // enter returns ErrAway or ErrBusy at once, or waits for a place. Whoever entered must leave.
-func (g *gate) enter(most time.Duration) error {
+func (g *gate) enter(ctx context.Context) error {
 	if !g.admit() {
 		return ErrAway
 	}
@@ -211,12 +256,10 @@ func (g *gate) enter(most time.Duration) error {
 		return ErrBusy
 	}
 	defer g.waiting.Add(-1)
-	timer := time.NewTimer(most)
-	defer timer.Stop()
 	select {
 	case g.places <- struct{}{}:
 		return nil
-	case <-timer.C:
+	case <-ctx.Done():
 		g.dismiss()
 		return ErrBusy
 	}
@@ -234,6 +277,13 @@ func (g *gate) admit() bool {
 	}
 	g.probing = true
 	return true
+}
+
+// open lets everybody in: the store has answered somebody else.
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.away = false
 }
 
 func (g *gate) dismiss() {

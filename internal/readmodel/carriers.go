@@ -19,8 +19,8 @@ type carriers struct {
 	mu    sync.RWMutex
 	table *carrierTable // never changed, only replaced; nil until it was read
 	epoch uint32        // in which all of it was read
-	// changed are tenants whose trunks have changed since they were read, with the number of the change.
-	changed map[uuid.UUID]uint64
+	// changed has the number of the last change of each tenant in it.
+	changed changed
 }
 
 // carrierTable is arranged for what calls ask. Its values are shared: nobody may change them.
@@ -118,82 +118,92 @@ func (t *carrierTable) replace(tenants map[uuid.UUID]uint64, by []Carrier) *carr
 	return arrange(all)
 }
 
-// trusted returns the table if it may be answered from. complete tells whether what is not in it does not exist. While the
-// database is there, a table that is behind is not used at all: the store is asked until it has caught up.
-func (m *Model) trusted() (t *carrierTable, complete bool) {
-	live := m.live()
+// changed are tenants whose trunks changed and nobody has read yet how. They are never answered for.
+type changed map[uuid.UUID]uint64
+
+func (c changed) has(tenant uuid.UUID) bool {
+	_, ok := c[tenant]
+	return ok
+}
+
+// consult looks into the table, unless there is none that may be used. trusted tells that what it says of a tenant that has not
+// changed is true, or cannot be known better, as the database is away; complete that what is not in it does not exist.
+func (m *Model) consult(look func(*carrierTable, changed)) (trusted, complete bool) {
 	c := &m.carriers
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	behind := !m.synced.Load() || c.epoch != m.epoch.Load() || len(c.changed) > 0
-	if c.table == nil || !m.usable() || live && behind {
-		return nil, false
+	if c.table == nil || !m.usable() {
+		return false, false
 	}
-	return c.table, live
-}
-
-// outdated tells whether a tenant's trunks changed and nobody could read how.
-func (c *carriers) outdated(tenant uuid.UUID) bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	_, changed := c.changed[tenant]
-	return changed
+	look(c.table, c.changed)
+	live, current := m.live(), m.synced.Load() && c.epoch == m.epoch.Load()
+	return current || !live, current && live && len(c.changed) == 0
 }
 
 // ask asks the store what the table does not tell, no more often than the store can bear.
 func ask[V any](ctx context.Context, m *Model, answer func(error) bool, load func(context.Context) (V, error)) (V, error) {
-	if err := m.gate.enter(m.opts.LoadTimeout); err != nil {
-		var none V
-		return none, err
-	}
-	v, err := load(ctx)
-	m.gate.leave(err == nil || answer(err))
-	return v, err
+	return through(ctx, &m.gate, answer, load)
 }
 
 // InboundTrunk implements dialplan.Store.
 func (m *Model) InboundTrunk(ctx context.Context, number fstext.E164) (trunk.Trunk, error) {
-	if t, complete := m.trusted(); t != nil {
-		found, ok := t.byNumber(number.Int())
-		switch {
-		case ok && (complete || !m.carriers.outdated(found.TenantID)):
-			return found, nil
-		case !ok && complete:
-			return trunk.Trunk{}, trunk.ErrUnknownDID
-		}
+	var found trunk.Trunk
+	known := false
+	trusted, complete := m.consult(func(t *carrierTable, c changed) {
+		found, known = t.byNumber(number.Int())
+		known = known && !c.has(found.TenantID)
+	})
+	switch {
+	case known && trusted:
+		return found, nil
+	case complete:
+		return trunk.Trunk{}, trunk.ErrUnknownDID
 	}
-	return ask(ctx, m, isUnknownDID, func(ctx context.Context) (trunk.Trunk, error) { return m.opts.Store.InboundTrunk(ctx, number) })
+	asked, err := ask(ctx, m, isUnknownDID, func(ctx context.Context) (trunk.Trunk, error) { return m.opts.Store.InboundTrunk(ctx, number) })
+	if known && err != nil && !isUnknownDID(err) {
+		return found, nil
+	}
+	return asked, err
 }
 
 // CarrierCountries implements dialplan.Store.
 func (m *Model) CarrierCountries(ctx context.Context, a netip.Addr) ([]numbering.Country, error) {
-	if t, complete := m.trusted(); t != nil {
-		if list := t.countries(a.Unmap().WithZone("")); complete || len(list) > 0 {
-			return list, nil
-		}
+	var known []numbering.Country
+	_, complete := m.consult(func(t *carrierTable, _ changed) { known = t.countries(a.Unmap().WithZone("")) })
+	if complete || len(known) > 0 && !m.live() {
+		return known, nil
 	}
-	return ask(ctx, m, never, func(ctx context.Context) ([]numbering.Country, error) { return m.opts.Store.CarrierCountries(ctx, a) })
+	asked, err := ask(ctx, m, never, func(ctx context.Context) ([]numbering.Country, error) { return m.opts.Store.CarrierCountries(ctx, a) })
+	if len(known) > 0 && err != nil {
+		return known, nil
+	}
+	return asked, err
 }
 
 // TenantTrunks implements dialplan.Store.
 func (m *Model) TenantTrunks(ctx context.Context, tenant uuid.UUID) ([]trunk.Trunk, error) {
-	if t, _ := m.trusted(); t != nil && !m.carriers.outdated(tenant) {
-		return t.ofTenant[tenant], nil
-	}
-	return ask(ctx, m, never, func(ctx context.Context) ([]trunk.Trunk, error) { return m.opts.Store.TenantTrunks(ctx, tenant) })
+	return m.trunks(ctx, func(t *carrierTable, c changed) ([]trunk.Trunk, bool) { return t.ofTenant[tenant], !c.has(tenant) },
+		func(ctx context.Context) ([]trunk.Trunk, error) { return m.opts.Store.TenantTrunks(ctx, tenant) })
 }
 
 // ActiveTrunks implements trunk.Store.
 func (m *Model) ActiveTrunks(ctx context.Context) ([]trunk.Trunk, error) {
-	if t, complete := m.trusted(); t != nil && (complete || !m.carriers.behind()) {
-		return t.active, nil
-	}
-	return ask(ctx, m, never, m.opts.Store.ActiveTrunks)
+	return m.trunks(ctx, func(t *carrierTable, c changed) ([]trunk.Trunk, bool) { return t.active, len(c) == 0 }, m.opts.Store.ActiveTrunks)
 }
 
-// behind tells whether any tenant's trunks are outdated.
-func (c *carriers) behind() bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return len(c.changed) > 0
+// trunks returns a list of the table, unless it may have changed: then the store's, or if that cannot be asked the table's if
+// it has not changed as far as is known.
+func (m *Model) trunks(ctx context.Context, look func(*carrierTable, changed) ([]trunk.Trunk, bool),
+	load func(context.Context) ([]trunk.Trunk, error),
+) ([]trunk.Trunk, error) {
+	var list []trunk.Trunk
+	known := false
+	if trusted, _ := m.consult(func(t *carrierTable, c changed) { list, known = look(t, c) }); known && trusted {
+		return list, nil
+	}
+	asked, err := ask(ctx, m, never, load)
+	if known && err != nil {
+		return list, nil
+	}
+	return asked, err
 }

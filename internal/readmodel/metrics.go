@@ -63,13 +63,25 @@ func (m *Metrics) count(a answer) {
 }
 
 // Lag observes the time from a change to its being applied. It is for feed.Metrics, as the next two are.
-func (m *Metrics) Lag(d time.Duration) { m.lag.Observe(d.Seconds()) }
+func (m *Metrics) Lag(d time.Duration) {
+	if m != nil {
+		m.lag.Observe(d.Seconds())
+	}
+}
 
 // ReadFailed counts a read of the feed that failed.
-func (m *Metrics) ReadFailed() { m.failures.Inc() }
+func (m *Metrics) ReadFailed() {
+	if m != nil {
+		m.failures.Inc()
+	}
+}
 
 // Forgot counts that everything was distrusted.
-func (m *Metrics) Forgot() { m.forgot.Inc() }
+func (m *Metrics) Forgot() {
+	if m != nil {
+		m.forgot.Inc()
+	}
+}
 
 // entryOverhead is what a kept extension costs beside its record, in bytes: its entry in the table and its place in the order
 // of use. Measured; BenchmarkMemory tells the sum.

@@ -2,38 +2,47 @@ package readmodel
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 	"sync"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/google/uuid"
 )
+
+// mostAdded is how many names may be added before all are read anew; of a large number, a quarter may.
+const mostAdded = 10_000
 
 // names knows which names exist: a hash of each realm and of each name in its domain, eight bytes a name. It is never wrong
 // about a name that it lacks, and may be about one that it has: names that are gone stay until it is read anew.
 type names struct {
 	// seed keeps others from choosing names whose hashes collide.
-	seed [8]byte
+	seed nameSeed
 
 	mu    sync.RWMutex
 	read  bool     // whether all was ever read
 	all   []uint64 // sorted
 	epoch uint32   // in which it was read
-	// added are names that are not in all but may exist.
-	added map[uint64]struct{}
+	// added are names that are not in all but may exist, with the number of the change that told of them.
+	added map[uint64]uint64
 }
+
+type nameSeed [16]byte
 
 func (n *names) init() {
 	_, _ = rand.Read(n.seed[:]) // never fails (crypto/rand)
-	n.added = map[uint64]struct{}{}
+	n.added = map[uint64]uint64{}
 }
 
 // hash returns the hash of a name in a domain, or with a zero domain of a realm.
 func (n *names) hash(domain uuid.UUID, name string) uint64 {
-	var buf [8 + 16 + 256]byte
+	var buf [len(nameSeed{}) + 16 + 256]byte
 	b := append(buf[:0], n.seed[:]...)
 	b = append(b, domain[:]...)
-	return xxhash.Sum64(append(b, name...))
+	// A stranger chooses the name, so a fast hash with a seed will not do: for those, names are found that collide under
+	// every seed.
+	sum := sha256.Sum256(append(b, name...))
+	return binary.LittleEndian.Uint64(sum[:])
 }
 
 // absent tells that no such name exists, as far as was heard in an epoch.
@@ -52,34 +61,32 @@ func (n *names) has(hash uint64) bool {
 }
 
 // absentForNow tells that no such name existed when the database was last heard of. It is for numbers that a known user
-// dials: while the database is away, a number that was nobody's extension goes out as it did before.
-func (n *names) absentForNow(m *Model, domain uuid.UUID, name string) bool {
-	if m.live() || !m.usable() {
-		return false
-	}
+// dials, when the database cannot be asked: a number that was nobody's extension goes out as it did before.
+func (m *Model) absentForNow(domain uuid.UUID, name string) bool {
+	n := &m.names
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return n.read && !n.has(n.hash(domain, name))
+	return n.read && m.usable() && !n.has(n.hash(domain, name))
 }
 
 // add adds a name that may be new.
-func (n *names) add(hash uint64) {
+func (n *names) add(hash, seq uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, ok := slices.BinarySearch(n.all, hash); !ok {
-		n.added[hash] = struct{}{}
+		n.added[hash] = seq
 	}
 }
 
-// set takes the names that were read, in any order. Names added while they were read stay.
-func (n *names) set(all []uint64, epoch uint32) {
+// set takes the names that were read, in any order, since the change of a number. Names added after it stay.
+func (n *names) set(all []uint64, epoch uint32, since uint64) {
 	slices.Sort(all)
 	all = slices.Clip(slices.Compact(all))
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.all, n.epoch, n.read = all, epoch, true
-	for hash := range n.added {
-		if _, ok := slices.BinarySearch(all, hash); ok {
+	for hash, seq := range n.added {
+		if seq <= since {
 			delete(n.added, hash)
 		}
 	}
@@ -89,7 +96,7 @@ func (n *names) set(all []uint64, epoch uint32) {
 func (n *names) due(epoch uint32) bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return !n.read || n.epoch != epoch
+	return !n.read || n.epoch != epoch || len(n.added) > max(mostAdded, len(n.all)/4)
 }
 
 func (n *names) count() int {

@@ -107,6 +107,10 @@ const (
 	// doubtRate is how many names a second are asked for in the database though no such name is known: one that was created
 	// this very moment must not wait for the feed. A scan gets no more.
 	doubtRate = 50
+	// doubtPatience is how long such a question waits for its answer. If that is not enough nobody else asks for doubtPause: a
+	// database that has just gone silent must not hold up everybody who dials a public number.
+	doubtPatience = 200 * time.Millisecond
+	doubtPause    = time.Second
 )
 
 // ErrAway is the error of a lookup that needs the database while it is away; ErrBusy of one that would have to wait too long.
@@ -124,13 +128,15 @@ type Model struct {
 	domains    *cache[string, directory.Domain]
 	ofTenant   *cache[uuid.UUID, []directory.Domain]
 	lists      *cache[uuid.UUID, []record]
-	unknown    *otter.Cache[uint64, struct{}]
+	unknown    *otter.Cache[uint64, uint32] // the epoch in which the store was asked
 	names      names
 	carriers   carriers
 
 	flight singleflight.Group
 	gate   gate
 	doubt  *rate.Limiter
+	// noDoubt is until when nobody is in doubt, in Unix nanoseconds.
+	noDoubt atomic.Int64
 
 	// epoch counts how often everything was distrusted. seq orders invalidations and loads.
 	epoch atomic.Uint32
@@ -158,8 +164,8 @@ func New(o Options) *Model {
 	m.domains = newCache[string, directory.Domain](m, maxDomains, nil)
 	m.ofTenant = newCache[uuid.UUID, []directory.Domain](m, maxDomains, weight[directory.Domain])
 	m.lists = newCache[uuid.UUID, []record](m, maxListed, weight[record])
-	m.unknown = otter.Must(&otter.Options[uint64, struct{}]{
-		MaximumSize: maxUnknown, ExpiryCalculator: otter.ExpiryWriting[uint64, struct{}](unknownLife),
+	m.unknown = otter.Must(&otter.Options[uint64, uint32]{
+		MaximumSize: maxUnknown, ExpiryCalculator: otter.ExpiryWriting[uint64, uint32](unknownLife),
 	})
 	m.names.init()
 	o.Metrics.observe(m)
@@ -287,12 +293,17 @@ func (m *Model) Extensions(ctx context.Context, realm fstext.Realm, limit int) (
 	return dom, exts, nil
 }
 
-// TenantExtension implements dialplan.Store.
-func (m *Model) TenantExtension(ctx context.Context, tenant, near uuid.UUID, name fstext.Username) (directory.Tenant, directory.Extension, error) {
-	domains, err := m.ofTenant.get(ctx, request[[]directory.Domain]{
+// domainsOf returns the domains of a tenant, in order of creation.
+func (m *Model) domainsOf(ctx context.Context, tenant uuid.UUID) ([]directory.Domain, error) {
+	return m.ofTenant.get(ctx, request[[]directory.Domain]{
 		hash: m.names.hash(tenant, ""), flight: "tenant " + tenant.String(),
 		load: func(ctx context.Context) ([]directory.Domain, error) { return m.opts.Store.TenantDomains(ctx, tenant) },
 	}, tenant)
+}
+
+// TenantExtension implements dialplan.Store.
+func (m *Model) TenantExtension(ctx context.Context, tenant, near uuid.UUID, name fstext.Username) (directory.Tenant, directory.Extension, error) {
+	domains, err := m.domainsOf(ctx, tenant)
 	if err != nil {
 		return directory.Tenant{}, directory.Extension{}, err
 	}
@@ -302,10 +313,13 @@ func (m *Model) TenantExtension(ctx context.Context, tenant, near uuid.UUID, nam
 			if (d.ID == near) != wantNear || !d.Usable() {
 				continue
 			}
+			if !m.live() && m.absentForNow(d.ID, name.String()) {
+				continue // without waiting for a database that is silent
+			}
 			ext, err := m.extension(ctx, d, name)
 			if err == nil {
 				return d.Tenant, ext, nil
-			} else if !errors.Is(err, directory.ErrUnknownExtension) && !m.names.absentForNow(m, d.ID, name.String()) {
+			} else if !errors.Is(err, directory.ErrUnknownExtension) && !m.absentForNow(d.ID, name.String()) {
 				return directory.Tenant{}, directory.Extension{}, err
 			}
 		}

@@ -28,19 +28,21 @@ func (m *Model) Apply(changes []feed.Change) {
 			m.lists.forget(c.Domain, m.names.hash(c.Domain, ""), seq)
 			for _, n := range c.Names {
 				hash := m.names.hash(c.Domain, n)
-				m.names.add(hash)
+				m.names.add(hash, seq)
 				m.extensions.forget(extensionKey{c.Domain, n}, hash, seq)
 			}
 		case feed.SubjectDomain:
 			m.ofTenant.forget(c.Tenant, m.names.hash(c.Tenant, ""), seq)
 			for _, realm := range c.Names {
 				hash := m.names.hash(uuid.Nil, realm)
-				m.names.add(hash)
+				m.names.add(hash, seq)
 				m.domains.forget(realm, hash, seq)
 			}
 		case feed.SubjectTenant:
 			m.ofTenant.forget(c.Tenant, m.names.hash(c.Tenant, ""), seq)
 			m.domains.forgetWhere(seq, func(d directory.Domain) bool { return d.Tenant.ID == c.Tenant })
+			// The domains of a tenant that was deleted were unknown, and may not be any more.
+			m.unknown.InvalidateAll()
 			m.carriers.change(c.Tenant, seq)
 		case feed.SubjectTrunk:
 			m.carriers.change(c.Tenant, seq)
@@ -64,6 +66,7 @@ func (m *Model) Forget() {
 func (m *Model) Synced(at time.Time) {
 	m.heard.Store(at.UnixNano())
 	m.synced.Store(true)
+	m.gate.open()
 }
 
 func (m *Model) refreshSoon() {
@@ -77,7 +80,7 @@ func (c *carriers) change(tenant uuid.UUID, seq uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.changed == nil {
-		c.changed = map[uuid.UUID]uint64{}
+		c.changed = changed{}
 	}
 	c.changed[tenant] = seq
 }
@@ -153,7 +156,7 @@ func (m *Model) refreshCarriers(ctx context.Context) error {
 const pageSize = 10_000
 
 func (m *Model) refreshNames(ctx context.Context) error {
-	epoch := m.epoch.Load()
+	epoch, seq := m.epoch.Load(), m.seq.Load()
 	if !m.names.due(epoch) {
 		return nil
 	}
@@ -172,7 +175,7 @@ func (m *Model) refreshNames(ctx context.Context) error {
 			last = n
 		}
 		if len(page) < pageSize {
-			m.names.set(hashes, epoch)
+			m.names.set(hashes, epoch, seq)
 			return nil
 		}
 	}
@@ -199,6 +202,7 @@ func (m *Model) readRealms(ctx context.Context) ([]uint64, error) {
 // Preload reads all extensions and their domains, as many as there is room for. It is for Run, and for benchmarks.
 func (m *Model) Preload(ctx context.Context) error {
 	var after Key
+	tenants := map[uuid.UUID]bool{}
 	for m.extensions.items.EstimatedSize() < m.opts.MaxExtensions {
 		seq, epoch := m.seq.Load(), m.epoch.Load()
 		page, last, err := m.opts.Bulk.AllExtensions(ctx, after, pageSize)
@@ -207,9 +211,16 @@ func (m *Model) Preload(ctx context.Context) error {
 		}
 		for _, p := range page {
 			m.remember(p, seq, epoch)
+			tenants[p.Domain.Tenant.ID] = true
 		}
 		if after = last; after == (Key{}) {
 			break
+		}
+	}
+	// Without them nobody in the tenant can be called.
+	for tenant := range tenants {
+		if _, err := m.domainsOf(ctx, tenant); err != nil {
+			return fmt.Errorf("preload: %w", err)
 		}
 	}
 	return nil

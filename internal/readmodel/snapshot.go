@@ -29,13 +29,13 @@ import (
 // holds, credentials sealed as they are in the database, and how far the feed was read. Layout: snapshotMagic; a gob stream of
 // a snapshotHead, then of []snapshotExtension until an empty one; the SHA-256 of all that.
 
-const snapshotMagic = "edgvoip snapshot 1\n"
+const snapshotMagic = "edgvoip snapshot 2\n"
 
 // snapshotHead is everything but extensions. Its parts are plain: what is read back passes the constructors again.
 type snapshotHead struct {
 	Heard    time.Time
 	Position feed.Position
-	Seed     [8]byte
+	Seed     nameSeed
 	NamesAll bool
 	Names    []uint64
 	Domains  []snapshotDomain
@@ -256,7 +256,7 @@ func (m *Model) restore(h snapshotHead) error {
 	m.names.seed = h.Seed
 	epoch := m.epoch.Load()
 	if h.NamesAll {
-		m.names.set(h.Names, epoch)
+		m.names.set(h.Names, epoch, m.seq.Load())
 	}
 	listed := map[uuid.UUID][]directory.Domain{}
 	for _, s := range h.Domains {
