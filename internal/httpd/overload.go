@@ -121,7 +121,7 @@ func (l *stampedListener) shut() error {
 	}
 	var attach error
 	err = raw.Control(func(fd uintptr) {
-		attach = syscall.AttachLsf(int(fd), withoutSYN) //nolint:staticcheck,gosec // deprecated for a package that only builds filters; a descriptor is an int
+		attach = syscall.AttachLsf(int(fd), withoutSYN) //nolint:staticcheck // deprecated for a package that only builds filters
 	})
 	return errors.Join(err, attach)
 }

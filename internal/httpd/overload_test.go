@@ -197,7 +197,7 @@ func TestTooManySilentConnectionsOverTLS(t *testing.T) {
 	}
 	s := serve(t, httpd.Options{MaxConnections: 1, TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}})
 	client := func() net.Conn {
-		return tls.Client(s.dial(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // who it is does not matter here
+		return tls.Client(s.dial(), &tls.Config{InsecureSkipVerify: true})
 	}
 	first := client()
 	s.hold(first)
