@@ -67,7 +67,8 @@ type Page struct {
 
 // Source is where changes are read.
 type Source interface {
-	Changes(ctx context.Context, after Mark, missing []Span, limit int) (Page, error)
+	// MarkFound is also false if late, which may be zero, is a row that is not there any more.
+	Changes(ctx context.Context, after, late Mark, missing []Span, limit int) (Page, error)
 	// PruneChanges removes some changes older than keep and returns how many; none are left when it is zero.
 	PruneChanges(ctx context.Context, keep time.Duration) (int, error)
 	// ListenForChanges calls wake for each notification, and whenever notifications may have been lost, until ctx ends or
@@ -125,8 +126,10 @@ type Follower struct {
 	opts Options
 	wake chan struct{}
 
-	mu    sync.Mutex // guards what follows
-	mark  Mark
+	mu   sync.Mutex // guards what follows
+	mark Mark
+	// late is the last row that appeared before the mark. It was committed after the mark's, so a failover can lose it alone.
+	late  Mark
 	gaps  []Gap
 	begun bool
 	// settle is the transaction that must be over before what was read since the start can be trusted; zero if it is.
@@ -135,6 +138,9 @@ type Follower struct {
 
 // pageSize bounds the changes of one read. A variable for tests.
 var pageSize = 5000
+
+// lateKept is for how many changes a late row is looked after: it must not be missed when it is pruned.
+const lateKept = 500
 
 // pruning: changes are kept for as long as a reader may be away and still go on where it was.
 const (
@@ -260,15 +266,18 @@ func (f *Follower) readPage(ctx context.Context) (full bool, err error) {
 	for i, g := range f.gaps {
 		spans[i] = g.Span
 	}
-	page, err := f.opts.Source.Changes(ctx, f.mark, spans, pageSize)
+	page, err := f.opts.Source.Changes(ctx, f.mark, f.late, spans, pageSize)
 	if err != nil {
 		return false, err
 	}
-	if !f.begun || !page.MarkFound && f.mark != page.Head { // the same only where there was no row, and is none
+	if !f.begun || !page.MarkFound && (f.mark != page.Head || f.late != Mark{}) { // the same only where there was no row, and is none
 		f.restart(page)
 		return false, nil
 	}
 	newer := f.note(page)
+	if f.mark.ID-f.late.ID > lateKept {
+		f.late = Mark{}
+	}
 	if len(page.Changes) > 0 {
 		f.opts.Reader.Apply(page.Changes)
 		f.measure(page.Changes)
@@ -284,7 +293,7 @@ func (f *Follower) readPage(ctx context.Context) (full bool, err error) {
 // restart begins at the newest change, with nothing known. Transactions may be open that have numbers before it: once they
 // are over, what was read meanwhile is distrusted once more.
 func (f *Follower) restart(page Page) {
-	f.begun, f.mark, f.gaps, f.settle = true, page.Head, nil, page.Next
+	f.begun, f.mark, f.late, f.gaps, f.settle = true, page.Head, Mark{}, nil, page.Next
 	if page.Oldest >= page.Next {
 		f.settle = 0
 	}
@@ -304,6 +313,7 @@ func (f *Follower) note(page Page) (newer int) {
 	for _, c := range page.Changes {
 		if c.ID <= f.mark.ID {
 			f.fill(c.ID)
+			f.late = Mark{c.ID, c.Tx}
 			continue
 		}
 		if c.ID > f.mark.ID+1 {

@@ -41,12 +41,12 @@ var errAway = errors.New("server is away")
 func mark(c feed.Change) feed.Mark { return feed.Mark{ID: c.ID, Tx: c.Tx} }
 
 // Changes implements feed.Source.
-func (h *history) Changes(_ context.Context, after feed.Mark, missing []feed.Span, limit int) (feed.Page, error) {
+func (h *history) Changes(_ context.Context, after, late feed.Mark, missing []feed.Span, limit int) (feed.Page, error) {
 	if h.pages == 0 {
 		return feed.Page{}, errAway
 	}
 	h.pages--
-	p := feed.Page{Oldest: h.nextTx, Next: h.nextTx, MarkFound: h.has(after)}
+	p := feed.Page{Oldest: h.nextTx, Next: h.nextTx, MarkFound: h.has(after) && (late == feed.Mark{} || h.has(late))}
 	for _, t := range h.open {
 		p.Oldest = min(p.Oldest, t.tx)
 	}
@@ -390,6 +390,10 @@ func TestFailoverLosesWhatCameLate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Who begins with an empty list begins again with its first row.
+	earlier := m.begin()
+	m.write(earlier)
+	m.commit(earlier)
 	read()
 	first, second := m.begin(), m.begin()
 	m.write(first)

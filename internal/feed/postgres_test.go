@@ -324,7 +324,7 @@ func TestMark(t *testing.T) {
 			t.Fatal(err)
 		}
 		for other, want := range map[uint64]bool{tx: true, tx ^ 1<<32: false, tx ^ 1<<63: false, tx + 1: false} {
-			page, err := p.source.Changes(t.Context(), feed.Mark{ID: id, Tx: other}, nil, 10)
+			page, err := p.source.Changes(t.Context(), feed.Mark{ID: id, Tx: other}, feed.Mark{}, nil, 10)
 			if err != nil || page.MarkFound != want || page.Head != (feed.Mark{ID: id, Tx: tx}) {
 				t.Errorf("row %d of transaction %d, looked for by %d: found %v, head %+v, %v", id, tx, other, page.MarkFound, page.Head, err)
 			}

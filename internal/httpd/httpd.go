@@ -55,12 +55,14 @@ type Options struct {
 
 // Server is one HTTP server. Its zero value is not usable, see New.
 type Server struct {
-	app      *fiber.App
-	opts     Options
-	log      *slog.Logger
-	late     prometheus.Counter
-	listener atomic.Pointer[stampedListener] // set by Serve
-	draining atomic.Bool
+	app  *fiber.App
+	opts Options
+	log  *slog.Logger
+	late prometheus.Counter
+	// turnedAway are connections over TLS that were too many.
+	turnedAway atomic.Int64
+	listener   atomic.Pointer[stampedListener] // set by Serve
+	draining   atomic.Bool
 }
 
 // Bounds on slow and idle peers. FreeSWITCH sends its request at once.
@@ -75,6 +77,10 @@ const (
 
 // New returns a server with /healthz, /readyz and /metrics; Handle adds to it.
 func New(o Options) *Server {
+	slack := 0
+	if o.TLS != nil {
+		slack = 64 // the bound is kept before the handshake, and a connection that was closed may still have its goroutine
+	}
 	s := &Server{opts: o, log: o.Log.With("component", o.Name)}
 	s.app = fiber.New(fiber.Config{
 		AppName:               o.Name,
@@ -86,7 +92,7 @@ func New(o Options) *Server {
 		DisableStartupMessage: true,
 		Immutable:             o.Immutable,
 		// Each connection may hold one body before its credentials are looked at.
-		Concurrency:  cmp.Or(o.MaxConnections, defaultMaxConnections),
+		Concurrency:  cmp.Or(o.MaxConnections, defaultMaxConnections) + slack,
 		ErrorHandler: s.failed,
 		Network:      fiber.NetworkTCP,
 	})
@@ -282,6 +288,9 @@ func (s *Server) ready(c *fiber.Ctx) error {
 // Serve answers on a listener until Shutdown, and closes it. A listener for HTTPS is wrapped here. It is called once.
 func (s *Server) Serve(l net.Listener) error {
 	stamped := &stampedListener{Listener: l}
+	if s.opts.TLS != nil {
+		stamped.most, stamped.turnedAway = int64(cmp.Or(s.opts.MaxConnections, defaultMaxConnections)), &s.turnedAway
+	}
 	s.listener.Store(stamped)
 	if s.draining.Load() {
 		return stamped.Close()

@@ -22,7 +22,9 @@ func (s *Server) countRefused() {
 	const name, help = "http_refused_total", "Requests refused because there were too many: connections beyond the limit, and requests that waited too long for their turn."
 	s.late = prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"server": s.opts.Name, "reason": "late"}})
 	connections := prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"server": s.opts.Name, "reason": "connections"}},
-		func() float64 { return float64(s.app.Server().GetRejectedConnectionsCount()) })
+		func() float64 {
+			return float64(s.app.Server().GetRejectedConnectionsCount()) + float64(s.turnedAway.Load())
+		})
 	s.opts.Registry.MustRegister(s.late, connections)
 }
 
@@ -48,6 +50,11 @@ const drainTime = 50 * time.Millisecond
 // stampedListener notes when each connection was accepted, and can be told to accept what is there and no more.
 type stampedListener struct {
 	net.Listener
+	// most bounds open connections, and turnedAway counts those beyond; nil for no bound here.
+	most       int64
+	turnedAway *atomic.Int64
+	open       atomic.Int64
+
 	finishing atomic.Bool
 	once      sync.Once
 	end       chan struct{} // see ended
@@ -60,6 +67,21 @@ func (l *stampedListener) ended() chan struct{} {
 }
 
 func (l *stampedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.acceptOne()
+		if err != nil || l.turnedAway == nil {
+			return c, err
+		}
+		if l.open.Load() <= l.most {
+			return c, nil
+		}
+		// Over TLS nothing can be said before a handshake, for which a peer can let everybody wait.
+		l.turnedAway.Add(1)
+		_ = c.Close() // nobody was told anything
+	}
+}
+
+func (l *stampedListener) acceptOne() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if l.finishing.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 		// The time may have been up before all were accepted: they were not looked for.
@@ -74,7 +96,8 @@ func (l *stampedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stampedConn{Conn: c, accepted: time.Now()}, nil
+	l.open.Add(1)
+	return &stampedConn{Conn: c, accepted: time.Now(), leave: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
 }
 
 // finish makes Accept return net.ErrClosed once it has returned everybody who is connected or about to be, and waits for that.
@@ -138,9 +161,15 @@ func (l *stampedListener) Close() error {
 type stampedConn struct {
 	net.Conn
 	accepted time.Time
+	leave    func()      // takes it off the count of open connections, once
 	used     atomic.Bool // a request was read from it
 	// silence is the time in which there was nothing to read of the first request: clients connect in advance.
 	silence time.Duration
+}
+
+func (c *stampedConn) Close() error {
+	c.leave()
+	return c.Conn.Close()
 }
 
 func (c *stampedConn) Read(b []byte) (int, error) {

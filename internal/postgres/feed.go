@@ -25,7 +25,8 @@ const changesQuery = `
 	       c.id, c.tx::text AS tx, c.at, c.subject, c.tenant_id, c.domain_id, c.names
 	  FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS oldest, 
 	               (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS next,
-	               EXISTS (SELECT FROM edgvoip.changes WHERE id = $1 AND tx = $2::text::xid8) AS mark_found,
+	               EXISTS (SELECT FROM edgvoip.changes WHERE id = $1 AND tx = $2::text::xid8)
+	                 AND ($6 = 0 OR EXISTS (SELECT FROM edgvoip.changes WHERE id = $6 AND tx = $7::text::xid8)) AS mark_found,
 	               (SELECT id FROM edgvoip.changes ORDER BY id DESC LIMIT 1) AS head_id,
 	               (SELECT tx::text FROM edgvoip.changes ORDER BY id DESC LIMIT 1) AS head_tx) s
 	  LEFT JOIN (
@@ -52,12 +53,12 @@ type changeRow struct {
 }
 
 // Changes implements feed.Source.
-func (d *DB) Changes(ctx context.Context, after feed.Mark, missing []feed.Span, limit int) (feed.Page, error) {
+func (d *DB) Changes(ctx context.Context, after, late feed.Mark, missing []feed.Span, limit int) (feed.Page, error) {
 	first, last := make(pq.Int64Array, len(missing)), make(pq.Int64Array, len(missing))
 	for i, s := range missing {
 		first[i], last[i] = s.First, s.Last
 	}
-	rows, err := list[changeRow](ctx, d, changesQuery, after.ID, strconv.FormatUint(after.Tx, 10), first, last, limit)
+	rows, err := list[changeRow](ctx, d, changesQuery, after.ID, strconv.FormatUint(after.Tx, 10), first, last, limit, late.ID, strconv.FormatUint(late.Tx, 10))
 	if err != nil {
 		return feed.Page{}, fmt.Errorf("select changes: %w", err)
 	}

@@ -125,7 +125,7 @@ func (c *cache[K, V]) load(ctx context.Context, r request[V], key K, inDoubt boo
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.opts.LoadTimeout)
 		defer cancel()
 		seq, epoch := m.seq.Load(), m.epoch.Load()
-		v, err := through(ctx, &m.gate, func(err error) bool { return errors.Is(err, errMoved) || r.unknown != nil && errors.Is(err, r.unknown) }, r.load)
+		v, err := through(ctx, m, func(err error) bool { return errors.Is(err, errMoved) || r.unknown != nil && errors.Is(err, r.unknown) }, r.load)
 		switch {
 		case err == nil:
 			c.put(key, r.hash, v, seq, epoch)
@@ -212,8 +212,12 @@ type gate struct {
 	retry   time.Time
 }
 
-// awayPause is the time between two attempts to reach a store that is away.
-const awayPause = 200 * time.Millisecond
+// awayPause is the time between two attempts to reach a store that is away, and tryFor how long one may take: who makes it is a
+// lookup, and may have an answer without the store. A store that takes longer lets everybody in when the feed hears of it.
+const (
+	awayPause = 200 * time.Millisecond
+	tryFor    = 200 * time.Millisecond
+)
 
 // waitersPerPlace bounds who waits for the store: a load takes a millisecond or so, and a lookup has more than one second.
 const waitersPerPlace = 50
@@ -223,16 +227,23 @@ func newGate(places int) gate {
 }
 
 // through asks the store as soon as the gate lets it. An error that is an answer tells that the store is there.
-func through[V any](ctx context.Context, g *gate, answer func(error) bool, load func(context.Context) (V, error)) (v V, err error) {
-	if err := g.enter(ctx); err != nil {
+func through[V any](ctx context.Context, m *Model, answer func(error) bool, load func(context.Context) (V, error)) (v V, err error) {
+	g := &m.gate
+	trying, err := g.enter(ctx)
+	if err != nil {
 		return v, err
+	}
+	if trying = trying || !m.live(); trying {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, tryFor)
+		defer cancel()
 	}
 	answered := false
 	defer func() { g.leave(answered) }()
 	start := time.Now()
 	v, err = load(ctx)
 	// Whoever waited for most of his time to get in learned nothing about the store when the rest of it was too short.
-	late := ctx.Err() != nil && time.Since(start) < longEnough
+	late := !trying && ctx.Err() != nil && time.Since(start) < longEnough
 	answered = err == nil || answer(err) || late
 	return v, err
 }
@@ -240,43 +251,55 @@ func through[V any](ctx context.Context, g *gate, answer func(error) bool, load 
 // longEnough is the time in which a store that is there answers.
 const longEnough = 500 * time.Millisecond
 
-// enter returns ErrAway or ErrBusy at once, or waits for a place. Whoever entered must leave.
-func (g *gate) enter(ctx context.Context) error {
-	if !g.admit() {
-		return ErrAway
+// enter returns ErrAway or ErrBusy at once, or waits for a place. Whoever entered must leave. trying tells that he is the one who
+// finds out whether a store that was away is back.
+func (g *gate) enter(ctx context.Context) (trying bool, err error) {
+	admitted, trying := g.admit()
+	if !admitted {
+		return false, ErrAway
 	}
 	select {
 	case g.places <- struct{}{}:
-		return nil
+		return trying, nil
 	default:
 	}
 	if g.waiting.Add(1) > g.mostWaiting {
 		g.waiting.Add(-1)
 		g.dismiss()
-		return ErrBusy
+		return false, ErrBusy
 	}
 	defer g.waiting.Add(-1)
 	select {
 	case g.places <- struct{}{}:
-		return nil
 	case <-ctx.Done():
 		g.dismiss()
-		return ErrBusy
+		return false, ErrBusy
 	}
+	if !trying && g.isAway() { // the one before found that out
+		<-g.places
+		return false, ErrAway
+	}
+	return trying, nil
+}
+
+func (g *gate) isAway() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.away
 }
 
 // admit lets everybody in while the store is there, and one at a time while it is not.
-func (g *gate) admit() bool {
+func (g *gate) admit() (admitted, trying bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.away {
-		return true
+		return true, false
 	}
 	if g.probing || time.Now().Before(g.retry) {
-		return false
+		return false, false
 	}
 	g.probing = true
-	return true
+	return true, true
 }
 
 // open lets everybody in: the store has answered somebody else.

@@ -142,7 +142,7 @@ func (m *Model) consult(look func(*carrierTable, changed)) (trusted, complete bo
 
 // ask asks the store what the table does not tell, no more often than the store can bear.
 func ask[V any](ctx context.Context, m *Model, answer func(error) bool, load func(context.Context) (V, error)) (V, error) {
-	return through(ctx, &m.gate, answer, load)
+	return through(ctx, m, answer, load)
 }
 
 // InboundTrunk implements dialplan.Store.
