@@ -218,12 +218,11 @@ func (m *machine) prune(n int) {
 	rows, at := m.oldest(n), m.follower.Position()
 	away := at.Mark == (feed.Mark{}) || slices.ContainsFunc(rows, func(c feed.Change) bool { return mark(c) == at.Mark })
 	unread := slices.ContainsFunc(rows, func(c feed.Change) bool { return m.owed[c.Names[0]] })
-	switch {
-	case away:
-		m.lose()
-	case unread:
+	if unread && !away {
 		return
 	}
+	// Also where the mark stays: what is removed may be the row that came late, as nothing is new enough here to be kept.
+	m.lose()
 	m.remove(rows)
 }
 
