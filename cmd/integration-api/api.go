@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"runtime"
 	"strings"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fleet"
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/secret"
+	common "github.com/edgvoip/edgvoip/internal/settings"
 )
 
 // figuresAge is how long /health may remember what it counted: everybody may ask.
@@ -82,21 +82,11 @@ func (s settings) apiTLS(p *process) (*tls.Config, error) {
 
 // listenAPI opens the API's port.
 func (p *process) listenAPI(ctx context.Context) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, network(p.settings.Addr), p.settings.Addr)
+	l, err := httpd.Listen(ctx, p.settings.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("API_ADDR: %w", err)
 	}
 	return l, nil
-}
-
-// network keeps an IPv4 address to IPv4: 0.0.0.0 alone would listen on IPv6 too.
-func network(address string) string {
-	if host, _, err := net.SplitHostPort(address); err == nil {
-		if a, err := netip.ParseAddr(host); err == nil && a.Is4() {
-			return "tcp4"
-		}
-	}
-	return "tcp"
 }
 
 // checkAPI checks what the API needs.
@@ -111,7 +101,7 @@ func (s settings) checkAPI() error {
 		return errors.New("API_TLS_CERT_FILE is not set: the API speaks HTTPS only (for development on loopback: API_DEVELOPMENT_HTTP=true)")
 	case s.TLSCertFile != "" && s.DevelopmentHTTP:
 		return errors.New("API_DEVELOPMENT_HTTP and API_TLS_CERT_FILE contradict each other")
-	case s.DevelopmentHTTP && !isLoopback(host):
+	case s.DevelopmentHTTP && !common.IsLoopback(host):
 		return errors.New("API_DEVELOPMENT_HTTP is for loopback, and API_ADDR is no loopback address")
 	case s.RequestTimeout <= 0 || s.RequestTimeout > statementTimeout:
 		return fmt.Errorf("API_REQUEST_TIMEOUT is not between 0 and %v", statementTimeout)
@@ -123,12 +113,4 @@ func (s settings) checkAPI() error {
 		return errors.New("API_WS_ENDPOINT does not begin with wss://")
 	}
 	return nil
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -74,7 +73,7 @@ const (
 
 // run runs the parts. When one of them stops, for whatever reason, so do the others.
 func (p *process) run(ctx context.Context) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.settings.MetricsAddr)
+	l, err := httpd.Listen(ctx, p.settings.MetricsAddr)
 	if err != nil {
 		return fmt.Errorf("API_METRICS_ADDR: %w", err)
 	}

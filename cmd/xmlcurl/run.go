@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -58,9 +57,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return err
 	}
 	defer p.close(ctx)
-	var listen net.ListenConfig
-	listen.SetMultipathTCP(false) // no switch speaks it, and httpd could not finish a listener of that kind without resets
-	l, err := listen.Listen(ctx, s.network(), s.Addr)
+	l, err := httpd.Listen(ctx, s.Addr)
 	if err != nil {
 		return fmt.Errorf("XMLCURL_ADDR: %w", err)
 	}

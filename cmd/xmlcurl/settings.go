@@ -97,7 +97,7 @@ func (s settings) check() error {
 		return errors.New("XMLCURL_TLS_CERT_FILE and XMLCURL_TLS_KEY_FILE go together")
 	case s.TLSClientCAFile != "" && s.TLSCertFile == "":
 		return errors.New("XMLCURL_TLS_CLIENT_CA_FILE needs XMLCURL_TLS_CERT_FILE")
-	case s.TLSCertFile == "" && !s.AllowPlain && !isLoopback(host):
+	case s.TLSCertFile == "" && !s.AllowPlain && !common.IsLoopback(host):
 		return errors.New("XMLCURL_ADDR is not a loopback address and there is no TLS: set XMLCURL_TLS_CERT_FILE, or XMLCURL_ALLOW_PLAIN=true if the network is your own")
 	case s.RequestTimeout <= 0 || s.RequestTimeout >= bindingTimeout:
 		return fmt.Errorf("XMLCURL_REQUEST_TIMEOUT is not between 0 and the %v that FreeSWITCH waits", bindingTimeout)
@@ -128,24 +128,6 @@ func (s settings) checkModel() error {
 		return errors.New("SWITCH_CACHES_USERS needs SIP_AUTH_ALGORITHMS=MD5")
 	}
 	return nil
-}
-
-// network keeps an IPv4 address to IPv4: 0.0.0.0 alone would listen on IPv6 too.
-func (s settings) network() string {
-	if host, _, err := net.SplitHostPort(s.Addr); err == nil {
-		if a, err := netip.ParseAddr(host); err == nil && a.Is4() {
-			return "tcp4"
-		}
-	}
-	return "tcp"
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
 }
 
 var authAlgorithms = []string{"MD5", "SHA-256,MD5", "SHA-256"}

@@ -1,9 +1,11 @@
 package httpd
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -46,6 +48,20 @@ func (s *Server) inTime(c *fiber.Ctx, now time.Time) error {
 // drainTime is how long a listener that is to finish waits for one more connection: that long a handshake may take that the
 // kernel has begun.
 const drainTime = 50 * time.Millisecond
+
+// Listen opens a port as a Server needs it. An IPv4 address stays one: 0.0.0.0 alone would listen on IPv6 too. And it is no
+// multipath TCP, which no switch speaks: a listener of that kind cannot be finished without resets (see shut).
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	network := "tcp"
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		if a, err := netip.ParseAddr(host); err == nil && a.Is4() {
+			network = "tcp4"
+		}
+	}
+	var c net.ListenConfig
+	c.SetMultipathTCP(false)
+	return c.Listen(ctx, network, address)
+}
 
 // stampedListener notes when each connection was accepted, and can be told to accept what is there and no more.
 type stampedListener struct {
