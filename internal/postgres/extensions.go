@@ -165,11 +165,11 @@ func stores(ctx context.Context, q sqlx.QueryerContext, tenant, id uuid.UUID) ([
 }
 
 // writer makes changes inside a transaction.
-type writer struct{ tx *sqlx.Tx }
+type writer struct{ tx *txn }
 
 // write runs f with a writer of a transaction of its own.
 func (d *DB) write(ctx context.Context, f func(writer) error) error {
-	return d.inTx(ctx, func(tx *sqlx.Tx) error { return f(writer{tx}) })
+	return d.inTx(ctx, func(tx *txn) error { return f(writer{tx}) })
 }
 
 // PutExtension implements directory.Registry.
@@ -238,7 +238,7 @@ func (w writer) PutExtension(ctx context.Context, e directory.ExtensionRecord, a
 
 // putDomain finds the domain of a realm or creates it for the tenant, and locks it against being deleted meanwhile, and
 // against two who provision the same number at once.
-func putDomain(ctx context.Context, tx *sqlx.Tx, e directory.ExtensionRecord, actor string) (uuid.UUID, error) {
+func putDomain(ctx context.Context, tx *txn, e directory.ExtensionRecord, actor string) (uuid.UUID, error) {
 	const insert = `
 		INSERT INTO edgvoip.sip_domains (tenant_id, id, realm, w3_domain_id, name)
 		VALUES ($1, $2, $3, $4, $5)
@@ -280,7 +280,7 @@ type lockedDomain struct {
 }
 
 // lockDomain locks the domain of a realm. Error: directory.ErrUnknownDomain.
-func lockDomain(ctx context.Context, tx *sqlx.Tx, realm fstext.Realm) (lockedDomain, error) {
+func lockDomain(ctx context.Context, tx *txn, realm fstext.Realm) (lockedDomain, error) {
 	const query = `
 		SELECT tenant_id, id, w3_domain_id, name FROM edgvoip.sip_domains
 		 WHERE realm = $1 AND status <> 'deleted' FOR NO KEY UPDATE`
@@ -295,7 +295,7 @@ func lockDomain(ctx context.Context, tx *sqlx.Tx, realm fstext.Realm) (lockedDom
 }
 
 // updateDomain brings what W3 says of a domain up to date. What it does not say stays.
-func updateDomain(ctx context.Context, tx *sqlx.Tx, row lockedDomain, e directory.ExtensionRecord, actor string) error {
+func updateDomain(ctx context.Context, tx *txn, row lockedDomain, e directory.ExtensionRecord, actor string) error {
 	w3, name := row.W3ID, row.Name
 	if e.W3DomainID != uuid.Nil {
 		w3 = nullID(e.W3DomainID)
@@ -318,7 +318,7 @@ func domainForAudit(realm fstext.Realm, w3 uuid.NullUUID, name sql.NullString) m
 	return map[string]any{"realm": realm.String(), "domainId": idForAudit(w3.UUID), "domainName": name.String}
 }
 
-func insertExtension(ctx context.Context, tx *sqlx.Tx, e directory.ExtensionRecord, actor string) error {
+func insertExtension(ctx context.Context, tx *txn, e directory.ExtensionRecord, actor string) error {
 	const query = `
 		INSERT INTO edgvoip.sip_extensions (tenant_id, id, domain_id, extension, sip_username, display_name, transport, allowed_codecs,
 			max_concurrent_calls, outbound_caller_id, status, password_hash, ha1_md5_sealed, ha1_sha256_sealed, ha1_key_id, w3_extension_id)
@@ -333,7 +333,7 @@ func insertExtension(ctx context.Context, tx *sqlx.Tx, e directory.ExtensionReco
 }
 
 // updateExtension brings a stored and locked extension to what it should be. If that is what it is, nothing is written.
-func updateExtension(ctx context.Context, tx *sqlx.Tx, stored, e directory.ExtensionRecord, actor string) (directory.Effect, error) {
+func updateExtension(ctx context.Context, tx *txn, stored, e directory.ExtensionRecord, actor string) (directory.Effect, error) {
 	newPassword := !bytes.Equal(stored.HA1MD5.Data, e.HA1MD5.Data)
 	before, after := extensionForAudit(stored), extensionForAudit(e)
 	changed := changedFields(before, after)
@@ -399,7 +399,7 @@ func (w writer) ChangeExtension(ctx context.Context, tenant, id uuid.UUID, c dir
 	return e, effect, err
 }
 
-func lockRecord(ctx context.Context, tx *sqlx.Tx, tenant, id uuid.UUID) (directory.ExtensionRecord, error) {
+func lockRecord(ctx context.Context, tx *txn, tenant, id uuid.UUID) (directory.ExtensionRecord, error) {
 	return recordBy(ctx, tx, `e.tenant_id = $1 AND e.id = $2 FOR UPDATE OF e`, tenant, id)
 }
 

@@ -30,7 +30,7 @@ func (d *DB) Answered(ctx context.Context, c integration.Claim) (a integration.A
 // returned and nothing is written; while another process is at it, this one waits for it. An error keeps nothing: the key
 // is as if it had not been used. Errors: integration.ErrKeyReused, write's.
 func (d *DB) Once(ctx context.Context, c integration.Claim, write func(directory.Writer) (integration.Answer, error)) (a integration.Answer, replayed bool, err error) {
-	err = d.inTx(ctx, func(tx *sqlx.Tx) error {
+	err = d.inTx(ctx, func(tx *txn) error {
 		if c.Key != "" {
 			mine, err := claim(ctx, tx, c)
 			if err != nil {
@@ -60,7 +60,7 @@ func (d *DB) Once(ctx context.Context, c integration.Claim, write func(directory
 
 // claim takes a key for this transaction, waiting for another that is about to. It returns false if the key holds an
 // answer. What it writes first is never seen: the answer takes its place before the commit.
-func claim(ctx context.Context, tx *sqlx.Tx, c integration.Claim) (bool, error) {
+func claim(ctx context.Context, tx *txn, c integration.Claim) (bool, error) {
 	const query = `
 		INSERT INTO edgvoip.idempotency_keys AS k (tenant_id, key, request_sha256, response_status, response_body, expires_at)
 		VALUES ($1, $2, $3, 200, 'null', now() + make_interval(secs => $4))

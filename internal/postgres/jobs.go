@@ -97,7 +97,7 @@ func (d *DB) FinishJob(ctx context.Context, j node.Job, second *node.Job, after 
 	const add = `
 		INSERT INTO edgvoip.jobs (tenant_id, node_id, kind, subject, payload, correlation_id, run_at)
 		VALUES ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7))`
-	return d.inTx(ctx, func(tx *sqlx.Tx) error {
+	return d.inTx(ctx, func(tx *txn) error {
 		if err := endClaim(ctx, tx, j, `state = 'done', finished_at = now(), last_error = NULL`); err != nil {
 			return fmt.Errorf("finish job: %w", err)
 		}
@@ -258,7 +258,7 @@ func (d *DB) ReplayJobs(ctx context.Context, name string, ids []int64, actor str
 		NodeID uuid.UUID `db:"node_id"`
 		ID     int64     `db:"id"`
 	}
-	err := d.inTx(ctx, func(tx *sqlx.Tx) error {
+	err := d.inTx(ctx, func(tx *txn) error {
 		if err := tx.SelectContext(ctx, &rows, query, name, pq.Int64Array(append([]int64{}, ids...))); err != nil {
 			return fmt.Errorf("replay jobs: %w", err)
 		}

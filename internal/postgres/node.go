@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
-	"github.com/jmoiron/sqlx"
 
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/node"
@@ -62,7 +61,7 @@ func (d *DB) ChangeNode(ctx context.Context, name string, change func(*node.Node
 }
 
 func (d *DB) changeNode(ctx context.Context, name string, change func(*node.Node) (node.Node, error), actor string) (changed node.Node, err error) {
-	err = d.inTx(ctx, func(tx *sqlx.Tx) error {
+	err = d.inTx(ctx, func(tx *txn) error {
 		stored, err := lockNode(ctx, tx, name)
 		if err != nil {
 			return err
@@ -91,7 +90,7 @@ func (d *DB) changeNode(ctx context.Context, name string, change func(*node.Node
 }
 
 // lockNode returns the switch of a name, locked, or nil.
-func lockNode(ctx context.Context, tx *sqlx.Tx, name string) (*node.Node, error) {
+func lockNode(ctx context.Context, tx *txn, name string) (*node.Node, error) {
 	var row nodeRow
 	err := tx.GetContext(ctx, &row, `SELECT `+nodeColumns+` FROM edgvoip.switch_nodes WHERE name = $1 FOR UPDATE`, name)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -103,7 +102,7 @@ func lockNode(ctx context.Context, tx *sqlx.Tx, name string) (*node.Node, error)
 	return &n, nil
 }
 
-func insertNode(ctx context.Context, tx *sqlx.Tx, n node.Node) error {
+func insertNode(ctx context.Context, tx *txn, n node.Node) error {
 	const query = `
 		INSERT INTO edgvoip.switch_nodes (id, name, address, password_sealed, password_key_id, caches_users, status)
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`
@@ -113,7 +112,7 @@ func insertNode(ctx context.Context, tx *sqlx.Tx, n node.Node) error {
 	return nil
 }
 
-func updateNode(ctx context.Context, tx *sqlx.Tx, n node.Node) error {
+func updateNode(ctx context.Context, tx *txn, n node.Node) error {
 	const query = `
 		UPDATE edgvoip.switch_nodes
 		   SET address = $2, password_sealed = $3, password_key_id = $4, caches_users = $5, status = $6, updated_at = now()
@@ -138,7 +137,7 @@ func nodeForAudit(n node.Node) map[string]any {
 
 // RemoveNode implements node.Registry.
 func (d *DB) RemoveNode(ctx context.Context, name, actor string) error {
-	return d.inTx(ctx, func(tx *sqlx.Tx) error {
+	return d.inTx(ctx, func(tx *txn) error {
 		stored, err := lockNode(ctx, tx, name)
 		if err != nil {
 			return err

@@ -45,8 +45,9 @@ type DB struct {
 	dsn string // for connections beside the pool
 	log *slog.Logger
 
-	mu    sync.Mutex
-	stmts map[string]*sqlx.Stmt
+	mu        sync.Mutex
+	stmts     map[string]*sqlx.Stmt
+	preparing map[string]bool
 }
 
 // ErrSettings is wrapped by the error for a connection string that cannot be read. The string itself is not repeated.
@@ -88,7 +89,7 @@ func Open(o Options, log *slog.Logger) (*DB, error) {
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
 	db.SetConnMaxLifetime(30 * time.Minute)
-	return &DB{db: db, dsn: dsn, log: log.With("component", "postgres"), stmts: map[string]*sqlx.Stmt{}}, nil
+	return &DB{db: db, dsn: dsn, log: log.With("component", "postgres"), stmts: map[string]*sqlx.Stmt{}, preparing: map[string]bool{}}, nil
 }
 
 // Close closes the pool.
@@ -181,12 +182,13 @@ func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 // inTx runs f in a transaction: committed if f returns nil, rolled back otherwise. The correlation id of ctx is there for
 // the triggers, which write it into the jobs that f's changes cause. A fault of the server that passes is marked, see
 // unavailable.
-func (d *DB) inTx(ctx context.Context, f func(*sqlx.Tx) error) (err error) {
+func (d *DB) inTx(ctx context.Context, f func(*txn) error) (err error) {
 	defer func() { err = faulty(err) }()
-	tx, err := d.db.BeginTxx(ctx, nil)
+	begun, err := d.db.BeginTxx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
+	tx := &txn{begun, d}
 	// Also when f panics: the connection must come back.
 	defer func() {
 		if rb := tx.Rollback(); rb != nil && !errors.Is(rb, sql.ErrTxDone) {

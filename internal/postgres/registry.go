@@ -27,7 +27,7 @@ func isConstraint(err error, name string) bool {
 }
 
 // audit writes one row of the audit log, with the correlation id of ctx. before and after hold no secrets and may be nil.
-func audit(ctx context.Context, tx *sqlx.Tx, tenant uuid.UUID, actor, action string, subject uuid.UUID, before, after map[string]any) error {
+func audit(ctx context.Context, tx *txn, tenant uuid.UUID, actor, action string, subject uuid.UUID, before, after map[string]any) error {
 	encode := func(m map[string]any) (sql.NullString, error) {
 		if m == nil {
 			return sql.NullString{}, nil
@@ -52,7 +52,7 @@ func audit(ctx context.Context, tx *sqlx.Tx, tenant uuid.UUID, actor, action str
 // PutTenant implements directory.Registry.
 func (d *DB) PutTenant(ctx context.Context, t directory.TenantRecord, actor string) (directory.Tenant, error) {
 	var stored directory.Tenant
-	err := d.inTx(ctx, func(tx *sqlx.Tx) error {
+	err := d.inTx(ctx, func(tx *txn) error {
 		const insert = `
 			INSERT INTO edgvoip.tenants (id, slug, name, country, timezone)
 			VALUES ($1, $2, $3, $4, $5)
@@ -80,7 +80,7 @@ func (d *DB) PutTenant(ctx context.Context, t directory.TenantRecord, actor stri
 
 // SetTenantStatus implements directory.Registry.
 func (d *DB) SetTenantStatus(ctx context.Context, id uuid.UUID, active bool, actor string) (t directory.Tenant, err error) {
-	err = d.inTx(ctx, func(tx *sqlx.Tx) error {
+	err = d.inTx(ctx, func(tx *txn) error {
 		if t, err = tenantBy(ctx, tx, `id = $1 FOR UPDATE`, id); err != nil || t.Active == active {
 			return err
 		}
@@ -158,7 +158,7 @@ func tenantBy(ctx context.Context, q sqlx.QueryerContext, condition string, arg 
 
 // PutTrunk implements trunk.Registry.
 func (d *DB) PutTrunk(ctx context.Context, t trunk.Record, actor string) error {
-	err := d.inTx(ctx, func(tx *sqlx.Tx) error {
+	err := d.inTx(ctx, func(tx *txn) error {
 		const query = `
 			INSERT INTO edgvoip.sip_trunks (tenant_id, id, store_id, name, provider, host, port, protocol, max_channels, priority,
 				source_addresses, register, username, password_sealed, password_key_id, caller_id_policy, caller_id_number, ai_failover_extension)
@@ -199,7 +199,7 @@ func (d *DB) PutTrunk(ctx context.Context, t trunk.Record, actor string) error {
 	return err
 }
 
-func putRanges(ctx context.Context, tx *sqlx.Tx, t trunk.Record) error {
+func putRanges(ctx context.Context, tx *txn, t trunk.Record) error {
 	const remove = `DELETE FROM edgvoip.sip_trunk_did_ranges WHERE tenant_id = $1 AND trunk_id = $2`
 	if _, err := tx.ExecContext(ctx, remove, t.TenantID, t.ID); err != nil {
 		return fmt.Errorf("remove did ranges: %w", err)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jmoiron/sqlx"
 
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/integration"
@@ -83,7 +82,7 @@ func (d *DB) UseSignature(ctx context.Context, tenant, secretID uuid.UUID, signa
 
 // AddSecret implements integration.Registry. Error for an unknown tenant: directory.ErrUnknownTenant.
 func (d *DB) AddSecret(ctx context.Context, s integration.Secret, token integration.TokenHash, retire time.Time, actor string) error {
-	err := d.inTx(ctx, func(tx *sqlx.Tx) error {
+	err := d.inTx(ctx, func(tx *txn) error {
 		action := "secret.created"
 		if !retire.IsZero() {
 			action = "secret.rotated"
@@ -113,7 +112,7 @@ func (d *DB) AddSecret(ctx context.Context, s integration.Secret, token integrat
 
 // RevokeSecret implements integration.Registry.
 func (d *DB) RevokeSecret(ctx context.Context, tenant, id uuid.UUID, actor string) error {
-	return d.inTx(ctx, func(tx *sqlx.Tx) error {
+	return d.inTx(ctx, func(tx *txn) error {
 		const query = `
 			UPDATE edgvoip.integration_secrets SET expires_at = least(expires_at, now()) WHERE tenant_id = $1 AND id = $2`
 		res, err := tx.ExecContext(ctx, query, tenant, id)
@@ -170,7 +169,7 @@ func (d *DB) OperatorByToken(ctx context.Context, token integration.TokenHash) (
 
 // AddOperator implements integration.Registry.
 func (d *DB) AddOperator(ctx context.Context, o integration.Operator, token integration.TokenHash, actor string) error {
-	err := d.inTx(ctx, func(tx *sqlx.Tx) error {
+	err := d.inTx(ctx, func(tx *txn) error {
 		const query = `INSERT INTO edgvoip.operator_tokens (id, name, token_sha256, expires_at) VALUES ($1, $2, $3, $4)`
 		expires := sql.NullTime{Time: o.ExpiresAt, Valid: !o.ExpiresAt.IsZero()}
 		if _, err := tx.ExecContext(ctx, query, o.ID, o.Name, token[:], expires); err != nil {
@@ -186,7 +185,7 @@ func (d *DB) AddOperator(ctx context.Context, o integration.Operator, token inte
 
 // RevokeOperator implements integration.Registry.
 func (d *DB) RevokeOperator(ctx context.Context, name, actor string) error {
-	return d.inTx(ctx, func(tx *sqlx.Tx) error {
+	return d.inTx(ctx, func(tx *txn) error {
 		var id uuid.UUID
 		const query = `UPDATE edgvoip.operator_tokens SET revoked_at = now() WHERE name = $1 AND revoked_at IS NULL RETURNING id`
 		if err := tx.GetContext(ctx, &id, query, name); errors.Is(err, sql.ErrNoRows) {
