@@ -35,7 +35,7 @@ func (t *txn) QueryContext(ctx context.Context, query string, args ...any) (*sql
 // QueryxContext implements sqlx.QueryerContext.
 func (t *txn) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
 	if s := t.d.ready(ctx, query); s != nil {
-		return t.StmtxContext(ctx, s).QueryxContext(ctx, args...)
+		return t.StmtxContext(ctx, s).QueryxContext(ctx, args...) //nolint:sqlclosecheck // the transaction closes it at its end
 	}
 	return t.Tx.QueryxContext(ctx, query, args...)
 }
