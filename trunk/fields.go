@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/edgvoip/edgvoip/internal/fstext"
@@ -93,14 +95,50 @@ func ParseCodecs(names []string) (fstext.Codecs, error) {
 	return fstext.ParseCodecs(names)
 }
 
-// maxAgentRef bounds the name of an AI agent, in characters.
-const maxAgentRef = 128
-
-// ParseAIAgentRef accepts up to 128 characters that FreeSWITCH takes as plain text.
+// ParseAIAgentRef accepts up to 128 characters of plain text.
 func ParseAIAgentRef(s string) (string, error) {
-	if utf8.RuneCountInString(s) > maxAgentRef {
-		return "", fmt.Errorf("the name of an agent has at most %d characters", maxAgentRef)
-	}
-	t, err := fstext.NewText(s)
+	t, err := parsePlain(s, 128)
 	return t.String(), err
 }
+
+// ParseProvider accepts up to 64 characters of plain text.
+func ParseProvider(s string) (fstext.Text, error) { return parsePlain(s, 64) }
+
+// ParseDescription accepts up to 256 characters of plain text.
+func ParseDescription(s string) (fstext.Text, error) { return parsePlain(s, 256) }
+
+// parsePlain accepts printable characters, which FreeSWITCH takes as nothing else.
+func parsePlain(s string, longest int) (fstext.Text, error) {
+	if utf8.RuneCountInString(s) > longest {
+		return fstext.Text{}, fmt.Errorf("has more than %d characters", longest)
+	}
+	for _, r := range s {
+		// IsPrint leaves out characters of format, which make a text look like another one.
+		if !unicode.IsPrint(r) {
+			return fstext.Text{}, errors.New("has characters that do not print")
+		}
+	}
+	return fstext.NewText(s)
+}
+
+// ParseSources accepts address blocks in CIDR form, without host bits and no larger than /8; nil if there are none.
+func ParseSources(list []string) ([]netip.Prefix, error) {
+	var sources []netip.Prefix
+	if len(list) > maxSources {
+		return nil, fmt.Errorf("a carrier has at most %d address blocks", maxSources)
+	}
+	for _, s := range list {
+		p, err := netip.ParsePrefix(s)
+		switch {
+		case err != nil || p != p.Masked():
+			return nil, errors.New("is not a list of address blocks in CIDR form without host bits")
+		case p.Bits() < 8:
+			return nil, errors.New("holds a block larger than /8: a carrier does not call from everywhere")
+		}
+		sources = append(sources, p)
+	}
+	return sources, nil
+}
+
+// maxSources is how many address blocks a carrier may have.
+const maxSources = 256
