@@ -237,7 +237,7 @@ func fromHuma(status int, errs []error) *Problem {
 		// What comes after a colon is another error's text, which may show the value.
 		message, _, _ := strings.Cut(detail.Message, ":")
 		if m := missing.FindStringSubmatch(message); m != nil {
-			p.Errors = append(p.Errors, FieldError{m[1], "is missing"})
+			p.Errors = append(p.Errors, FieldError{fieldName(detail.Location + "." + m[1]), "is missing"})
 			continue
 		}
 		p.Errors = append(p.Errors, FieldError{fieldName(detail.Location), message})

@@ -90,7 +90,7 @@ type NewTrunk struct {
 	Provider            string          `json:"provider,omitempty" doc:"Up to 64 characters."`
 	Description         string          `json:"description,omitempty" doc:"For people; up to 256 characters."`
 	Host                string          `json:"host" doc:"A host name or an address." example:"sip.carrier.example"`
-	Port                *int            `json:"port,omitempty" doc:"Default: 5060."`
+	Port                *int            `json:"port,omitempty" minimum:"1" maximum:"65535" doc:"Default: 5060."`
 	Protocol            string          `json:"protocol,omitempty" doc:"udp (the default), tcp or tls."`
 	Proxy               string          `json:"proxy,omitempty" doc:"host or host:port, where requests are sent in the place of the host."`
 	MaxChannels         *int            `json:"maxChannels,omitempty" doc:"Calls at the same time, both directions together; 0 means no limit. Default: 30."`
