@@ -229,6 +229,34 @@ func TestTrunkOverlapAtOnce(t *testing.T) {
 	}
 }
 
+// Two who want each other's numbers at once are both refused, rather than that they wait for each other.
+func TestTrunkSwapAtOnce(t *testing.T) {
+	t.Parallel()
+	c := newCarriers(t)
+	tenants, ids := []uuid.UUID{c.one, c.two}, []uuid.UUID{uuid.New(), uuid.New()}
+	numbers := []trunk.DIDRange{{First: "+390612345600", Last: "+390612345699"}, {First: "+390612345700", Last: "+390612345799"}}
+	for i, id := range ids {
+		if _, _, err := c.p.Create(t.Context(), id, trunkSpec(tenants[i], numbers[i]), "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		var wg sync.WaitGroup
+		errs := make([]error, len(ids))
+		for i, id := range ids {
+			wg.Go(func() {
+				_, _, errs[i] = c.p.Change(t.Context(), tenants[i], id, trunk.Change{DIDRanges: []trunk.DIDRange{numbers[1-i]}}, "test")
+			})
+		}
+		wg.Wait()
+		for _, err := range errs {
+			if !errors.Is(err, trunk.ErrDIDTaken) {
+				t.Fatalf("one of two: %v", err)
+			}
+		}
+	}
+}
+
 // Many who create the trunk of one id at once create one; of two tenants, one has it.
 func TestTrunkRace(t *testing.T) {
 	t.Parallel()
