@@ -47,7 +47,8 @@ type Trunk struct {
 	UpdatedAt           time.Time          `json:"updatedAt"`
 }
 
-func trunkOf(r trunk.Record) Trunk {
+// TrunkOf returns a stored trunk as operators see it.
+func TrunkOf(r trunk.Record) Trunk {
 	state := webhook.NewTrunkState(r)
 	t := Trunk{
 		ID: r.ID, TenantID: r.TenantID, StoreID: state.StoreID, Name: state.Name, Provider: state.Provider, Description: r.Description.String(),
@@ -232,7 +233,7 @@ func (a *API) createTrunk(ctx context.Context, in *struct {
 		return nil, err
 	}
 	infoOf(ctx).outcome = string(effect)
-	out := provisioned{http.StatusOK, trunkOf(r)}
+	out := provisioned{http.StatusOK, TrunkOf(r)}
 	if effect == trunk.EffectCreated {
 		out.Status = http.StatusCreated
 	}
@@ -277,7 +278,7 @@ func (a *API) listTrunks(ctx context.Context, in *struct {
 	if _, err := a.store.Tenant(ctx, in.TenantID); err != nil {
 		return nil, err
 	}
-	return pageOfTrunks(ctx, a, in.TenantID, in.TrunksPaged, trunkOf)
+	return pageOfTrunks(ctx, a, in.TenantID, in.TrunksPaged, TrunkOf)
 }
 
 func (a *API) getTrunk(ctx context.Context, in *ByTrunk) (*body[Trunk], error) {
@@ -285,7 +286,7 @@ func (a *API) getTrunk(ctx context.Context, in *ByTrunk) (*body[Trunk], error) {
 	if err != nil {
 		return nil, err
 	}
-	return &body[Trunk]{trunkOf(r)}, nil
+	return &body[Trunk]{TrunkOf(r)}, nil
 }
 
 func (a *API) changeTrunk(ctx context.Context, in *struct {
@@ -298,7 +299,7 @@ func (a *API) changeTrunk(ctx context.Context, in *struct {
 		return nil, err
 	}
 	infoOf(ctx).outcome = string(effect)
-	return &body[Trunk]{trunkOf(r)}, nil
+	return &body[Trunk]{TrunkOf(r)}, nil
 }
 
 func (a *API) deleteTrunk(ctx context.Context, in *ByTrunk) (*struct{}, error) {
@@ -333,6 +334,11 @@ func (a *API) trunkStatus(ctx context.Context, in *ByTrunk) (*body[TrunkStatus],
 	if err != nil {
 		return nil, err
 	}
+	return &body[TrunkStatus]{TrunkStatusOf(states)}, nil
+}
+
+// TrunkStatusOf returns what the switches have made of a trunk, as operators see it.
+func TrunkStatusOf(states []trunk.NodeState) TrunkStatus {
 	out := TrunkStatus{Converged: true, Nodes: make([]TrunkNode, len(states))}
 	for i, s := range states {
 		out.Nodes[i] = TrunkNode{
@@ -344,7 +350,7 @@ func (a *API) trunkStatus(ctx context.Context, in *ByTrunk) (*body[TrunkStatus],
 			out.Converged = out.Converged && s.Converged
 		}
 	}
-	return &body[TrunkStatus]{out}, nil
+	return out
 }
 
 func (a *API) listOwnTrunks(ctx context.Context, in *TrunksPaged) (*body[page[webhook.TrunkState]], error) {
