@@ -43,7 +43,10 @@ func ParseProxy(s string) (fstext.Text, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		// No port: the whole of it is the host.
-		h, err := fstext.NewHost(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
+		if len(s) > 1 && s[0] == '[' && s[len(s)-1] == ']' {
+			s = s[1 : len(s)-1]
+		}
+		h, err := fstext.NewHost(s)
 		return h.Text(), err
 	}
 	h, err := fstext.NewHost(host)

@@ -82,8 +82,8 @@ func TestTrunkCommands(t *testing.T) {
 	for want, args := range map[string][]string{
 		`^ID .*\n` + id + ` +First +active +sip\.carrier\.example:5061 +tls +no +12 +20 +\+390612345600\n$`: {"list", "shop"},
 		`^ID .*\n` + other + ` +Second +disabled +\[2001:db8::1\]:5060 +udp +no +30 +100 +-\n$`:             {"list", "mall", "-status", "disabled"},
-		`^ID .*\n$`:                                    {"list", "mall", "-status", "active"},
-		`(?s)^\[\n  \{.*"trunkId": "` + id + `".*\]\n`: {"list", "shop", "-json"},
+		`^ID .*\n$`: {"list", "mall", "-status", "active"},
+		`(?s)^\[\n  \{.*"trunkId": "` + id + `".*\]\n`:                           {"list", "shop", "-json"},
 		`^NODE .*\nfs1 +active +(\d+) +(\d+) +yes +REGED +- +20\S+Z +no\?way\n$`: {"status", "shop", id},
 		`(?s)"converged": true.*"registration": "REGED"`:                         {"status", "shop", id, "-json"},
 	} {

@@ -43,11 +43,11 @@ func newCarriers(t *testing.T) carriers {
 	return c
 }
 
-// text is what a table holds.
-func (c carriers) text(t *testing.T, query string, args ...any) string {
+// text is the one value of a query.
+func (c carriers) text(t *testing.T, query string) string {
 	t.Helper()
 	var s sql.NullString
-	if err := c.rows.QueryRowContext(t.Context(), query, args...).Scan(&s); err != nil {
+	if err := c.rows.QueryRowContext(t.Context(), query).Scan(&s); err != nil {
 		t.Fatal(err)
 	}
 	return s.String
