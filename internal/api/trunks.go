@@ -66,13 +66,13 @@ func TrunkOf(r trunk.Record) Trunk {
 	return t
 }
 
-// NumberRange is a range of numbers as it is asked for.
-type NumberRange struct {
+// NewDIDRange is a range of numbers as it is asked for.
+type NewDIDRange struct {
 	First string `json:"first" maxLength:"32" doc:"E.164, or as it is dialled in the tenant's country." example:"+390612345600"`
 	Last  string `json:"last,omitempty" maxLength:"32" doc:"The same as first if it is not given. It has as many digits." example:"+390612345699"`
 }
 
-func ranges(list []NumberRange) []trunk.DIDRange {
+func ranges(list []NewDIDRange) []trunk.DIDRange {
 	if list == nil {
 		return nil
 	}
@@ -111,7 +111,7 @@ type NewTrunk struct {
 	AIAgentRef          string          `json:"aiAgentRef,omitempty" doc:"W3's agent that answers calls; up to 128 characters."`
 	AITimePolicy        json.RawMessage `json:"aiTimePolicy,omitempty" doc:"A JSON object of at most 16 KiB, kept as it is given."`
 	AIFailoverExtension string          `json:"aiFailoverExtension,omitempty" doc:"The extension that takes calls when no agent does."`
-	DIDRanges           []NumberRange   `json:"didRanges,omitempty" doc:"No number of them is in another range."`
+	DIDRanges           []NewDIDRange   `json:"didRanges,omitempty" doc:"No number of them is in another range."`
 }
 
 // The defaults of a new trunk.
@@ -166,7 +166,7 @@ type ChangedTrunk struct {
 	AIAgentRef          *string         `json:"aiAgentRef,omitempty"`
 	AITimePolicy        json.RawMessage `json:"aiTimePolicy,omitempty" doc:"null takes it away."`
 	AIFailoverExtension *string         `json:"aiFailoverExtension,omitempty"`
-	DIDRanges           []NumberRange   `json:"didRanges,omitempty" doc:"These and no others."`
+	DIDRanges           []NewDIDRange   `json:"didRanges,omitempty" doc:"These and no others."`
 }
 
 func (c ChangedTrunk) change() trunk.Change {
@@ -213,8 +213,8 @@ func (a *API) registerTrunks() {
 	handle(a, operation("get-own-trunk", http.MethodGet, "/trunks/{id}", "Get a trunk", "As the events about it show it; also a deleted one.", 404, 422), a.getOwnTrunk)
 }
 
-// provisioned is the answer to a creation.
-type provisioned struct {
+// createdTrunk is the answer to a creation.
+type createdTrunk struct {
 	Status int
 	Body   Trunk
 }
@@ -223,7 +223,7 @@ func (a *API) createTrunk(ctx context.Context, in *struct {
 	ByTenant
 	Body NewTrunk
 },
-) (*provisioned, error) {
+) (*createdTrunk, error) {
 	id := given(in.Body.ID)
 	if id == uuid.Nil {
 		id = uuid.New()
@@ -233,7 +233,7 @@ func (a *API) createTrunk(ctx context.Context, in *struct {
 		return nil, err
 	}
 	infoOf(ctx).outcome = string(effect)
-	out := provisioned{http.StatusOK, TrunkOf(r)}
+	out := createdTrunk{http.StatusOK, TrunkOf(r)}
 	if effect == trunk.EffectCreated {
 		out.Status = http.StatusCreated
 	}

@@ -176,8 +176,9 @@ func tenantCountry(ctx context.Context, tx *txn, tenant uuid.UUID) (numbering.Co
 
 // lockTrunk returns a trunk, locked, or nil.
 func lockTrunk(ctx context.Context, tx *txn, tenant, id uuid.UUID) (*trunk.Record, error) {
-	// The lock comes first: one statement that locks and reads would take the ranges as they were before it waited.
-	if _, err := tx.ExecContext(ctx, `SELECT FROM edgvoip.sip_trunks WHERE tenant_id = $1 AND id = $2 FOR UPDATE`, tenant, id); err != nil {
+	// The lock comes first: one statement that locks and reads would take the ranges as they were before it waited. It lets
+	// those pass who write meanwhile what switches have made of the trunk.
+	if _, err := tx.ExecContext(ctx, `SELECT FROM edgvoip.sip_trunks WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, tenant, id); err != nil {
 		return nil, fmt.Errorf("lock trunk: %w", err)
 	}
 	r, err := trunkBy(ctx, tx, `k.tenant_id = $1 AND k.id = $2`, tenant, id)

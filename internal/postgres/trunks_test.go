@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 
 // carriers is a database with two tenants, in the role of the API, and a look into its tables.
 type carriers struct {
+	dsn      string
 	db       *postgres.DB
 	rows     *sql.DB
 	p        *trunk.Provisioner
@@ -30,7 +32,7 @@ type carriers struct {
 func newCarriers(t *testing.T) carriers {
 	t.Helper()
 	dsn := testdb.New(t)
-	c := carriers{rows: raw(t, dsn)}
+	c := carriers{dsn: dsn, rows: raw(t, dsn)}
 	c.db, _ = open(t, dsn, "edgvoip_api")
 	c.p = trunk.NewProvisioner(c.db, storetest.Keys())
 	tenants := directory.NewProvisioner(c.db, storetest.Keys(), secret.NewHasher(1))
@@ -64,6 +66,55 @@ func (c carriers) everything(t *testing.T) string {
 
 func trunkSpec(tenant uuid.UUID, dids ...trunk.DIDRange) trunk.Spec {
 	return trunk.Spec{TenantID: tenant, Name: "Carrier", Host: "192.0.2.1", DIDRanges: dids}
+}
+
+// xmlcurl reads all that calls need of a trunk, as it was written.
+func TestTrunkIsReadWhole(t *testing.T) {
+	t.Parallel()
+	c := newCarriers(t)
+	spec := trunk.Spec{
+		TenantID: c.one, StoreID: uuid.New(), Name: "Carrier", Provider: "Example", Description: "Contract 7", Host: "sip.carrier.example", Port: 5061,
+		Protocol: "tls", Proxy: "[2001:db8::1]:5062", MaxChannels: 12, Priority: 20, SourceAddresses: []string{"192.0.2.0/24", "2001:db8::/32"}, Register: true,
+		Username: "acct", Password: "s3cr$t", CallerIDPolicy: "withheld", CallerIDNumber: "+390612345600", NumberFormat: "zeros", TechPrefix: "77#",
+		Prefixes: []string{"44", "39"}, Codecs: []string{"pcma", "G729"}, PingSeconds: 30, AIAgentRef: "agent-9", AITimePolicy: json.RawMessage(`{"mon":["09:00"]}`),
+		AIFailoverExtension: "1000", DIDRanges: []trunk.DIDRange{{First: "0612345600", Last: "0612345699"}, {First: "+390612345500"}},
+	}
+	r, effect, err := c.p.Create(t.Context(), uuid.New(), spec, "test")
+	if err != nil || effect != trunk.EffectCreated {
+		t.Fatal(effect, err)
+	}
+	// A change of the gateway, so that the revision is not the first.
+	if r, _, err = c.p.Change(t.Context(), c.one, r.ID, trunk.Change{PingSeconds: new(60)}, "test"); err != nil || r.Revision != 2 || r.PingSeconds != 60 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for _, v := range []reflect.Value{reflect.ValueOf(r), reflect.ValueOf(r.Trunk)} {
+		for field, value := range v.Fields() {
+			if value.IsZero() {
+				t.Errorf("the test gives no %s", field.Name)
+			}
+		}
+	}
+	reader, _ := open(t, c.dsn, "edgvoip_xmlcurl")
+	all, err := reader.ActiveTrunks(t.Context())
+	if err != nil || len(all) != 1 || !reflect.DeepEqual(all[0], r.Trunk) {
+		t.Errorf("read %+v, %v; want %+v", all, err, r.Trunk)
+	}
+	found, err := reader.InboundTrunk(t.Context(), storetest.E164("+390612345650"))
+	if err != nil || !reflect.DeepEqual(found, r.Trunk) {
+		t.Errorf("read %+v, %v; want %+v", found, err, r.Trunk)
+	}
+	carriers, err := reader.Carriers(t.Context(), nil)
+	if err != nil || len(carriers) != 1 || !reflect.DeepEqual(carriers[0].Trunk, r.Trunk) || !reflect.DeepEqual(carriers[0].DIDs, r.Ranges) {
+		t.Errorf("read %+v, %v; want %+v", carriers, err, r)
+	}
+	again, err := c.p.Get(t.Context(), c.one, r.ID)
+	if err != nil || !again.Equal(r) {
+		t.Errorf("read %+v, %v; want %+v", again, err, r)
+	}
+	list, err := c.p.List(t.Context(), c.one, trunk.Filter{Limit: 10})
+	if err != nil || len(list) != 1 || !list[0].Equal(r) {
+		t.Errorf("listed %+v, %v; want %+v", list, err, r)
+	}
 }
 
 // The row, its numbers, the audit row, the event and the jobs are one: if one of them cannot be written, none is.
