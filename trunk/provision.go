@@ -1,70 +1,154 @@
 package trunk
 
 import (
-	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
-	"unicode/utf8"
+	"reflect"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/internal/fstext"
-	"github.com/edgvoip/edgvoip/internal/invalid"
 	"github.com/edgvoip/edgvoip/internal/secret"
+	"github.com/edgvoip/edgvoip/numbering"
 )
 
-// Spec is a trunk as it is asked for. Empty fields take the defaults of schema.sql.
+// Spec is a trunk as it is asked for. An empty text is a default where there is one (port 5060, protocol udp, caller id
+// policy trunk, number format plus), and nothing otherwise; a number of zero is zero.
 type Spec struct {
 	TenantID            uuid.UUID
 	StoreID             uuid.UUID // zero if the trunk belongs to no store
 	Name, Provider      string
+	Description         string
 	Host                string
 	Port                int
 	Protocol            string
+	Proxy               string // host or host:port
 	MaxChannels         int
 	Priority            int
 	SourceAddresses     []string // CIDR
-	Username, Password  string   // both or neither; with them we register
+	Register            bool     // needs Username and Password
+	Username, Password  string   // both or neither; without them the carrier knows us by address
 	CallerIDPolicy      string
 	CallerIDNumber      string // E.164
+	NumberFormat        string
+	TechPrefix          string
+	Prefixes            []string
+	Codecs              []string // in any letter case
+	PingSeconds         int
+	AIAgentRef          string
+	AITimePolicy        json.RawMessage // a JSON object; nil if there is none
 	AIFailoverExtension string
 	DIDRanges           []DIDRange
+	Disabled            bool // for a new trunk only
 }
 
-// DIDRange is a range of numbers of one length, both ends in it.
-type DIDRange struct{ First, Last string } // E.164
-
-// Record is a trunk about to be written.
+// Record is a trunk about to be written, or as it is stored, with what calls do not need to know.
 type Record struct {
 	Trunk
-	StoreID  uuid.UUID
-	Provider fstext.Text
-	Ranges   []Range
+	StoreID      uuid.UUID
+	Provider     fstext.Text
+	Description  fstext.Text
+	AITimePolicy json.RawMessage // see ParseAITimePolicy
+	Ranges       []Range         // in order of number
+	Status       Status
+
+	// What follows is part of stored records only.
+
+	// Timezone is the tenant's, by its IANA name.
+	Timezone  string
+	CreatedAt time.Time
+	// UpdatedAt is later after each change than after the one before.
+	UpdatedAt time.Time
 }
 
-// Range is a DIDRange that was read.
-type Range struct{ First, Last fstext.E164 }
+// Equal tells whether two records are the same in everything.
+func (r Record) Equal(o Record) bool { return reflect.DeepEqual(r, o) }
 
-// ErrDIDTaken means that a number of a range already belongs to a trunk, of this tenant or another.
-var ErrDIDTaken = errors.New("a number of the DID ranges already belongs to a trunk")
+// PasswordSet tells whether a password is kept.
+func (r Record) PasswordSet() bool { return len(r.Password.Data) > 0 }
 
-// Other conflicts that writing a trunk can meet.
+// Status is that of a trunk.
+type Status string
+
+// The states. A deleted trunk stays deleted; its numbers are free.
+const (
+	StatusActive   Status = "active"
+	StatusDisabled Status = "disabled"
+	StatusDeleted  Status = "deleted"
+)
+
+// Effect says what a write did.
+type Effect string
+
+// The effects.
+const (
+	EffectCreated   Effect = "created"
+	EffectUpdated   Effect = "updated"
+	EffectUnchanged Effect = "unchanged"
+	EffectDeleted   Effect = "deleted"
+)
+
+// Conflicts that writing a trunk can meet.
 var (
-	ErrIDTaken       = errors.New("trunk id belongs to another tenant")
+	// ErrDIDTaken means that a number of a range already belongs to a trunk, of this tenant or another.
+	ErrDIDTaken = errors.New("a number of the DID ranges already belongs to a trunk")
+	// ErrIDTaken means that the id belongs to a trunk of another tenant, or to one that is not as it is asked for.
+	ErrIDTaken       = errors.New("trunk id belongs to another trunk")
+	ErrDeleted       = errors.New("trunk is deleted")
+	ErrUnknownTrunk  = errors.New("unknown trunk")
 	ErrUnknownTenant = errors.New("unknown tenant")
 )
 
+// Edit returns a trunk as it is to be, from what is stored of it; nil if nothing is. The country is its tenant's.
+type Edit func(country numbering.Country, stored *Record) (Record, error)
+
 // Registry is what Provisioner writes to. Implementations are safe for concurrent use.
 type Registry interface {
-	// PutTrunk writes a trunk over the one of the same tenant and id, or creates it, with its DID ranges and an audit
-	// row in one transaction. Its status is not part of it. Errors: ErrDIDTaken, ErrIDTaken, ErrUnknownTenant.
-	PutTrunk(ctx context.Context, t Record, actor string) error
+	// WriteTrunk is one transaction: it locks the trunk of an id, gives it to edit and writes what comes back, with its DID
+	// ranges, an audit row and an event for W3; none of that if it is what is stored. It returns the trunk as it is stored
+	// then. edit may run more than once; its errors are returned as they are. Other errors: ErrDIDTaken, ErrIDTaken,
+	// ErrUnknownTenant.
+	WriteTrunk(ctx context.Context, tenant, id uuid.UUID, edit Edit, actor string) (Record, Effect, error)
+	// TrunkByID returns a trunk as stored, also a deleted one. Error: ErrUnknownTrunk.
+	TrunkByID(ctx context.Context, tenant, id uuid.UUID) (Record, error)
+	// ListTrunks returns a tenant's trunks in order of id.
+	ListTrunks(ctx context.Context, tenant uuid.UUID, f Filter) ([]Record, error)
+	// TrunkNodes tells of each switch, in order of name, what it has made of a trunk. Error: ErrUnknownTrunk.
+	TrunkNodes(ctx context.Context, tenant, id uuid.UUID) ([]NodeState, error)
 }
 
-// Provisioner creates and changes trunks. It is safe for concurrent use.
+// Filter chooses trunks.
+type Filter struct {
+	// Status leaves out deleted trunks when it is empty.
+	Status Status
+	// After leaves out this id and those before it.
+	After uuid.UUID
+	Limit int
+}
+
+// NodeState is what one switch has made of a trunk.
+type NodeState struct {
+	Node string
+	// Active is false for a switch that is disabled: it is told of the trunk before it comes back.
+	Active bool
+	// Wanted is the revision of the gateway that the switch is to work with, and Applied the one that it works with; 0 is no
+	// gateway.
+	Wanted, Applied int64
+	// Converged tells that Applied is Wanted and that nothing else about the trunk is left to do, such as reading the lists of
+	// carriers' addresses anew.
+	Converged bool
+	// Registration and Ping are the switch's own words: REGED, FAIL_WAIT…, and UP or DOWN; empty if unknown.
+	Registration, Ping string
+	// Error is why it does not register, or has not done what is asked; empty if nothing is wrong.
+	Error string
+	// SeenAt is when the switch was asked last; zero if never.
+	SeenAt time.Time
+}
+
+// Provisioner creates, changes and deletes trunks, and shows them. It is safe for concurrent use.
 type Provisioner struct {
 	registry Registry
 	keys     *secret.KeyRing
@@ -75,115 +159,100 @@ func NewProvisioner(r Registry, keys *secret.KeyRing) *Provisioner {
 	return &Provisioner{registry: r, keys: keys}
 }
 
-// Put creates the trunk of an id, or brings it to what is asked for. Errors: *invalid.FieldError, ErrDIDTaken,
-// ErrIDTaken, ErrUnknownTenant, the registry's.
+// Create creates the trunk of an id. If there is one that is exactly what is asked for, nothing changes. Errors:
+// *invalid.FieldError, ErrDIDTaken, ErrIDTaken, ErrDeleted, ErrUnknownTenant, the registry's.
+func (p *Provisioner) Create(ctx context.Context, id uuid.UUID, spec Spec, actor string) (Record, Effect, error) {
+	c := spec.change()
+	c.Status = new(string(spec.status()))
+	return p.write(ctx, spec.TenantID, id, actor, func(country numbering.Country, stored *Record) (Record, error) {
+		if stored == nil {
+			return c.apply(newRecord(spec.TenantID, id), country, p.keys)
+		}
+		if stored.Status == StatusDeleted {
+			return Record{}, ErrDeleted
+		}
+		r, err := c.apply(*stored, country, p.keys)
+		if err == nil && !r.Equal(*stored) {
+			return Record{}, ErrIDTaken
+		}
+		return r, err
+	})
+}
+
+// Put creates the trunk of an id, or brings it to what is asked for; a disabled one stays disabled. Errors:
+// *invalid.FieldError, ErrDIDTaken, ErrIDTaken, ErrDeleted, ErrUnknownTenant, the registry's.
 func (p *Provisioner) Put(ctx context.Context, id uuid.UUID, spec Spec, actor string) (Trunk, error) {
-	r, err := parse(spec)
-	if err != nil {
-		return Trunk{}, err
-	}
-	r.ID = id
-	if r.Register {
-		r.Password = p.keys.Seal([]byte(spec.Password), PasswordOwner(r.TenantID, r.ID))
-	}
-	if err := p.registry.PutTrunk(ctx, r, actor); err != nil {
-		return Trunk{}, fmt.Errorf("put trunk: %w", err)
-	}
-	return r.Trunk, nil
+	r, _, err := p.write(ctx, spec.TenantID, id, actor, func(country numbering.Country, stored *Record) (Record, error) {
+		r := newRecord(spec.TenantID, id)
+		if r.Status = spec.status(); stored != nil {
+			r = *stored
+		}
+		if r.Status == StatusDeleted {
+			return Record{}, ErrDeleted
+		}
+		return spec.change().apply(r, country, p.keys)
+	})
+	return r.Trunk, err
 }
 
-func parse(spec Spec) (Record, error) {
-	r := Record{StoreID: spec.StoreID}
-	r.TenantID, r.Port, r.MaxChannels, r.Priority = spec.TenantID, cmp.Or(spec.Port, 5060), spec.MaxChannels, spec.Priority
-	var err error
-	if r.Name, err = fstext.NewDisplayName(spec.Name); err != nil {
-		return r, invalid.Because("name", err)
+func (s Spec) status() Status {
+	if s.Disabled {
+		return StatusDisabled
 	}
-	if r.Provider, err = fstext.NewText(spec.Provider); err != nil {
-		return r, invalid.Because("provider", err)
-	}
-	if utf8.RuneCountInString(spec.Provider) > 64 {
-		return r, &invalid.FieldError{Name: "provider", Reason: "has more than 64 characters"}
-	}
-	if r.Host, err = fstext.NewHost(spec.Host); err != nil {
-		return r, invalid.Because("host", err)
-	}
-	if r.Port < 1 || r.Port > 65535 {
-		return r, &invalid.FieldError{Name: "port", Reason: "is not between 1 and 65535"}
-	}
-	if r.MaxChannels < 0 || r.MaxChannels > 100000 {
-		return r, &invalid.FieldError{Name: "maxChannels", Reason: "is not between 0 and 100000"}
-	}
-	if r.Priority < 0 || r.Priority > 1000000 {
-		return r, &invalid.FieldError{Name: "priority", Reason: "is not between 0 and 1000000"}
-	}
-	if r.Protocol, err = ParseProtocol(cmp.Or(spec.Protocol, string(ProtocolUDP))); err != nil {
-		return r, invalid.Because("protocol", err)
-	}
-	if r.CallerID, err = ParseCallerIDPolicy(cmp.Or(spec.CallerIDPolicy, string(CallerIDTrunk))); err != nil {
-		return r, invalid.Because("callerIdPolicy", err)
-	}
-	if spec.CallerIDNumber != "" {
-		if r.CallerIDNumber, err = fstext.NewE164(spec.CallerIDNumber); err != nil {
-			return r, invalid.Because("callerIdNumber", err)
-		}
-	}
-	if spec.AIFailoverExtension != "" {
-		if r.Failover, err = fstext.NewExtension(spec.AIFailoverExtension); err != nil {
-			return r, invalid.Because("aiFailoverExtension", err)
-		}
-	}
-	return r, errors.Join(parseSources(&r, spec), parseRegistration(&r, spec), parseRanges(&r, spec))
+	return StatusActive
 }
 
-func parseSources(r *Record, spec Spec) error {
-	for _, s := range spec.SourceAddresses {
-		p, err := netip.ParsePrefix(s)
+func newRecord(tenant, id uuid.UUID) Record {
+	return Record{Trunk: Trunk{ID: id, TenantID: tenant}}
+}
+
+// Change changes what is given of a trunk, all of it or nothing. Errors: *invalid.FieldError, ErrDIDTaken, ErrUnknownTrunk,
+// ErrDeleted, ErrUnknownTenant, the registry's.
+func (p *Provisioner) Change(ctx context.Context, tenant, id uuid.UUID, c Change, actor string) (Record, Effect, error) {
+	return p.write(ctx, tenant, id, actor, func(country numbering.Country, stored *Record) (Record, error) {
 		switch {
-		case err != nil || p != p.Masked():
-			return &invalid.FieldError{Name: "sourceAddresses", Reason: "is not a list of address blocks in CIDR form without host bits"}
-		case p.Bits() < 8:
-			return &invalid.FieldError{Name: "sourceAddresses", Reason: "holds a block larger than /8: a carrier does not call from everywhere"}
+		case stored == nil:
+			return Record{}, ErrUnknownTrunk
+		case stored.Status == StatusDeleted:
+			return Record{}, ErrDeleted
 		}
-		r.Sources = append(r.Sources, p)
-	}
-	return nil
+		return c.apply(*stored, country, p.keys)
+	})
 }
 
-func parseRegistration(r *Record, spec Spec) error {
-	if (spec.Username == "") != (spec.Password == "") {
-		return &invalid.FieldError{Name: "password", Reason: "username and password go together"}
-	}
-	if r.Register = spec.Username != ""; !r.Register {
-		return nil
-	}
-	var err error
-	if r.Username, err = fstext.NewCredential(spec.Username); err != nil {
-		return invalid.Because("username", err)
-	}
-	if _, err = fstext.NewCredential(spec.Password); err != nil {
-		return invalid.Because("password", err)
-	}
-	return nil
+// Delete deletes a trunk for good: its numbers are free, and what it logged in with is gone. One that is deleted already
+// stays as it is. Errors: ErrUnknownTrunk, ErrUnknownTenant, the registry's.
+func (p *Provisioner) Delete(ctx context.Context, tenant, id uuid.UUID, actor string) (Record, Effect, error) {
+	return p.write(ctx, tenant, id, actor, func(_ numbering.Country, stored *Record) (Record, error) {
+		if stored == nil {
+			return Record{}, ErrUnknownTrunk
+		}
+		r := *stored
+		r.Status, r.Ranges = StatusDeleted, nil
+		r.Register, r.Username, r.Password = false, fstext.Credential{}, secret.Sealed{}
+		return r, nil
+	})
 }
 
-func parseRanges(r *Record, spec Spec) error {
-	for _, d := range spec.DIDRanges {
-		first, err1 := fstext.NewE164(d.First)
-		last, err2 := fstext.NewE164(d.Last)
-		if err := errors.Join(err1, err2); err != nil {
-			return invalid.Because("didRanges", err)
-		}
-		if len(d.First) != len(d.Last) || first.Int() > last.Int() {
-			return &invalid.FieldError{Name: "didRanges", Reason: "a range goes from a number up to one of the same length"}
-		}
-		r.Ranges = append(r.Ranges, Range{first, last})
+func (p *Provisioner) write(ctx context.Context, tenant, id uuid.UUID, actor string, edit Edit) (Record, Effect, error) {
+	r, effect, err := p.registry.WriteTrunk(ctx, tenant, id, edit, actor)
+	if err != nil {
+		return Record{}, "", fmt.Errorf("write trunk: %w", err)
 	}
-	slices.SortFunc(r.Ranges, func(a, b Range) int { return cmp.Compare(a.First.Int(), b.First.Int()) })
-	for i := 1; i < len(r.Ranges); i++ {
-		if r.Ranges[i].First.Int() <= r.Ranges[i-1].Last.Int() {
-			return &invalid.FieldError{Name: "didRanges", Reason: "holds a number twice"}
-		}
-	}
-	return nil
+	return r, effect, nil
+}
+
+// Get returns a trunk, also a deleted one. Errors: ErrUnknownTrunk, the registry's.
+func (p *Provisioner) Get(ctx context.Context, tenant, id uuid.UUID) (Record, error) {
+	return p.registry.TrunkByID(ctx, tenant, id)
+}
+
+// List returns a tenant's trunks in order of id.
+func (p *Provisioner) List(ctx context.Context, tenant uuid.UUID, f Filter) ([]Record, error) {
+	return p.registry.ListTrunks(ctx, tenant, f)
+}
+
+// Nodes tells of each switch, in order of name, what it has made of a trunk. Errors: ErrUnknownTrunk, the registry's.
+func (p *Provisioner) Nodes(ctx context.Context, tenant, id uuid.UUID) ([]NodeState, error) {
+	return p.registry.TrunkNodes(ctx, tenant, id)
 }

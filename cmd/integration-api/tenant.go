@@ -26,6 +26,7 @@ type tools struct {
 	keys  *secret.KeyRing
 	out   io.Writer
 	actor string // who the audit log names
+	in    io.Reader
 }
 
 func (t tools) issuer() *integration.Issuer { return integration.NewIssuer(t.db, t.keys, time.Now) }
@@ -52,8 +53,8 @@ type group struct {
 	commands    map[string]func(*flag.FlagSet, []string) (task, error)
 }
 
-// groups are the commands about tenants, their credentials and operators.
-var groups = []group{tenantGroup, secretGroup, operatorGroup}
+// groups are the commands about tenants, their credentials and trunks, and operators.
+var groups = []group{tenantGroup, secretGroup, operatorGroup, trunkGroup}
 
 // run runs one command of the group.
 func (g group) run(ctx context.Context, args, environ []string, std streams) error {
@@ -82,7 +83,7 @@ func (g group) run(ctx context.Context, args, environ []string, std streams) err
 		if err != nil {
 			return err
 		}
-		return commandError(name, errors.Join(do(ctx, tools{db, keys, std.out, "operator: integration-api " + g.name}), db.Close()))
+		return commandError(name, errors.Join(do(ctx, tools{db, keys, std.out, "operator: integration-api " + g.name, std.in}), db.Close()))
 	})
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/node"
+	"github.com/edgvoip/edgvoip/trunk"
 )
 
 // Where the API is.
@@ -44,6 +45,7 @@ type Store interface {
 	directory.Reader
 	integration.Registry
 	integration.Store
+	trunk.Registry
 
 	// Answered returns the answer that is kept under a claim's key. Error: integration.ErrKeyReused.
 	Answered(ctx context.Context, c integration.Claim) (integration.Answer, bool, error)
@@ -116,6 +118,7 @@ type Options struct {
 type API struct {
 	store       Store
 	provisioner *directory.Provisioner
+	trunks      *trunk.Provisioner
 	issuer      *integration.Issuer
 	auth        *integration.Authenticator
 	keys        *secret.KeyRing
@@ -148,6 +151,7 @@ func New(o Options) (*API, error) {
 	a := &API{
 		store: o.Store, keys: o.Keys, core: o.Core, wsEndpoint: o.WSEndpoint,
 		provisioner: directory.NewProvisioner(o.Store, o.Keys, o.Hasher),
+		trunks:      trunk.NewProvisioner(o.Store, o.Keys),
 		issuer:      integration.NewIssuer(o.Store, o.Keys, o.Now),
 		auth:        integration.NewAuthenticator(o.Store, o.Keys, o.Now),
 		figures:     &figures{store: o.Store, age: o.FiguresAge, now: o.Now},
@@ -196,8 +200,10 @@ func (a *API) register(app *fiber.App) {
 	app.Use(BasePath, a.authenticate)
 	a.registerExtensions()
 	a.registerDomains()
+	a.registerTrunks()
 	app.Use(AdminPath, a.authenticateOperator)
 	a.registerAdmin()
+	a.registerAdminTrunks()
 	app.Use("/api", func(*fiber.Ctx) error { return newProblem(codeNotFound) })
 	a.registerDocs(app)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/invalid"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
+	"github.com/edgvoip/edgvoip/trunk"
 )
 
 // Code names a kind of problem. Codes are part of the contract and never change their meaning.
@@ -39,6 +40,9 @@ const (
 	codeDeleted           Code = "extension_deleted"
 	codeChangedMeanwhile  Code = "changed_meanwhile"
 	codeTenantIDTaken     Code = "tenant_id_taken"
+	codeTrunkExists       Code = "trunk_exists"
+	codeTrunkDeleted      Code = "trunk_deleted"
+	codeDIDTaken          Code = "did_taken"
 	codeKeyReused         Code = "idempotency_key_reused"
 	codeTooLarge          Code = "too_large"
 	codeHeadersTooLarge   Code = "headers_too_large"
@@ -69,6 +73,9 @@ var kinds = map[Code]struct {
 	codeDeleted:           {409, "Extension deleted", "The extension is deleted, for good. Its number can be provisioned again."},
 	codeChangedMeanwhile:  {409, "Changed meanwhile", "Somebody else changed the same thing at the same time. Send the request again."},
 	codeTenantIDTaken:     {409, "Tenant exists", "The id or the slug belongs to another tenant."},
+	codeTrunkExists:       {409, "Trunk exists", "trunkId belongs to another trunk, or to one that is not as it is asked for."},
+	codeTrunkDeleted:      {409, "Trunk deleted", "The trunk is deleted, for good."},
+	codeDIDTaken:          {409, "Number taken", "A number of didRanges belongs to another trunk already."},
 	codeTooLarge:          {413, "Body too large", "The body is larger than 64 KiB."},
 	codeUnsupportedMedia:  {415, "Unsupported media type", "The body is JSON, sent as application/json, not compressed."},
 	codeInvalid:           {422, "Invalid request", "Some fields are not valid; see errors."},
@@ -158,6 +165,11 @@ var conflicts = []struct {
 	{directory.ErrDeleted, codeDeleted},
 	{directory.ErrChangedMeanwhile, codeChangedMeanwhile},
 	{directory.ErrTenantID, codeTenantIDTaken},
+	{trunk.ErrUnknownTrunk, codeNotFound},
+	{trunk.ErrUnknownTenant, codeNotFound},
+	{trunk.ErrIDTaken, codeTrunkExists},
+	{trunk.ErrDeleted, codeTrunkDeleted},
+	{trunk.ErrDIDTaken, codeDIDTaken},
 	{integration.ErrKeyReused, codeKeyReused},
 	{context.DeadlineExceeded, codeUnavailable},
 	{context.Canceled, codeUnavailable},
@@ -225,7 +237,7 @@ func fromHuma(status int, errs []error) *Problem {
 		// What comes after a colon is another error's text, which may show the value.
 		message, _, _ := strings.Cut(detail.Message, ":")
 		if m := missing.FindStringSubmatch(message); m != nil {
-			p.Errors = append(p.Errors, FieldError{m[1], "is missing"})
+			p.Errors = append(p.Errors, FieldError{fieldName(detail.Location + "." + m[1]), "is missing"})
 			continue
 		}
 		p.Errors = append(p.Errors, FieldError{fieldName(detail.Location), message})

@@ -10,10 +10,8 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/edgvoip/edgvoip/directory"
-	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/readmodel"
 	"github.com/edgvoip/edgvoip/numbering"
-	"github.com/edgvoip/edgvoip/trunk"
 )
 
 var (
@@ -167,13 +165,8 @@ func (r carrierRow) carrier() (c readmodel.Carrier, err error) {
 	if c.Country, err = numbering.NewCountry(r.Country); err != nil {
 		return c, fmt.Errorf("trunk %s: %w", c.Trunk.ID, err)
 	}
-	for i := range min(len(r.First), len(r.Last)) {
-		first, err1 := fstext.NewE164(fmt.Sprintf("+%d", r.First[i]))
-		last, err2 := fstext.NewE164(fmt.Sprintf("+%d", r.Last[i]))
-		if err1 != nil || err2 != nil {
-			return c, fmt.Errorf("trunk %s: a did range is not of public numbers", c.Trunk.ID)
-		}
-		c.DIDs = append(c.DIDs, trunk.Range{First: first, Last: last})
+	if c.DIDs, err = didRanges(r.First, r.Last); err != nil {
+		return c, fmt.Errorf("trunk %s: %w", c.Trunk.ID, err)
 	}
 	return c, nil
 }

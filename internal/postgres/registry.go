@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,7 +16,6 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/numbering"
-	"github.com/edgvoip/edgvoip/trunk"
 )
 
 // isConstraint tells whether an error is the violation of a constraint.
@@ -156,71 +154,4 @@ func tenantBy(ctx context.Context, q sqlx.QueryerContext, condition string, arg 
 	return row.tenant()
 }
 
-// PutTrunk implements trunk.Registry.
-func (d *DB) PutTrunk(ctx context.Context, t trunk.Record, actor string) error {
-	err := d.inTx(ctx, func(tx *txn) error {
-		const query = `
-			INSERT INTO edgvoip.sip_trunks (tenant_id, id, store_id, name, provider, host, port, protocol, max_channels, priority,
-				source_addresses, register, username, password_sealed, password_key_id, caller_id_policy, caller_id_number, ai_failover_extension)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text[]::cidr[], $12, $13, $14, $15, $16, $17, $18)
-			ON CONFLICT (tenant_id, id) DO UPDATE SET
-				store_id = excluded.store_id, name = excluded.name, provider = excluded.provider, host = excluded.host, port = excluded.port,
-				protocol = excluded.protocol, max_channels = excluded.max_channels, priority = excluded.priority,
-				source_addresses = excluded.source_addresses, register = excluded.register, username = excluded.username,
-				password_sealed = excluded.password_sealed, password_key_id = excluded.password_key_id,
-				caller_id_policy = excluded.caller_id_policy, caller_id_number = excluded.caller_id_number,
-				ai_failover_extension = excluded.ai_failover_extension, updated_at = now()`
-		if _, err := tx.ExecContext(ctx, query, t.TenantID, t.ID, uuid.NullUUID{UUID: t.StoreID, Valid: t.StoreID != uuid.Nil},
-			t.Name.String(), t.Provider.String(), t.Host.String(), t.Port, string(t.Protocol), t.MaxChannels, t.Priority,
-			pq.StringArray(prefixes(t.Sources)), t.Register, nullable(t.Register, t.Username.Reveal().String()),
-			t.Password.Data, nullable(t.Register, t.Password.KeyID), string(t.CallerID),
-			nullable(t.CallerIDNumber != (fstext.E164{}), t.CallerIDNumber.String()),
-			nullable(t.Failover != (fstext.Extension{}), t.Failover.String())); err != nil {
-			return fmt.Errorf("put trunk: %w", err)
-		}
-		if err := putRanges(ctx, tx, t); err != nil {
-			return err
-		}
-		after := map[string]any{
-			"name": t.Name.String(), "host": t.Host.String(), "port": t.Port, "protocol": t.Protocol, "maxChannels": t.MaxChannels,
-			"priority": t.Priority, "register": t.Register, "sourceAddresses": prefixes(t.Sources), "callerIdPolicy": t.CallerID,
-			"callerIdNumber": t.CallerIDNumber.String(), "aiFailoverExtension": t.Failover.String(), "didRanges": len(t.Ranges),
-		}
-		return audit(ctx, tx, t.TenantID, actor, "trunk.put", t.ID, nil, after)
-	})
-	switch {
-	case isConstraint(err, "sip_trunk_did_ranges_no_overlap"):
-		return trunk.ErrDIDTaken
-	case isConstraint(err, "sip_trunks_id_key"):
-		return trunk.ErrIDTaken
-	case isConstraint(err, "sip_trunks_tenant_id_fkey"):
-		return trunk.ErrUnknownTenant
-	}
-	return err
-}
-
-func putRanges(ctx context.Context, tx *txn, t trunk.Record) error {
-	const remove = `DELETE FROM edgvoip.sip_trunk_did_ranges WHERE tenant_id = $1 AND trunk_id = $2`
-	if _, err := tx.ExecContext(ctx, remove, t.TenantID, t.ID); err != nil {
-		return fmt.Errorf("remove did ranges: %w", err)
-	}
-	const insert = `
-		INSERT INTO edgvoip.sip_trunk_did_ranges (tenant_id, trunk_id, first_number, last_number)
-		VALUES ($1, $2, $3, $4)`
-	for _, r := range t.Ranges {
-		if _, err := tx.ExecContext(ctx, insert, t.TenantID, t.ID, r.First.Int(), r.Last.Int()); err != nil {
-			return fmt.Errorf("insert did range: %w", err)
-		}
-	}
-	return nil
-}
-
 func nullable(valid bool, s string) sql.NullString { return sql.NullString{String: s, Valid: valid} }
-
-func prefixes(list []netip.Prefix) []string {
-	s := make([]string, len(list))
-	for i, p := range list {
-		s[i] = p.String()
-	}
-	return s
-}
