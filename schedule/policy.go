@@ -67,9 +67,9 @@ type monthDay struct {
 	day   int
 }
 
-// Bounds of a policy, so that one decision never costs more than microseconds.
+// Bounds of a policy, so that one decision never costs more than microseconds. A database may spell longer what it was given.
 const (
-	maxBytes   = 16 << 10
+	maxBytes   = 32 << 10
 	maxWindows = 16 // a day
 	maxDays    = 512
 )
@@ -158,7 +158,7 @@ func first(err error) error {
 
 func decode(data []byte, d *document) error {
 	if len(data) > maxBytes {
-		return &invalid.FieldError{Name: field, Reason: "is larger than 16 KiB"}
+		return &invalid.FieldError{Name: field, Reason: "is larger than 32 KiB"}
 	}
 	in := json.NewDecoder(bytes.NewReader(data))
 	in.DisallowUnknownFields()

@@ -171,7 +171,7 @@ func refusals() []refusal {
 		{`{"weekly":{}} {}`, "aiTimePolicy", false},
 		{`{"weekly":{},"extra":1}`, "aiTimePolicy", false},
 		{`{"weekly":{"mon":[{"from":"09:00","to":"10:00","zone":"x"}]}}`, "aiTimePolicy", false},
-		{`{"weekly":` + strings.Repeat(" ", 16<<10) + `{}}`, "aiTimePolicy", true},
+		{`{"weekly":` + strings.Repeat(" ", 32<<10) + `{}}`, "aiTimePolicy", true},
 		{`{}`, "aiTimePolicy.weekly", false},
 		{`{"mode":"sometimes"}`, "aiTimePolicy.mode", false},
 		{`{"mode":"always","timezone":"Europe/Nowhere"}`, "aiTimePolicy.timezone", true},

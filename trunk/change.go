@@ -11,7 +11,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/invalid"
 	"github.com/edgvoip/edgvoip/internal/secret"
-	"github.com/edgvoip/edgvoip/numbering"
+	"github.com/edgvoip/edgvoip/schedule"
 )
 
 // Change is a change of a trunk as it is asked for. A nil field stays as it is; an empty text or list takes away what
@@ -61,7 +61,7 @@ func (s Spec) change() Change {
 func full[T any](list []T) []T { return append([]T{}, list...) }
 
 // apply returns the trunk as it is after the change. Error: *invalid.FieldError.
-func (c Change) apply(r Record, country numbering.Country, keys *secret.KeyRing) (Record, error) {
+func (c Change) apply(r Record, home Home, keys *secret.KeyRing) (Record, error) {
 	if c.StoreID != nil {
 		r.StoreID = *c.StoreID
 	}
@@ -89,11 +89,24 @@ func (c Change) apply(r Record, country numbering.Country, keys *secret.KeyRing)
 		parsed("aiAgentRef", &r.AIAgentRef, c.AIAgentRef, ParseAIAgentRef),
 		listed("aiTimePolicy", &r.AITimePolicy, c.AITimePolicy, ParseAITimePolicy),
 		parsed("aiFailoverExtension", &r.Failover, c.AIFailoverExtension, orNothing(fstext.NewExtension)),
-		listed("didRanges", &r.Ranges, c.DIDRanges, func(list []DIDRange) ([]Range, error) { return parseRanges(country, list) }),
+		listed("didRanges", &r.Ranges, c.DIDRanges, func(list []DIDRange) ([]Range, error) { return parseRanges(home.Country, list) }),
 		parsed("status", &r.Status, c.Status, parseStatus),
 		c.applyCredentials(&r, keys),
 	)
-	return r, err
+	return r, errors.Join(err, c.checkAgent(r, home))
+}
+
+// checkAgent refuses hours that cannot be read, and an agent without whom to call when it cannot take a call.
+func (c Change) checkAgent(r Record, home Home) error {
+	if c.AITimePolicy != nil && r.AITimePolicy != nil {
+		if _, err := schedule.Parse(r.AITimePolicy, home.Timezone); err != nil {
+			return err
+		}
+	}
+	if r.AIAgentRef != "" && r.Failover == (fstext.Extension{}) {
+		return &invalid.FieldError{Name: "aiFailoverExtension", Reason: "is needed with aiAgentRef: it takes the call when the agent cannot"}
+	}
+	return nil
 }
 
 // applyCredentials seals a new password. One that is there already stays sealed as it is, byte for byte: to the switch a

@@ -16,7 +16,7 @@ const (
 )
 
 // ParseAITimePolicy accepts a JSON object, and returns it in one spelling: no space, names in order. Nothing and null give
-// nil. What the object means is not looked at.
+// nil. What the object means is for package schedule.
 func ParseAITimePolicy(policy json.RawMessage) (json.RawMessage, error) {
 	if len(policy) == 0 {
 		return nil, nil

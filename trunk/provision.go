@@ -102,8 +102,14 @@ var (
 	ErrUnknownTenant = errors.New("unknown tenant")
 )
 
-// Edit returns a trunk as it is to be, from what is stored of it; nil if nothing is. The country is its tenant's.
-type Edit func(country numbering.Country, stored *Record) (Record, error)
+// Home is where a tenant is: how he reads numbers, and the IANA zone of his clock.
+type Home struct {
+	Country  numbering.Country
+	Timezone string
+}
+
+// Edit returns a trunk as it is to be, from what is stored of it; nil if nothing is. Home is its tenant's.
+type Edit func(home Home, stored *Record) (Record, error)
 
 // Registry is what Provisioner writes to. Implementations are safe for concurrent use.
 type Registry interface {
@@ -164,14 +170,14 @@ func NewProvisioner(r Registry, keys *secret.KeyRing) *Provisioner {
 func (p *Provisioner) Create(ctx context.Context, id uuid.UUID, spec Spec, actor string) (Record, Effect, error) {
 	c := spec.change()
 	c.Status = new(string(spec.status()))
-	return p.write(ctx, spec.TenantID, id, actor, func(country numbering.Country, stored *Record) (Record, error) {
+	return p.write(ctx, spec.TenantID, id, actor, func(home Home, stored *Record) (Record, error) {
 		if stored == nil {
-			return c.apply(newRecord(spec.TenantID, id), country, p.keys)
+			return c.apply(newRecord(spec.TenantID, id), home, p.keys)
 		}
 		if stored.Status == StatusDeleted {
 			return Record{}, ErrDeleted
 		}
-		r, err := c.apply(*stored, country, p.keys)
+		r, err := c.apply(*stored, home, p.keys)
 		if err == nil && !r.Equal(*stored) {
 			return Record{}, ErrIDTaken
 		}
@@ -182,7 +188,7 @@ func (p *Provisioner) Create(ctx context.Context, id uuid.UUID, spec Spec, actor
 // Put creates the trunk of an id, or brings it to what is asked for; a disabled one stays disabled. Errors:
 // *invalid.FieldError, ErrDIDTaken, ErrIDTaken, ErrDeleted, ErrUnknownTenant, the registry's.
 func (p *Provisioner) Put(ctx context.Context, id uuid.UUID, spec Spec, actor string) (Trunk, error) {
-	r, _, err := p.write(ctx, spec.TenantID, id, actor, func(country numbering.Country, stored *Record) (Record, error) {
+	r, _, err := p.write(ctx, spec.TenantID, id, actor, func(home Home, stored *Record) (Record, error) {
 		r := newRecord(spec.TenantID, id)
 		if r.Status = spec.status(); stored != nil {
 			r = *stored
@@ -190,7 +196,7 @@ func (p *Provisioner) Put(ctx context.Context, id uuid.UUID, spec Spec, actor st
 		if r.Status == StatusDeleted {
 			return Record{}, ErrDeleted
 		}
-		return spec.change().apply(r, country, p.keys)
+		return spec.change().apply(r, home, p.keys)
 	})
 	return r.Trunk, err
 }
@@ -209,21 +215,21 @@ func newRecord(tenant, id uuid.UUID) Record {
 // Change changes what is given of a trunk, all of it or nothing. Errors: *invalid.FieldError, ErrDIDTaken, ErrUnknownTrunk,
 // ErrDeleted, ErrUnknownTenant, the registry's.
 func (p *Provisioner) Change(ctx context.Context, tenant, id uuid.UUID, c Change, actor string) (Record, Effect, error) {
-	return p.write(ctx, tenant, id, actor, func(country numbering.Country, stored *Record) (Record, error) {
+	return p.write(ctx, tenant, id, actor, func(home Home, stored *Record) (Record, error) {
 		switch {
 		case stored == nil:
 			return Record{}, ErrUnknownTrunk
 		case stored.Status == StatusDeleted:
 			return Record{}, ErrDeleted
 		}
-		return c.apply(*stored, country, p.keys)
+		return c.apply(*stored, home, p.keys)
 	})
 }
 
 // Delete deletes a trunk for good: its numbers are free, and what it logged in with is gone. One that is deleted already
 // stays as it is. Errors: ErrUnknownTrunk, ErrUnknownTenant, the registry's.
 func (p *Provisioner) Delete(ctx context.Context, tenant, id uuid.UUID, actor string) (Record, Effect, error) {
-	return p.write(ctx, tenant, id, actor, func(_ numbering.Country, stored *Record) (Record, error) {
+	return p.write(ctx, tenant, id, actor, func(_ Home, stored *Record) (Record, error) {
 		if stored == nil {
 			return Record{}, ErrUnknownTrunk
 		}

@@ -26,7 +26,7 @@ func TestTrunkCommands(t *testing.T) {
 		}
 		return path
 	}
-	password, policy := file("password", "hunter2-of-acct\n"), file("policy", `{"mon": ["09:00", "18:00"]}`)
+	password, policy := file("password", "hunter2-of-acct\n"), file("policy", `{"weekly": {"mon": [{"from": "09:00", "to": "18:00"}]}}`)
 	id := uuid.NewString()
 	create := []string{
 		"trunk", "create", "shop", "-id", id, "-name", "First", "-provider", "Example", "-description", "Contract 7", "-host", "sip.carrier.example", "-port", "5061",

@@ -40,7 +40,7 @@ func fullTrunk(changes ...any) map[string]any {
 		"host": "sip.carrier.example", "port": 5070, "protocol": "tls", "proxy": "edge.carrier.example:5061", "maxChannels": 12, "priority": 20,
 		"status": "active", "sourceAddresses": []any{"192.0.2.0/24", "2001:db8::/32"}, "register": true, "username": "acct-7", "password": "s3cr$t-hunter2",
 		"callerIdPolicy": "extension", "callerIdNumber": "+390612345600", "numberFormat": "zeros", "techPrefix": "77#", "prefixes": []any{"39", "4412"},
-		"codecs": []any{"PCMA", "G729"}, "pingSeconds": 30, "aiAgentRef": "agent-9", "aiTimePolicy": map[string]any{"mon": []any{"09:00", "18:00"}, "n": 1.5},
+		"codecs": []any{"PCMA", "G729"}, "pingSeconds": 30, "aiAgentRef": "agent-9", "aiTimePolicy": map[string]any{"weekly": map[string]any{"mon": []any{map[string]any{"from": "09:00", "to": "18:00"}}}, "timezone": "Europe/Rome"},
 		"aiFailoverExtension": "1000", "didRanges": []any{map[string]any{"first": "+390612345600", "last": "+390612345699"}},
 	}
 	for i := 0; i < len(changes); i += 2 {
@@ -217,7 +217,7 @@ func TestChangeTrunk(t *testing.T) {
 		{`{"codecs":["opus","pcma"]}`, map[string]any{"codecs": []any{"OPUS", "PCMA"}}, 0, 0, false},
 		{`{"codecs":[]}`, map[string]any{"codecs": []any{}}, 0, 0, false},
 		{`{"pingSeconds":0}`, map[string]any{"pingSeconds": 0.0}, 1, 1, false},
-		{`{"aiAgentRef":"agent-10","aiTimePolicy":{"b":[1,2.50],"a":"<&>"}}`, map[string]any{"aiAgentRef": "agent-10", "aiTimePolicy": map[string]any{"a": "<&>", "b": []any{1.0, 2.5}}}, 0, 0, false},
+		{`{"aiAgentRef":"agent-10","aiTimePolicy":{"weekly":{},"mode":"never"}}`, map[string]any{"aiAgentRef": "agent-10", "aiTimePolicy": map[string]any{"mode": "never", "weekly": map[string]any{}}}, 0, 0, false},
 		{`{"aiAgentRef":"","aiTimePolicy":null,"aiFailoverExtension":""}`, map[string]any{"aiAgentRef": nil, "aiTimePolicy": nil, "aiFailoverExtension": nil}, 0, 0, false},
 		{
 			`{"didRanges":[{"first":"+390612345710"},{"first":"0612345700","last":"0612345709"}]}`,

@@ -134,7 +134,7 @@ func (d *DB) WriteTrunk(ctx context.Context, tenant, id uuid.UUID, edit trunk.Ed
 
 func (d *DB) writeTrunk(ctx context.Context, tenant, id uuid.UUID, edit trunk.Edit, actor string) (r trunk.Record, effect trunk.Effect, err error) {
 	err = d.inTx(ctx, func(tx *txn) error {
-		country, err := tenantCountry(ctx, tx, tenant)
+		home, err := tenantHome(ctx, tx, tenant)
 		if err != nil {
 			return err
 		}
@@ -142,7 +142,7 @@ func (d *DB) writeTrunk(ctx context.Context, tenant, id uuid.UUID, edit trunk.Ed
 		if err != nil {
 			return err
 		}
-		if r, err = edit(country, stored); err != nil {
+		if r, err = edit(home, stored); err != nil {
 			return err
 		}
 		if stored != nil && stored.Equal(r) {
@@ -162,16 +162,20 @@ func (d *DB) writeTrunk(ctx context.Context, tenant, id uuid.UUID, edit trunk.Ed
 	return r, effect, err
 }
 
-// tenantCountry returns the country of a tenant. Error: trunk.ErrUnknownTenant.
-func tenantCountry(ctx context.Context, tx *txn, tenant uuid.UUID) (numbering.Country, error) {
-	var code string
-	err := tx.GetContext(ctx, &code, `SELECT country FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted'`, tenant)
-	if errors.Is(err, sql.ErrNoRows) {
-		return numbering.Country{}, trunk.ErrUnknownTenant
-	} else if err != nil {
-		return numbering.Country{}, fmt.Errorf("select country of tenant: %w", err)
+// tenantHome returns where a tenant is. Error: trunk.ErrUnknownTenant.
+func tenantHome(ctx context.Context, tx *txn, tenant uuid.UUID) (trunk.Home, error) {
+	var row struct {
+		Country  string `db:"country"`
+		Timezone string `db:"timezone"`
 	}
-	return numbering.NewCountry(code)
+	err := tx.GetContext(ctx, &row, `SELECT country, timezone FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted'`, tenant)
+	if errors.Is(err, sql.ErrNoRows) {
+		return trunk.Home{}, trunk.ErrUnknownTenant
+	} else if err != nil {
+		return trunk.Home{}, fmt.Errorf("select home of tenant: %w", err)
+	}
+	country, err := numbering.NewCountry(row.Country)
+	return trunk.Home{Country: country, Timezone: row.Timezone}, err
 }
 
 // lockTrunk returns a trunk, locked, or nil.
