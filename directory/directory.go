@@ -8,9 +8,6 @@ package directory
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -57,7 +54,7 @@ type Extension struct {
 	Username  fstext.Username
 	Name      fstext.DisplayName
 	Transport Transport
-	Codecs    Codecs
+	Codecs    fstext.Codecs
 	// MaxCalls bounds calls at the same time, made and received; 0 means no bound.
 	MaxCalls int
 	// CallerID is shown to the public network where a trunk's policy says so; may be empty.
@@ -255,50 +252,6 @@ const (
 	MediaTimeout     = "media_timeout=300000"
 	MediaHoldTimeout = "media_hold_timeout=1800000"
 )
-
-// Codecs is a list of codecs in order of preference, as FreeSWITCH writes it. The zero value is empty.
-type Codecs struct{ list fstext.Text }
-
-// ParseCodecs accepts 1 to 16 names of codecs that the switch speaks, without repetition. Names are in upper case.
-func ParseCodecs(names []string) (Codecs, error) {
-	if len(names) == 0 || len(names) > 16 {
-		return Codecs{}, errors.New("a codec list has 1 to 16 codecs")
-	}
-	var list fstext.Text
-	for i, n := range names {
-		c, ok := codecs[n]
-		if !ok {
-			return Codecs{}, errors.New("codecs are OPUS, G722, PCMA, PCMU, G729, GSM, VP8, H264")
-		}
-		if slices.Contains(names[:i], n) {
-			return Codecs{}, fmt.Errorf("codec %s is in the list twice", n)
-		}
-		if i > 0 {
-			list = fstext.Join(list, fstext.Const(","))
-		}
-		list = fstext.Join(list, c)
-	}
-	return Codecs{list}, nil
-}
-
-// codecs are what the modules of freeswitch-conf/ speak, and G729, VP8 and H264, which need a module that not every
-// package has.
-var codecs = map[string]fstext.Text{
-	"OPUS": fstext.Const("OPUS"),
-	"G722": fstext.Const("G722"),
-	"PCMA": fstext.Const("PCMA"),
-	"PCMU": fstext.Const("PCMU"),
-	"G729": fstext.Const("G729"),
-	"GSM":  fstext.Const("GSM"),
-	"VP8":  fstext.Const("VP8"),
-	"H264": fstext.Const("H264"),
-}
-
-// Names returns the codecs one by one.
-func (c Codecs) Names() []string { return strings.Split(c.list.String(), ",") }
-
-// Text returns the list joined by commas.
-func (c Codecs) Text() fstext.Text { return c.list }
 
 // Store is what Directory reads from. Implementations are safe for concurrent use. Rows of deleted tenants, domains and
 // extensions do not exist for it; suspended and disabled ones do.

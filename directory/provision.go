@@ -281,15 +281,10 @@ func parseTransport(s string) (Transport, error) {
 	return t, nil
 }
 
-// parseCodecs takes names as people write them, in any letter case.
-func parseCodecs(names []string) (Codecs, error) {
-	upper := make([]string, len(names))
-	for i, n := range names {
-		upper[i] = strings.ToUpper(n)
-	}
-	c, err := ParseCodecs(upper)
+func parseCodecs(names []string) (fstext.Codecs, error) {
+	c, err := fstext.ParseCodecs(names)
 	if err != nil {
-		return Codecs{}, invalid.Because("allowedCodecs", err)
+		return fstext.Codecs{}, invalid.Because("allowedCodecs", err)
 	}
 	return c, nil
 }

@@ -98,7 +98,7 @@ type ExtensionChange struct {
 	Name        *fstext.DisplayName
 	Active      *bool
 	Transport   *Transport
-	Codecs      *Codecs
+	Codecs      *fstext.Codecs
 	MaxCalls    *int
 	CallerID    *fstext.E164
 	Credentials *Credentials

@@ -32,7 +32,8 @@ type Trunk struct {
 	Priority    int
 	// Sources are the addresses that the carrier calls from; see SourceAddresses.
 	Sources []netip.Prefix
-	// Register tells whether we register at the carrier. Username and the sealed password are then set.
+	// Register tells whether we register at the carrier. Username and the sealed password are then set; they may be set
+	// without it too, for a carrier that challenges calls.
 	Register bool
 	Username fstext.Credential
 	Password secret.Sealed
@@ -41,6 +42,22 @@ type Trunk struct {
 	CallerIDNumber fstext.E164
 	// Failover is the extension that takes a call to one of the trunk's DIDs when no AI agent does; may be empty.
 	Failover fstext.Extension
+	// AIAgentRef names W3's agent that answers calls to the trunk's DIDs; empty if none does.
+	AIAgentRef string
+	// Proxy is where requests are sent in the place of the host: a host or host:port as a SIP URI writes it; may be empty.
+	Proxy fstext.Text
+	// NumberFormat is how the carrier wants called numbers, and TechPrefix what stands before each; may be empty.
+	NumberFormat NumberFormat
+	TechPrefix   fstext.Text
+	// Prefixes are the beginnings of the E.164 numbers that the trunk carries, without the plus sign, in order; none means all
+	// numbers.
+	Prefixes []string
+	// Codecs are what calls of the trunk offer; empty means what the switch offers.
+	Codecs fstext.Codecs
+	// PingSeconds is how often the carrier is asked whether it is there, with OPTIONS; 0 means never.
+	PingSeconds int
+	// Revision counts the changes of what FreeSWITCH reads as the gateway. The database counts.
+	Revision int64
 }
 
 // Protocol is the transport of SIP to the carrier.

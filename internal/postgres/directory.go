@@ -84,7 +84,7 @@ func (r extensionRow) extension(d directory.Domain) (directory.Extension, error)
 	e.Username, errs[1] = fstext.NewUsername(r.SIPUsername.String)
 	e.Name, errs[2] = fstext.NewDisplayName(r.DisplayName.String)
 	e.Transport, errs[3] = directory.ParseTransport(r.Transport.String)
-	e.Codecs, errs[4] = directory.ParseCodecs(r.AllowedCodecs)
+	e.Codecs, errs[4] = fstext.NewCodecs(r.AllowedCodecs)
 	if r.OutboundCallerID.Valid {
 		e.CallerID, errs[5] = fstext.NewE164(r.OutboundCallerID.String)
 	}

@@ -20,7 +20,8 @@ import (
 const trunkColumns = `
 	k.id AS trunk_id, k.tenant_id, k.name AS trunk_name, k.host, k.port, k.protocol, k.max_channels, k.priority,
 	k.source_addresses::text[] AS source_addresses, k.register, k.username, k.password_sealed, k.password_key_id,
-	k.caller_id_policy, k.caller_id_number, k.ai_failover_extension`
+	k.caller_id_policy, k.caller_id_number, k.ai_failover_extension, k.ai_agent_ref, k.proxy, k.number_format, k.tech_prefix, k.prefixes,
+	k.codecs, k.ping_seconds, k.gateway_revision`
 
 type trunkRow struct {
 	TrunkID             uuid.UUID      `db:"trunk_id"`
@@ -39,14 +40,22 @@ type trunkRow struct {
 	CallerIDPolicy      string         `db:"caller_id_policy"`
 	CallerIDNumber      sql.NullString `db:"caller_id_number"`
 	AIFailoverExtension sql.NullString `db:"ai_failover_extension"`
+	AIAgentRef          sql.NullString `db:"ai_agent_ref"`
+	Proxy               string         `db:"proxy"`
+	NumberFormat        string         `db:"number_format"`
+	TechPrefix          string         `db:"tech_prefix"`
+	Prefixes            pq.StringArray `db:"prefixes"`
+	Codecs              pq.StringArray `db:"codecs"`
+	PingSeconds         int            `db:"ping_seconds"`
+	GatewayRevision     int64          `db:"gateway_revision"`
 }
 
 func (r trunkRow) trunk() (trunk.Trunk, error) {
 	t := trunk.Trunk{
 		ID: r.TrunkID, TenantID: r.TenantID, Port: r.Port, MaxChannels: r.MaxChannels, Priority: r.Priority, Register: r.Register,
-		Password: secret.Sealed{KeyID: r.PasswordKeyID.String, Data: r.PasswordSealed},
+		Password: secret.Sealed{KeyID: r.PasswordKeyID.String, Data: r.PasswordSealed}, PingSeconds: r.PingSeconds, Revision: r.GatewayRevision,
 	}
-	var errs [7]error
+	var errs [13]error
 	t.Name, errs[0] = fstext.NewDisplayName(r.TrunkName)
 	t.Host, errs[1] = fstext.NewHost(r.Host)
 	t.Protocol, errs[2] = trunk.ParseProtocol(r.Protocol)
@@ -60,6 +69,12 @@ func (r trunkRow) trunk() (trunk.Trunk, error) {
 	if r.AIFailoverExtension.Valid {
 		t.Failover, errs[6] = fstext.NewExtension(r.AIFailoverExtension.String)
 	}
+	t.AIAgentRef, errs[7] = trunk.ParseAIAgentRef(r.AIAgentRef.String)
+	t.Proxy, errs[8] = trunk.ParseProxy(r.Proxy)
+	t.NumberFormat, errs[9] = trunk.ParseNumberFormat(r.NumberFormat)
+	t.TechPrefix, errs[10] = trunk.ParseTechPrefix(r.TechPrefix)
+	t.Prefixes, errs[11] = trunk.ParsePrefixes(r.Prefixes)
+	t.Codecs, errs[12] = trunk.ParseCodecs(r.Codecs)
 	for _, s := range r.SourceAddresses {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {

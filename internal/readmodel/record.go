@@ -137,13 +137,13 @@ func (r record) extension(d directory.Domain) (directory.Extension, error) {
 }
 
 // codecLists keeps each list of codecs once: there are few, and reading one costs more than the rest of a record.
-var codecLists sync.Map // of text to directory.Codecs
+var codecLists sync.Map // of text to fstext.Codecs
 
-func codecs(list string) (directory.Codecs, error) {
+func codecs(list string) (fstext.Codecs, error) {
 	if c, ok := codecLists.Load(list); ok {
-		return c.(directory.Codecs), nil //nolint:forcetypeassert // nothing else is put there
+		return c.(fstext.Codecs), nil //nolint:forcetypeassert // nothing else is put there
 	}
-	c, err := directory.ParseCodecs(strings.Split(list, ","))
+	c, err := fstext.NewCodecs(strings.Split(list, ","))
 	if err == nil {
 		codecLists.Store(strings.Clone(list), c)
 	}

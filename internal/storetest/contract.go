@@ -64,7 +64,7 @@ func extensionContract(t *testing.T, s store) {
 	want := Extension("tenant-a", "tenant-a.example", "1006", "1006")
 	want.CallerID, want.MaxCalls = E164("+390612345606"), 0
 	want.HA1MD5, want.HA1SHA256 = ext.HA1MD5, ext.HA1SHA256 // sealed anew each time; that they open is shown below
-	opts := cmp.AllowUnexported(fstext.Realm{}, fstext.Extension{}, fstext.Username{}, fstext.DisplayName{}, fstext.E164{}, fstext.Text{}, directory.Codecs{})
+	opts := cmp.AllowUnexported(fstext.Realm{}, fstext.Extension{}, fstext.Username{}, fstext.DisplayName{}, fstext.E164{}, fstext.Text{}, fstext.Codecs{})
 	if diff := cmp.Diff(want, ext, opts); diff != "" {
 		t.Errorf("extension (-want +got)\n%s", diff)
 	}
@@ -148,7 +148,7 @@ func trunksContract(t *testing.T, s store) {
 		t.Errorf("trunks of a tenant: %v (-want +got)\n%s", err, diff)
 	}
 	if len(list) > 0 {
-		opts := cmp.AllowUnexported(fstext.Extension{}, fstext.Host{}, fstext.DisplayName{}, fstext.E164{}, fstext.Credential{})
+		opts := cmp.AllowUnexported(fstext.Extension{}, fstext.Host{}, fstext.DisplayName{}, fstext.E164{}, fstext.Credential{}, fstext.Text{}, fstext.Codecs{})
 		if diff := cmp.Diff(Trunk("tenant-a", "first", 10, 5090, "+390612345600"), list[0], opts); diff != "" {
 			t.Errorf("trunk (-want +got)\n%s", diff)
 		}

@@ -69,7 +69,7 @@ func Extension(slug, realm, number, username string) directory.Extension {
 	e := directory.Extension{
 		ID: ExtensionID(realm, number), TenantID: TenantID(slug), DomainID: DomainID(realm), Realm: Realm(realm),
 		Number: Number(number), Username: Username(username), Name: Must(fstext.NewDisplayName("Ext " + number)),
-		Transport: directory.TransportAny, Codecs: Must(directory.ParseCodecs([]string{"OPUS", "PCMA", "PCMU"})),
+		Transport: directory.TransportAny, Codecs: Must(fstext.NewCodecs([]string{"OPUS", "PCMA", "PCMU"})),
 		MaxCalls: 2, Active: true,
 	}
 	Seal(&e, "pw"+number)
@@ -88,7 +88,7 @@ func Trunk(slug, name string, priority, port int, callerID string) trunk.Trunk {
 	return trunk.Trunk{
 		ID: TrunkID(slug, name), TenantID: TenantID(slug), Name: Must(fstext.NewDisplayName(name)),
 		Host: Must(fstext.NewHost("127.0.0.1")), Port: port, Protocol: trunk.ProtocolUDP, MaxChannels: 30, Priority: priority,
-		CallerID: trunk.CallerIDTrunk, CallerIDNumber: E164(callerID), Failover: Number("1000"),
+		CallerID: trunk.CallerIDTrunk, CallerIDNumber: E164(callerID), Failover: Number("1000"), NumberFormat: trunk.NumberPlus, Revision: 1,
 	}
 }
 
