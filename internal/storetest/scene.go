@@ -61,6 +61,7 @@ func Tenant(slug, country string, active bool) directory.Tenant {
 	return directory.Tenant{
 		ID: TenantID(slug), Slug: Must(fstext.NewSlug(slug)), Name: Must(fstext.NewDisplayName("Tenant " + slug)),
 		Country: Must(numbering.NewCountry(country)), Active: active,
+		RecordCalls: directory.RecordNone,
 	}
 }
 

@@ -29,8 +29,8 @@ func (s SQL) Exec(statement string, args ...any) {
 func (s SQL) AddDomain(d directory.Domain) {
 	s.TB.Helper()
 	t := d.Tenant
-	s.Exec(`INSERT INTO edgvoip.tenants (id, slug, name, country, status) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
-		t.ID, t.Slug.String(), t.Name.String(), t.Country.String(), status(t.Active, "suspended"))
+	s.Exec(`INSERT INTO edgvoip.tenants (id, slug, name, country, status, record_calls) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+		t.ID, t.Slug.String(), t.Name.String(), t.Country.String(), status(t.Active, "suspended"), string(t.RecordCalls))
 	// The order of domains is that of their creation; within one transaction now() would be the same for all.
 	s.Exec(`INSERT INTO edgvoip.sip_domains (tenant_id, id, realm, status, created_at) VALUES ($1, $2, $3, $4, clock_timestamp())`,
 		t.ID, d.ID, d.Realm.String(), status(d.Active, "disabled"))

@@ -27,6 +27,8 @@ type SwitchSettings struct {
 	TLS            bool
 	TLSCertDir     fstext.Text
 	AuthAlgorithms fstext.Text
+	// Recordings is the directory in which recordings of calls are kept; empty if none are made.
+	Recordings fstext.Text
 }
 
 // onDisk are files that the switch has on its own disk: what it needs before it can ask us, and what holds secrets of
@@ -41,6 +43,7 @@ var onDisk = map[string]bool{
 	"console.conf":          true,
 	"logfile.conf":          true,
 	"timezones.conf":        true,
+	"json_cdr.conf":         true,
 }
 
 // configuration answers lookups of section configuration.

@@ -57,6 +57,7 @@ type Handler struct {
 	directory     *directory.Directory
 	store         Store
 	config        *configuration
+	recordings    fstext.Text
 	metrics       metrics
 }
 
@@ -78,6 +79,7 @@ func New(o Options) (*Handler, error) {
 		directory:     directory.New(o.Store, o.Keys, o.CacheUsers),
 		store:         o.Store,
 		config:        config,
+		recordings:    o.Switch.Recordings,
 		metrics:       newMetrics(o.Registry),
 	}, nil
 }
@@ -237,6 +239,7 @@ func (h *Handler) directoryAnswer(ctx context.Context, f *form) (answer, error) 
 
 func (h *Handler) dialplanAnswer(ctx context.Context, f *form) (answer, error) {
 	c, reason := call(f)
+	c.At, c.Recordings = time.Now(), h.recordings
 	if reason != "" {
 		r := dialplan.Refuse(reason)
 		doc, err := r.XML()
@@ -247,8 +250,11 @@ func (h *Handler) dialplanAnswer(ctx context.Context, f *form) (answer, error) {
 		return answer{}, err
 	}
 	r := dialplan.Decide(c, facts)
+	if r.Unrecorded != "" {
+		h.metrics.unrecorded.Inc()
+	}
 	doc, err := r.XML()
-	return answer{doc, string(r.Kind), r.Reason}, err
+	return answer{doc, string(r.Kind), cmp.Or(r.Reason, r.Unrecorded)}, err
 }
 
 // language answers for spoken phrases: no macros yet, and the say module of the language. What cannot be the name of a
