@@ -34,7 +34,7 @@ type goPackage struct {
 // domain lists the packages that hold what the program is about. They must work, and be tested, without a network, a
 // database or a switch.
 var domain = []string{
-	"directory", "dialplan", "trunk", "numbering", "templates", "node", "integration",
+	"directory", "dialplan", "trunk", "numbering", "schedule", "templates", "node", "integration", "webhook",
 	"internal/fstext", "internal/fsxml", "internal/secret",
 }
 

@@ -236,15 +236,15 @@ func (w writer) PutExtension(ctx context.Context, e directory.ExtensionRecord, a
 	return e.ID, effect, err
 }
 
-// putDomain finds the domain of a realm or creates it for the tenant, and locks it against being deleted meanwhile, and
-// against two who provision the same number at once.
+// putDomain finds the domain of a realm or creates it for the tenant. It locks the domain against being changed or deleted
+// meanwhile, and the number against another who provisions the same one; other numbers of the domain go on beside it.
 func putDomain(ctx context.Context, tx *txn, e directory.ExtensionRecord, actor string) (uuid.UUID, error) {
 	const insert = `
 		INSERT INTO edgvoip.sip_domains (tenant_id, id, realm, w3_domain_id, name)
 		VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (realm) WHERE status <> 'deleted' DO NOTHING`
 	w3, name := nullID(e.W3DomainID), nullable(e.DomainName != (fstext.DisplayName{}), e.DomainName.String())
-	row, err := lockDomain(ctx, tx, e.Realm)
+	row, err := lockDomain(ctx, tx, e)
 	if errors.Is(err, directory.ErrUnknownDomain) {
 		id := uuid.New()
 		res, err := tx.ExecContext(ctx, insert, e.TenantID, id, e.Realm.String(), w3, name)
@@ -257,7 +257,7 @@ func putDomain(ctx context.Context, tx *txn, e directory.ExtensionRecord, actor 
 			return id, audit(ctx, tx, e.TenantID, actor, "domain.created", id, nil, domainForAudit(e.Realm, w3, name))
 		}
 		// Somebody else inserted it between the two statements.
-		if row, err = lockDomain(ctx, tx, e.Realm); err != nil {
+		if row, err = lockDomain(ctx, tx, e); err != nil {
 			return uuid.UUID{}, err
 		}
 	} else if err != nil {
@@ -279,13 +279,15 @@ type lockedDomain struct {
 	Name     sql.NullString `db:"name"`
 }
 
-// lockDomain locks the domain of a realm. Error: directory.ErrUnknownDomain.
-func lockDomain(ctx context.Context, tx *txn, realm fstext.Realm) (lockedDomain, error) {
+// lockDomain locks the domain of an extension's realm against change, and the extension's number in it. Two who both go on
+// to change the domain itself wait for each other: the server ends one of them, and he asks again. Error:
+// directory.ErrUnknownDomain.
+func lockDomain(ctx context.Context, tx *txn, e directory.ExtensionRecord) (lockedDomain, error) {
 	const query = `
 		SELECT tenant_id, id, w3_domain_id, name FROM edgvoip.sip_domains
-		 WHERE realm = $1 AND status <> 'deleted' FOR NO KEY UPDATE`
+		 WHERE realm = $1 AND status <> 'deleted' AND pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 5)) IS NOT NULL FOR SHARE`
 	var row lockedDomain
-	err := tx.GetContext(ctx, &row, query, realm.String())
+	err := tx.GetContext(ctx, &row, query, e.Realm.String(), e.Number.String())
 	if errors.Is(err, sql.ErrNoRows) {
 		return row, directory.ErrUnknownDomain
 	} else if err != nil {

@@ -18,7 +18,7 @@ type txn struct {
 
 // ExecContext runs a statement that returns no rows.
 func (t *txn) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	if s := t.d.ready(query); s != nil {
+	if s := t.d.ready(ctx, query); s != nil {
 		return t.StmtxContext(ctx, s).ExecContext(ctx, args...)
 	}
 	return t.Tx.ExecContext(ctx, query, args...)
@@ -26,24 +26,24 @@ func (t *txn) ExecContext(ctx context.Context, query string, args ...any) (sql.R
 
 // QueryContext implements sqlx.QueryerContext.
 func (t *txn) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if s := t.d.ready(query); s != nil {
-		return t.StmtxContext(ctx, s).QueryContext(ctx, args...) //nolint:sqlclosecheck // the caller's, as are those below
+	if s := t.d.ready(ctx, query); s != nil {
+		return t.StmtxContext(ctx, s).QueryContext(ctx, args...)
 	}
 	return t.Tx.QueryContext(ctx, query, args...)
 }
 
 // QueryxContext implements sqlx.QueryerContext.
 func (t *txn) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
-	if s := t.d.ready(query); s != nil {
-		return t.StmtxContext(ctx, s).QueryxContext(ctx, args...) //nolint:sqlclosecheck // see QueryContext
+	if s := t.d.ready(ctx, query); s != nil {
+		return t.StmtxContext(ctx, s).QueryxContext(ctx, args...) //nolint:sqlclosecheck // the transaction closes it at its end
 	}
 	return t.Tx.QueryxContext(ctx, query, args...)
 }
 
 // QueryRowxContext implements sqlx.QueryerContext.
 func (t *txn) QueryRowxContext(ctx context.Context, query string, args ...any) *sqlx.Row {
-	if s := t.d.ready(query); s != nil {
-		return t.StmtxContext(ctx, s).QueryRowxContext(ctx, args...)
+	if s := t.d.ready(ctx, query); s != nil {
+		return t.StmtxContext(ctx, s).QueryRowxContext(ctx, args...) //nolint:sqlclosecheck // the transaction closes it at its end
 	}
 	return t.Tx.QueryRowxContext(ctx, query, args...)
 }
@@ -63,7 +63,7 @@ func (t *txn) SelectContext(ctx context.Context, dest any, query string, args ..
 const preparePatience = 5 * time.Second
 
 // ready returns the prepared statement of a query, or nil and sees to it that there is one later.
-func (d *DB) ready(query string) *sqlx.Stmt {
+func (d *DB) ready(ctx context.Context, query string) *sqlx.Stmt {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if s, ok := d.stmts[query]; ok {
@@ -71,14 +71,14 @@ func (d *DB) ready(query string) *sqlx.Stmt {
 	}
 	if !d.preparing[query] {
 		d.preparing[query] = true
-		go d.prepareLater(query)
+		go d.prepareLater(context.WithoutCancel(ctx), query)
 	}
 	return nil
 }
 
 // prepareLater prepares a query. An error is no matter: whoever runs the query meets it too, and it is tried again then.
-func (d *DB) prepareLater(query string) {
-	ctx, cancel := context.WithTimeout(context.Background(), preparePatience)
+func (d *DB) prepareLater(ctx context.Context, query string) {
+	ctx, cancel := context.WithTimeout(ctx, preparePatience)
 	defer cancel()
 	if _, err := d.prepared(ctx, query); err != nil {
 		d.log.DebugContext(ctx, "statement stays unprepared", "error", err)
