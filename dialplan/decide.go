@@ -265,6 +265,8 @@ func decideCarrier(c Call, f Facts) Route {
 		return r.refuse(c, statusForbidden, fstext.Const("carrier in a context that is not the carriers'"))
 	case f.inbound == nil:
 		return r.refuse(c, statusNotFound, fstext.Const("no DID of a trunk from this address"))
+	case f.inbound.AIAgentRef != "":
+		return decideAgent(c, r, f)
 	case f.callee == nil:
 		r.tenant.ID = f.inbound.TenantID
 		return r.refuse(c, statusNotFound, fstext.Const("trunk has no extension to take its calls"))

@@ -38,7 +38,7 @@ func (r Route) markRecord(doc *fsxml.Document) {
 	if r.caller != nil {
 		set(doc, fstext.Const("edgvoip_caller_id="), fstext.ID(r.caller.ID))
 	}
-	if r.callee != nil {
+	if r.callee != nil && r.Kind != KindAgent {
 		set(doc, fstext.Const("edgvoip_callee_id="), fstext.ID(r.callee.ID))
 	}
 	if r.inbound != nil {
@@ -46,6 +46,9 @@ func (r Route) markRecord(doc *fsxml.Document) {
 	}
 	if r.did != (fstext.E164{}) {
 		set(doc, fstext.Const("edgvoip_did="), r.did.Text())
+	}
+	if r.reason != (fstext.Text{}) {
+		set(doc, fstext.Const("edgvoip_reason="), r.reason)
 	}
 }
 
@@ -56,7 +59,6 @@ func (r Route) markRefusal(doc *fsxml.Document) {
 		set(doc, fstext.Const("process_cdr=false"))
 	case r.reason != (fstext.Text{}):
 		r.markRecord(doc)
-		set(doc, fstext.Const("edgvoip_reason="), r.reason)
 	}
 }
 

@@ -18,6 +18,7 @@ const (
 	KindPublic    Kind = "public"
 	KindEmergency Kind = "emergency"
 	KindEcho      Kind = "echo"
+	KindAgent     Kind = "agent"
 	KindRefused   Kind = "refused"
 )
 
@@ -31,7 +32,7 @@ type Route struct {
 
 	context fstext.Text // the context that FreeSWITCH will look for
 	status  fstext.Text // of a refusal
-	reason  fstext.Text // of a refusal that leaves a call record
+	reason  fstext.Text // what the call record says of the decision; empty if there is nothing to say
 	// unheard is true for a refusal of somebody who is nobody: scanners fill no ledger.
 	unheard   bool
 	direction Direction
@@ -41,7 +42,9 @@ type Route struct {
 	caller                   *directory.Extension // if it is one
 	inbound                  *trunk.Trunk         // that the caller's leg occupies, if he is outside
 	did                      fstext.E164          // that it called
-	callee                   *directory.Extension // for KindExtension
+	callee                   *directory.Extension // for KindExtension; for KindAgent who takes the call when the agent cannot
+	agents                   fstext.Text          // where the agent is reached, for KindAgent
+	channel                  uuid.UUID            // the caller's, for KindAgent
 	callerNumber, callerName fstext.Text          // shown to the callee
 	attempts                 []attempt            // for KindPublic and KindEmergency
 }
@@ -110,6 +113,8 @@ func (r Route) XML() ([]byte, error) {
 	switch r.Kind {
 	case KindExtension:
 		r.toExtension(doc)
+	case KindAgent:
+		r.toAgent(doc)
 	case KindPublic, KindEmergency:
 		r.toTrunks(doc)
 	case KindEcho:
@@ -129,6 +134,7 @@ var kindText = map[Kind]fstext.Text{
 	KindPublic:    fstext.Const("public"),
 	KindEmergency: fstext.Const("emergency"),
 	KindEcho:      fstext.Const("echo"),
+	KindAgent:     fstext.Const("agent"),
 	KindRefused:   fstext.Const("refused"),
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/fsxml"
 	"github.com/edgvoip/edgvoip/internal/secret"
+	"github.com/edgvoip/edgvoip/schedule"
 )
 
 // ErrUnknownDID is what a store answers for a number that is in no trunk's ranges.
@@ -45,6 +46,8 @@ type Trunk struct {
 	Failover fstext.Extension
 	// AIAgentRef names W3's agent that answers calls to the trunk's DIDs; empty if none does.
 	AIAgentRef string
+	// Hours are when the agent answers.
+	Hours schedule.Hours
 	// Proxy is where requests are sent in the place of the host: a host or host:port as a SIP URI writes it; may be empty.
 	Proxy fstext.Text
 	// NumberFormat is how the carrier wants called numbers, and TechPrefix what stands before each; may be empty.

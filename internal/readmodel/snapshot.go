@@ -22,6 +22,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/numbering"
+	"github.com/edgvoip/edgvoip/schedule"
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
@@ -29,7 +30,7 @@ import (
 // holds, credentials sealed as they are in the database, and how far the feed was read. Layout: snapshotMagic; a gob stream of
 // a snapshotHead, then of []snapshotExtension until an empty one; the SHA-256 of all that.
 
-const snapshotMagic = "edgvoip snapshot 3\n"
+const snapshotMagic = "edgvoip snapshot 4\n"
 
 // snapshotHead is everything but extensions. Its parts are plain: what is read back passes the constructors again.
 type snapshotHead struct {
@@ -76,6 +77,7 @@ type snapshotCarrier struct {
 	Prefixes, Codecs            []string
 	PingSeconds                 int
 	Revision                    int64
+	TimePolicy, Timezone        string
 }
 
 // snapshotChunk is the number of extensions that are written at once.
@@ -349,6 +351,7 @@ func snapshotCarrierOf(c Carrier) snapshotCarrier {
 		NumberFormat: string(t.NumberFormat), TechPrefix: t.TechPrefix.String(), Prefixes: t.Prefixes, Codecs: t.Codecs.Names(),
 		PingSeconds: t.PingSeconds, Revision: t.Revision,
 	}
+	s.TimePolicy, s.Timezone = t.Hours.Stored()
 	for _, r := range c.DIDs {
 		s.DIDs = append(s.DIDs, [2]string{r.First.String(), r.Last.String()})
 	}
@@ -358,7 +361,7 @@ func snapshotCarrierOf(c Carrier) snapshotCarrier {
 func (s snapshotCarrier) carrier() (Carrier, error) {
 	c := Carrier{TenantActive: s.TenantActive, Trunk: trunk.Trunk{
 		ID: s.ID, TenantID: s.Tenant, Port: s.Port, MaxChannels: s.MaxChannels, Priority: s.Priority, Sources: s.Sources, Register: s.Register,
-		Password: s.Password, PingSeconds: s.PingSeconds, Revision: s.Revision,
+		Password: s.Password, PingSeconds: s.PingSeconds, Revision: s.Revision, Hours: schedule.ReadHours(s.TimePolicy, s.Timezone),
 	}}
 	t := &c.Trunk
 	var errs [14]error

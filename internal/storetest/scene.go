@@ -12,6 +12,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/memstore"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/numbering"
+	"github.com/edgvoip/edgvoip/schedule"
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
@@ -90,6 +91,7 @@ func Trunk(slug, name string, priority, port int, callerID string) trunk.Trunk {
 		ID: TrunkID(slug, name), TenantID: TenantID(slug), Name: Must(fstext.NewDisplayName(name)),
 		Host: Must(fstext.NewHost("127.0.0.1")), Port: port, Protocol: trunk.ProtocolUDP, MaxChannels: 30, Priority: priority,
 		CallerID: trunk.CallerIDTrunk, CallerIDNumber: E164(callerID), Failover: Number("1000"), NumberFormat: trunk.NumberPlus, Revision: 1,
+		Hours: schedule.ReadHours("", "UTC"),
 	}
 }
 

@@ -49,9 +49,12 @@ func (s SQL) AddExtension(e directory.Extension) {
 // AddTrunk implements Sink.
 func (s SQL) AddTrunk(t trunk.Trunk, dids ...trunk.Range) {
 	s.TB.Helper()
-	s.Exec(`INSERT INTO edgvoip.sip_trunks (tenant_id, id, name, host, port, max_channels, priority, caller_id_number, ai_failover_extension)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, nullif($8, ''), nullif($9, ''))`,
-		t.TenantID, t.ID, t.Name.String(), t.Host.String(), t.Port, t.MaxChannels, t.Priority, t.CallerIDNumber.String(), t.Failover.String())
+	policy, _ := t.Hours.Stored()
+	s.Exec(`INSERT INTO edgvoip.sip_trunks (tenant_id, id, name, host, port, max_channels, priority, caller_id_number, ai_failover_extension,
+			ai_agent_ref, ai_time_policy)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, nullif($8, ''), nullif($9, ''), nullif($10, ''), nullif($11, '')::jsonb)`,
+		t.TenantID, t.ID, t.Name.String(), t.Host.String(), t.Port, t.MaxChannels, t.Priority, t.CallerIDNumber.String(), t.Failover.String(),
+		t.AIAgentRef, policy)
 	for _, r := range dids {
 		s.Exec(`INSERT INTO edgvoip.sip_trunk_did_ranges (tenant_id, trunk_id, first_number, last_number) VALUES ($1, $2, $3, $4)`,
 			t.TenantID, t.ID, r.First.Int(), r.Last.Int())

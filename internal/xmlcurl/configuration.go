@@ -27,6 +27,8 @@ type SwitchSettings struct {
 	TLS            bool
 	TLSCertDir     fstext.Text
 	AuthAlgorithms fstext.Text
+	// Agents is where ai-bridge takes calls for AI agents, as host:port; empty if there is none.
+	Agents fstext.Text
 	// Recordings is the directory in which recordings of calls are kept; empty if none are made.
 	Recordings fstext.Text
 }

@@ -57,6 +57,7 @@ type Handler struct {
 	directory     *directory.Directory
 	store         Store
 	config        *configuration
+	agents        fstext.Text
 	recordings    fstext.Text
 	metrics       metrics
 }
@@ -79,6 +80,7 @@ func New(o Options) (*Handler, error) {
 		directory:     directory.New(o.Store, o.Keys, o.CacheUsers),
 		store:         o.Store,
 		config:        config,
+		agents:        o.Switch.Agents,
 		recordings:    o.Switch.Recordings,
 		metrics:       newMetrics(o.Registry),
 	}, nil
@@ -239,7 +241,7 @@ func (h *Handler) directoryAnswer(ctx context.Context, f *form) (answer, error) 
 
 func (h *Handler) dialplanAnswer(ctx context.Context, f *form) (answer, error) {
 	c, reason := call(f)
-	c.At, c.Recordings = time.Now(), h.recordings
+	c.At, c.Agents, c.Recordings = time.Now(), h.agents, h.recordings
 	if reason != "" {
 		r := dialplan.Refuse(reason)
 		doc, err := r.XML()
