@@ -45,8 +45,10 @@ type Options struct {
 	Credentials string
 	// CacheUsers is how long a switch may keep a user; zero for not at all. See directory.New.
 	CacheUsers time.Duration
-	Registry   *prometheus.Registry
-	Log        *slog.Logger
+	// Now is the clock; nil means the machine's.
+	Now      func() time.Time
+	Registry *prometheus.Registry
+	Log      *slog.Logger
 }
 
 // Handler answers POST /xml. It is safe for concurrent use.
@@ -59,6 +61,7 @@ type Handler struct {
 	config        *configuration
 	agents        fstext.Text
 	recordings    fstext.Text
+	now           func() time.Time
 	metrics       metrics
 }
 
@@ -68,6 +71,9 @@ const BodyLimit = 256 << 10
 // New returns a handler. The error tells of a template that is wrong.
 func New(o Options) (*Handler, error) {
 	log := o.Log.With("component", "xmlcurl")
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	config, err := newConfiguration(o.Switch, o.Store, o.Keys, func(ctx context.Context, err error) {
 		log.ErrorContext(ctx, "gateway left out", "error", err)
 	})
@@ -82,6 +88,7 @@ func New(o Options) (*Handler, error) {
 		config:        config,
 		agents:        o.Switch.Agents,
 		recordings:    o.Switch.Recordings,
+		now:           o.Now,
 		metrics:       newMetrics(o.Registry),
 	}, nil
 }
@@ -241,7 +248,7 @@ func (h *Handler) directoryAnswer(ctx context.Context, f *form) (answer, error) 
 
 func (h *Handler) dialplanAnswer(ctx context.Context, f *form) (answer, error) {
 	c, reason := call(f)
-	c.At, c.Agents, c.Recordings = time.Now(), h.agents, h.recordings
+	c.At, c.Agents, c.Recordings = h.now(), h.agents, h.recordings
 	if reason != "" {
 		r := dialplan.Refuse(reason)
 		doc, err := r.XML()

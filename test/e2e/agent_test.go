@@ -40,8 +40,12 @@ func TestAgents(t *testing.T) {
 			t.Fatal("nobody stands in for the agent")
 		}
 	}
-	carrier := func(t *testing.T) *phone { return newPhone(t, s.external, login{}, withCodecs(pcmu)) }
+	carrier := func(t *testing.T) *phone {
+		t.Helper()
+		return newPhone(t, s.external, login{}, withCodecs(pcmu))
+	}
 	target := func(t *testing.T) *phone {
+		t.Helper()
 		return newPhone(t, s.internal, user("1000", realmA), withCodecs(pcmu)).registered(t)
 	}
 
