@@ -809,7 +809,7 @@ REVOKE EXECUTE ON FUNCTION edgvoip.keep_sip_names(), edgvoip.tell_changes(), edg
 REVOKE EXECUTE ON FUNCTION edgvoip.prune_changes(interval) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION edgvoip.prune_changes(interval) TO edgvoip_api, edgvoip_xmlcurl;
 
-GRANT SELECT (id, slug, name, country, status, record_calls) ON edgvoip.tenants TO edgvoip_xmlcurl;
+GRANT SELECT (id, slug, name, country, status, record_calls, timezone) ON edgvoip.tenants TO edgvoip_xmlcurl;
 GRANT SELECT (tenant_id, id, realm, status, created_at) ON edgvoip.sip_domains TO edgvoip_xmlcurl;
 GRANT SELECT ON edgvoip.sip_names, edgvoip.sip_trunk_did_ranges TO edgvoip_xmlcurl;
 GRANT SELECT (tenant_id, id, domain_id, extension, sip_username, display_name, transport, allowed_codecs,
@@ -817,7 +817,7 @@ GRANT SELECT (tenant_id, id, domain_id, extension, sip_username, display_name, t
   ON edgvoip.sip_extensions TO edgvoip_xmlcurl;
 GRANT SELECT (tenant_id, id, name, host, port, protocol, max_channels, priority, status, source_addresses, register,
               username, password_sealed, password_key_id, caller_id_policy, caller_id_number, ai_failover_extension,
-              proxy, number_format, tech_prefix, prefixes, codecs, ping_seconds, gateway_revision, ai_agent_ref)
+              proxy, number_format, tech_prefix, prefixes, codecs, ping_seconds, gateway_revision, ai_agent_ref, ai_time_policy)
   ON edgvoip.sip_trunks TO edgvoip_xmlcurl;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON edgvoip.trunk_gateways, edgvoip.webhook_endpoints, edgvoip.webhook_events, edgvoip.webhook_attempts,

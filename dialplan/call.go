@@ -9,6 +9,7 @@ package dialplan
 import (
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -18,6 +19,9 @@ import (
 
 // Call is a channel that asks for its route. Its texts are as FreeSWITCH sent them: hostile until parsed.
 type Call struct {
+	// Channel is the UUID of the channel, At when it asks.
+	Channel string
+	At      time.Time
 	// Context is what FreeSWITCH will look for in the answer.
 	Context string
 	// Destination is what was dialled.
@@ -41,6 +45,12 @@ type Call struct {
 	LegUser, LegRealm string
 	// LegTenant is set on every leg of a call that we routed before, LegTrunk on one to or from a carrier.
 	LegTenant, LegTrunk string
+	// LegRecording is set on every leg of a call that is recorded already: its file.
+	LegRecording string
+	// Agents is where ai-bridge takes calls for AI agents, as host:port; empty if there is none.
+	Agents fstext.Text
+	// Recordings is the directory for recordings on the switch that asks; empty if it has none.
+	Recordings fstext.Text
 }
 
 // origin is who a call comes from.

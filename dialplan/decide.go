@@ -219,90 +219,102 @@ func Decide(c Call, f Facts) Route {
 	case originGuest:
 		return decideGuest(c, f)
 	default:
-		return refuse(statusForbidden, f.stranger)
+		return turnAway(c, f.stranger)
 	}
 }
 
 func decidePhone(c Call, f Facts) Route {
+	if f.caller == nil {
+		return turnAway(c, "caller is not an extension any more")
+	}
+	r := Route{context: f.domain.Tenant.Slug.Text(), tenant: f.domain.Tenant, caller: f.caller, direction: Internal}
 	switch {
-	case f.caller == nil:
-		return refuse(statusForbidden, "caller is not an extension any more")
 	case !f.domain.Usable() || !f.caller.Active:
-		return refuse(statusForbidden, "caller's extension, domain or tenant is not active")
+		return r.refuse(c, statusForbidden, fstext.Const("caller's extension, domain or tenant is not active"))
 	case c.Context != f.domain.Tenant.Slug.String():
 		// A phone's context is its tenant's. Another one means ;gw= in the request URI, or a transfer made by somebody
 		// else.
-		return refuse(statusForbidden, "phone in a context that is not its tenant's")
+		return r.refuse(c, statusForbidden, fstext.Const("phone in a context that is not its tenant's"))
 	case c.Insecure:
 		// FreeSWITCH would refuse it too, but only when the called phone has rung and answered.
-		return refuse(statusInsecure, "media without encryption from a phone on TLS")
-	}
-	r := Route{context: f.domain.Tenant.Slug.Text(), tenant: f.domain.Tenant, caller: f.caller}
-	switch {
+		return r.refuse(c, statusInsecure, fstext.Const("media without encryption from a phone on TLS"))
 	case f.emergency != (fstext.Dialled{}):
-		r.number = f.emergency.Text()
-		return outward(r, f, KindEmergency)
+		return outward(c, r, f, KindEmergency)
 	case f.callee != nil && f.callee.ID == f.caller.ID:
-		return refuse(statusBusy, "extension calls itself")
+		return r.refuse(c, statusBusy, fstext.Const("extension calls itself"))
 	case f.callee != nil:
 		r.callerNumber, r.callerName = f.caller.Number.Text(), f.caller.Name.Text()
-		return inward(r, f)
+		return inward(c, r, f)
 	case c.Destination == echoTest:
 		r.Kind = KindEcho
-		return r
+		return r.record(c)
 	case f.number != (fstext.E164{}):
-		r.number = f.number.Text()
-		return outward(r, f, KindPublic)
+		return outward(c, r, f, KindPublic)
 	default:
-		return refuse(statusNotFound, "neither an extension nor a public number")
+		return r.refuse(c, statusNotFound, fstext.Const("neither an extension nor a public number"))
 	}
 }
 
 func decideCarrier(c Call, f Facts) Route {
+	if !f.known {
+		return turnAway(c, "address is no carrier's")
+	}
+	r := Route{context: fstext.Const(trunk.ContextInbound), tenant: f.tenant, inbound: f.inbound, did: f.number, direction: Inbound}
 	switch {
 	case c.Context != trunk.ContextInbound:
-		return refuse(statusForbidden, "carrier in a context that is not the carriers'")
-	case !f.known:
-		return refuse(statusForbidden, "address is no carrier's")
+		return r.refuse(c, statusForbidden, fstext.Const("carrier in a context that is not the carriers'"))
 	case f.inbound == nil:
-		return refuse(statusNotFound, "no DID of a trunk from this address")
+		return r.refuse(c, statusNotFound, fstext.Const("no DID of a trunk from this address"))
+	case f.inbound.AIAgentRef != "":
+		return decideAgent(c, r, f)
 	case f.callee == nil:
-		return refuse(statusNotFound, "trunk has no extension to take its calls")
+		r.tenant.ID = f.inbound.TenantID
+		return r.refuse(c, statusNotFound, fstext.Const("trunk has no extension to take its calls"))
 	}
-	r := Route{context: fstext.Const(trunk.ContextInbound), tenant: f.tenant, inbound: f.inbound, did: f.number}
 	r.callerNumber, r.callerName = callerID(c)
-	return inward(r, f)
+	return inward(c, r, f)
 }
 
 func decideGuest(c Call, f Facts) Route {
+	r := Route{context: f.tenant.Slug.Text(), tenant: f.tenant, inbound: f.inbound, direction: Inbound}
+	if c.Outbound {
+		r.direction = Outbound // we called him
+	}
 	switch {
 	case f.callee == nil:
-		return refuse(statusNotFound, "transferred to something that is not an extension of the tenant")
+		return r.refuse(c, statusNotFound, fstext.Const("transferred to something that is not an extension of the tenant"))
 	case c.Context != f.tenant.Slug.String():
-		return refuse(statusForbidden, "transferred into a context that is not the tenant's")
+		return r.refuse(c, statusForbidden, fstext.Const("transferred into a context that is not the tenant's"))
 	}
-	r := Route{context: f.tenant.Slug.Text(), tenant: f.tenant, inbound: f.inbound}
 	r.callerNumber, r.callerName = callerID(c)
-	return inward(r, f)
+	return inward(c, r, f)
 }
 
 // inward finishes a route to an extension.
-func inward(r Route, f Facts) Route {
+func inward(c Call, r Route, f Facts) Route {
+	r.callee = f.callee
 	if !f.callee.Active {
-		return refuse(statusUnavailable, "called extension is suspended")
+		return r.refuse(c, statusUnavailable, fstext.Const("called extension is suspended"))
 	}
-	r.Kind, r.callee = KindExtension, f.callee
-	return r
+	r.Kind = KindExtension
+	return r.record(c)
 }
 
-// outward finishes a route to the public network. A call for help tries every trunk whatever its load.
-func outward(r Route, f Facts, kind Kind) Route {
+// outward finishes a route to the public network. A call for help tries every trunk, whatever its load and whatever numbers
+// it carries.
+func outward(c Call, r Route, f Facts, kind Kind) Route {
+	r.direction = Outbound
 	if len(f.trunks) == 0 {
-		return refuse(statusNoService, "tenant has no active trunk")
+		return r.refuse(c, statusNoService, fstext.Const("tenant has no active trunk"))
 	}
 	r.Kind = kind
 	for _, t := range f.trunks {
 		a := attempt{trunk: t, callerID: t.CallerIDNumber.Text(), withheld: t.CallerID == trunk.CallerIDWithheld && kind != KindEmergency}
+		if kind == KindEmergency {
+			a.number = t.Prefixed(f.emergency.Text())
+		} else if a.number = t.Called(f.number); !t.Carries(f.number) {
+			continue
+		}
 		if own := f.caller.CallerID; t.CallerID == trunk.CallerIDExtension && own != (fstext.E164{}) {
 			a.callerID = own.Text()
 		}
@@ -311,5 +323,8 @@ func outward(r Route, f Facts, kind Kind) Route {
 		}
 		r.attempts = append(r.attempts, a)
 	}
-	return r
+	if len(r.attempts) == 0 {
+		return r.refuse(c, statusNoService, fstext.Const("no trunk of the tenant carries the number"))
+	}
+	return r.record(c)
 }

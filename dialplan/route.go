@@ -18,6 +18,7 @@ const (
 	KindPublic    Kind = "public"
 	KindEmergency Kind = "emergency"
 	KindEcho      Kind = "echo"
+	KindAgent     Kind = "agent"
 	KindRefused   Kind = "refused"
 )
 
@@ -26,23 +27,32 @@ type Route struct {
 	Kind Kind
 	// Reason says why a call was refused; constant texts, fit for a log.
 	Reason string
+	// Unrecorded says why a call is not recorded that should be; empty if nothing is wrong.
+	Unrecorded string
 
 	context fstext.Text // the context that FreeSWITCH will look for
 	status  fstext.Text // of a refusal
+	reason  fstext.Text // what the call record says of the decision; empty if there is nothing to say
+	// unheard is true for a refusal of somebody who is nobody: scanners fill no ledger.
+	unheard   bool
+	direction Direction
+	recording recording
 
 	tenant                   directory.Tenant
 	caller                   *directory.Extension // if it is one
 	inbound                  *trunk.Trunk         // that the caller's leg occupies, if he is outside
 	did                      fstext.E164          // that it called
-	callee                   *directory.Extension // for KindExtension
+	callee                   *directory.Extension // for KindExtension; for KindAgent who takes the call when the agent cannot
+	agents                   fstext.Text          // where the agent is reached, for KindAgent
+	channel                  uuid.UUID            // the caller's, for KindAgent
 	callerNumber, callerName fstext.Text          // shown to the callee
-	number                   fstext.Text          // for KindPublic and KindEmergency
-	attempts                 []attempt
+	attempts                 []attempt            // for KindPublic and KindEmergency
 }
 
 // attempt is one trunk to try.
 type attempt struct {
 	trunk    trunk.Trunk
+	number   fstext.Text // as the carrier wants it
 	callerID fstext.Text
 	withheld bool
 }
@@ -57,14 +67,24 @@ var (
 	statusNoService   = fstext.Const("503 Service Unavailable")
 )
 
-// refuse ends a call. FreeSWITCH takes the context it asked for or one named "global" (mod_dialplan_xml.c,
-// dialplan_hunt), so the name it asked for, which may be a stranger's, need not be repeated.
-func refuse(status fstext.Text, reason string) Route {
-	return Route{Kind: KindRefused, Reason: reason, context: fstext.Const("global"), status: status}
+// refuse ends a call of somebody we know, which leaves a record with the reason; a leg that a transfer brought here keeps
+// what its record says of the call before. FreeSWITCH takes the context it asked for or one named "global"
+// (mod_dialplan_xml.c, dialplan_hunt), so the name it asked for, which may be a stranger's, need not be repeated.
+func (r Route) refuse(c Call, status, reason fstext.Text) Route {
+	r.Kind, r.Reason, r.context, r.status = KindRefused, reason.String(), fstext.Const("global"), status
+	if !c.Transferred {
+		r.reason = reason
+	}
+	return r
+}
+
+// turnAway ends a call of a stranger.
+func turnAway(c Call, reason string) Route {
+	return Route{Kind: KindRefused, Reason: reason, context: fstext.Const("global"), status: statusForbidden, unheard: !c.Transferred}
 }
 
 // Refuse is the route of a call that cannot even be read.
-func Refuse(reason string) Route { return refuse(statusForbidden, reason) }
+func Refuse(reason string) Route { return turnAway(Call{}, reason) }
 
 // limitRealm groups our counters in mod_hash.
 const limitRealm = "edgvoip"
@@ -93,6 +113,8 @@ func (r Route) XML() ([]byte, error) {
 	switch r.Kind {
 	case KindExtension:
 		r.toExtension(doc)
+	case KindAgent:
+		r.toAgent(doc)
 	case KindPublic, KindEmergency:
 		r.toTrunks(doc)
 	case KindEcho:
@@ -101,6 +123,7 @@ func (r Route) XML() ([]byte, error) {
 		doc.Action("answer")
 		doc.Action("echo")
 	default:
+		r.markRefusal(doc)
 		doc.Action("respond", r.status)
 	}
 	return doc.Bytes()
@@ -111,6 +134,7 @@ var kindText = map[Kind]fstext.Text{
 	KindPublic:    fstext.Const("public"),
 	KindEmergency: fstext.Const("emergency"),
 	KindEcho:      fstext.Const("echo"),
+	KindAgent:     fstext.Const("agent"),
 	KindRefused:   fstext.Const("refused"),
 }
 
@@ -118,8 +142,7 @@ func set(doc *fsxml.Document, assignment ...fstext.Text) { doc.Action("set", ass
 
 // mark sets what records and later lookups need to know about the call.
 func (r Route) mark(doc *fsxml.Document) {
-	set(doc, fstext.Const(directory.VarTenantID+"="), fstext.ID(r.tenant.ID))
-	set(doc, fstext.Const("edgvoip_route="), kindText[r.Kind])
+	r.markRecord(doc)
 	// A leg that is transferred stays in its tenant, wherever it came in.
 	set(doc, fstext.Const("force_transfer_context="), r.tenant.Slug.Text())
 	set(doc, fstext.Const("hangup_after_bridge=true"))
@@ -131,6 +154,7 @@ func (r Route) mark(doc *fsxml.Document) {
 	set(doc, fstext.Const("limit_ignore_transfer=false"))
 	set(doc, fstext.Const(directory.MediaTimeout))
 	set(doc, fstext.Const(directory.MediaHoldTimeout))
+	r.recording.write(doc)
 }
 
 // limitExtension counts the call for an extension and ends it if that is one too many. The counter falls with the channel.
@@ -146,18 +170,11 @@ func limit(doc *fsxml.Document, id uuid.UUID, most int, otherwise fstext.Text) {
 
 func (r Route) toExtension(doc *fsxml.Document) {
 	r.mark(doc)
-	if r.inbound != nil {
-		set(doc, fstext.Const(directory.VarTrunkID+"="), fstext.ID(r.inbound.ID))
-		if r.did != (fstext.E164{}) {
-			set(doc, fstext.Const("edgvoip_did="), r.did.Text())
-		}
-		if r.inbound.MaxChannels > 0 {
-			limit(doc, r.inbound.ID, r.inbound.MaxChannels, fstext.Const(" !NORMAL_CIRCUIT_CONGESTION"))
-		}
+	if r.inbound != nil && r.inbound.MaxChannels > 0 {
+		limit(doc, r.inbound.ID, r.inbound.MaxChannels, fstext.Const(" !NORMAL_CIRCUIT_CONGESTION"))
 	}
 	limitExtension(doc, r.caller)
 	limitExtension(doc, r.callee)
-	set(doc, fstext.Const("edgvoip_callee_id="), fstext.ID(r.callee.ID))
 	set(doc, fstext.Const("effective_caller_id_name="), r.callerName)
 	set(doc, fstext.Const("effective_caller_id_number="), r.callerNumber)
 	set(doc, fstext.Const("call_timeout="), fstext.Int(ringSeconds))
@@ -192,9 +209,17 @@ func (r Route) try(doc *fsxml.Document, a attempt) {
 		fstext.Const(";"+directory.VarTenantID+"="), fstext.ID(r.tenant.ID),
 		fstext.Const(";"+directory.VarTrunkID+"="), fstext.ID(a.trunk.ID),
 		fstext.Const(";force_transfer_context="), r.tenant.Slug.Text(),
-		r.limitLeg(a), privacy(a), fstext.Const("]sofia/gateway/"), a.trunk.Gateway(), fstext.Const("/"), r.number,
+		codecs(a.trunk), r.limitLeg(a), privacy(a), fstext.Const("]sofia/gateway/"), a.trunk.Gateway(), fstext.Const("/"), a.number,
 	)
 	doc.Action("bridge", bridge)
+}
+
+// codecs makes the carrier's leg offer what its trunk says; without, it offers what the profile does.
+func codecs(t trunk.Trunk) fstext.Text {
+	if t.Codecs == (fstext.Codecs{}) {
+		return fstext.Text{}
+	}
+	return fstext.Join(fstext.Const(";absolute_codec_string="), t.Codecs.Text())
 }
 
 // limitLeg counts the call on the carrier's own leg, which stays when the caller hands it on; one too many ends the leg

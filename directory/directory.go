@@ -29,6 +29,8 @@ type Tenant struct {
 	Name    fstext.DisplayName
 	Country numbering.Country
 	Active  bool
+	// RecordCalls says which of its calls are recorded.
+	RecordCalls RecordPolicy
 }
 
 // Domain is a SIP domain of a tenant.
@@ -240,6 +242,7 @@ const (
 	VarTrunkID     = "edgvoip_trunk_id"  // on a leg to or from a carrier: its trunk
 	VarLegUser     = "edgvoip_leg_user"  // on a leg to a phone: the extension's number
 	VarLegRealm    = "edgvoip_leg_realm" // on a leg to a phone: its realm
+	VarRecording   = "edgvoip_recording" // on every leg of a call that is recorded: the file, without its directory
 )
 
 // LegVariables are set on every leg that we place, to phones and to carriers. A redirect (3xx) would make the switch

@@ -356,6 +356,7 @@ REVOKE EXECUTE ON FUNCTION edgvoip.count_gateway_revisions(), edgvoip.tell_switc
   edgvoip.tell_webhooks(), edgvoip.tell_switches_about_trunk(edgvoip.sip_trunks, boolean, boolean, boolean, boolean),
   edgvoip.expire_cdr(uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION edgvoip.expire_cdr(uuid) TO edgvoip_api;
-GRANT SELECT (record_calls) ON edgvoip.tenants TO edgvoip_xmlcurl;
-GRANT SELECT (proxy, number_format, tech_prefix, prefixes, codecs, ping_seconds, gateway_revision, ai_agent_ref) ON edgvoip.sip_trunks TO edgvoip_xmlcurl;
+GRANT SELECT (record_calls, timezone) ON edgvoip.tenants TO edgvoip_xmlcurl;
+GRANT SELECT (proxy, number_format, tech_prefix, prefixes, codecs, ping_seconds, gateway_revision, ai_agent_ref, ai_time_policy)
+  ON edgvoip.sip_trunks TO edgvoip_xmlcurl;
 -- +goose StatementEnd

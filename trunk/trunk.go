@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/fsxml"
 	"github.com/edgvoip/edgvoip/internal/secret"
+	"github.com/edgvoip/edgvoip/schedule"
 )
 
 // ErrUnknownDID is what a store answers for a number that is in no trunk's ranges.
@@ -44,6 +46,8 @@ type Trunk struct {
 	Failover fstext.Extension
 	// AIAgentRef names W3's agent that answers calls to the trunk's DIDs; empty if none does.
 	AIAgentRef string
+	// Hours are when the agent answers.
+	Hours schedule.Hours
 	// Proxy is where requests are sent in the place of the host: a host or host:port as a SIP URI writes it; may be empty.
 	Proxy fstext.Text
 	// NumberFormat is how the carrier wants called numbers, and TechPrefix what stands before each; may be empty.
@@ -146,35 +150,71 @@ type Store interface {
 // ContextInbound is the dialplan context of calls from carriers.
 const ContextInbound = "public"
 
+// VarRevision is the variable of a gateway that holds its Revision, so that a switch can be asked which one it has.
+const VarRevision = "edgvoip_revision"
+
 // WriteGateway writes the trunk as a gateway of a sofia profile (sofia.c, parse_gateways). An error means that its
 // password does not open.
 func (t Trunk) WriteGateway(doc *fsxml.Document, keys *secret.KeyRing) error {
-	var password fstext.Text
-	if t.Register {
-		plain, err := keys.Open(t.Password, PasswordOwner(t.TenantID, t.ID))
-		if err != nil {
-			return fmt.Errorf("password of trunk %s: %w", t.ID, err)
-		}
-		c, err := fstext.NewCredential(string(plain))
-		if err != nil {
-			return fmt.Errorf("password of trunk %s: %w", t.ID, err)
-		}
-		password = c.Reveal()
+	password, err := t.revealPassword(keys)
+	if err != nil {
+		return fmt.Errorf("password of trunk %s: %w", t.ID, err)
 	}
-	proxy := fstext.Join(t.Host.Text(), fstext.Const(":"), fstext.Int(t.Port))
 	doc.Open("gateway", fsxml.A("name", t.Gateway()))
-	doc.Param("proxy", proxy)
+	doc.Param("proxy", fstext.Join(t.Host.Text(), fstext.Const(":"), fstext.Int(t.Port)))
 	doc.Param("realm", t.Host.Text())
 	doc.Param("from-domain", t.Host.Text())
+	if t.Proxy != (fstext.Text{}) {
+		// "proxy" above is the host of request URIs; these are where requests go, calls by the one, REGISTER and OPTIONS by
+		// the other.
+		doc.Param("outbound-proxy", t.nextHop())
+		doc.Param("register-proxy", t.nextHop())
+	}
 	doc.Param("register-transport", t.Protocol.text())
 	doc.Param("register", fstext.Bool(t.Register))
-	if t.Register {
+	if t.Username != (fstext.Credential{}) {
 		doc.Param("username", t.Username.Reveal())
 		doc.Param("password", password)
+	}
+	if t.PingSeconds > 0 {
+		doc.Param("ping", fstext.Int(t.PingSeconds))
 	}
 	doc.Param("caller-id-in-from", fstext.Bool(true))
 	// Any caller can send himself here with ;gw=name (sofia.c, sofia_handle_sip_i_invite), so the context grants nothing.
 	doc.Param("context", fstext.Const(ContextInbound))
+	doc.Open("variables")
+	doc.Leaf("variable", fsxml.A("name", fstext.Const(VarRevision)), fsxml.A("value", fstext.Int(int(t.Revision))),
+		fsxml.A("direction", fstext.Const("outbound")))
+	doc.Close()
 	doc.Close()
 	return nil
+}
+
+// nextHop returns the proxy as a SIP URI without its scheme. One that has parameters has a port too: FreeSWITCH takes what
+// stands before the last colon for the host, from which alone it lets itself be challenged (sofia_reg.c,
+// is_host_from_gateway).
+func (t Trunk) nextHop() fstext.Text {
+	if t.Protocol == ProtocolUDP {
+		return t.Proxy
+	}
+	port := fstext.Text{}
+	if _, _, err := net.SplitHostPort(t.Proxy.String()); err != nil {
+		if port = fstext.Const(":5060"); t.Protocol == ProtocolTLS {
+			port = fstext.Const(":5061")
+		}
+	}
+	return fstext.Join(t.Proxy, port, fstext.Const(";transport="), t.Protocol.text())
+}
+
+// revealPassword opens the password; without a username there is none.
+func (t Trunk) revealPassword(keys *secret.KeyRing) (fstext.Text, error) {
+	if t.Username == (fstext.Credential{}) {
+		return fstext.Text{}, nil
+	}
+	plain, err := keys.Open(t.Password, PasswordOwner(t.TenantID, t.ID))
+	if err != nil {
+		return fstext.Text{}, err
+	}
+	c, err := fstext.NewCredential(string(plain))
+	return c.Reveal(), err
 }

@@ -28,6 +28,7 @@ import (
 const usage = `xmlcurl answers FreeSWITCH's mod_xml_curl. It takes no arguments but these:
 
   xmlcurl            run; settings come from the environment, see docs/settings.md
+  xmlcurl explain    tell where a call would go, and why; -help lists its options
   xmlcurl version    print the version
 `
 
@@ -40,6 +41,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case len(args) == 1 && (args[0] == "help" || args[0] == "-h" || args[0] == "-help" || args[0] == "--help"):
 		_, err := io.WriteString(stdout, usage)
 		return err
+	case len(args) > 0 && args[0] == "explain":
+		return explain(ctx, args[1:], environ, stdout, stderr)
 	case len(args) > 0:
 		_, _ = io.WriteString(stderr, usage)
 		return errors.New("unknown argument")

@@ -65,6 +65,15 @@ func Join(parts ...Text) Text {
 	return Text{b.String()}
 }
 
+// Cut returns what stands before and after the first of a character.
+func (t Text) Cut(at byte) (before, after Text, found bool) {
+	i := strings.IndexByte(t.s, at)
+	if i < 0 {
+		return t, Text{}, false
+	}
+	return Text{t.s[:i]}, Text{t.s[i+1:]}, true
+}
+
 // Int returns a decimal number.
 func Int(n int) Text { return Text{strconv.Itoa(n)} }
 
@@ -289,6 +298,9 @@ func (e E164) String() string { return e.s }
 
 // Text returns the number as text, with its plus sign.
 func (e E164) Text() Text { return Text(e) }
+
+// Digits returns the number as text, without its plus sign.
+func (e E164) Digits() Text { return Text{strings.TrimPrefix(e.s, "+")} }
 
 // Int returns the digits as a number, which orders and compares numbers of one length. The zero value gives 0.
 func (e E164) Int() int64 {

@@ -18,7 +18,7 @@ import (
 // domainColumns are what a domainRow is read from, of tables d and t.
 const domainColumns = `
 	d.id AS domain_id, d.realm, d.status = 'active' AS domain_active,
-	t.id AS tenant_id, t.slug, t.name AS tenant_name, t.country, t.status = 'active' AS tenant_active`
+	t.id AS tenant_id, t.slug, t.name AS tenant_name, t.country, t.status = 'active' AS tenant_active, t.record_calls`
 
 type domainRow struct {
 	DomainID     uuid.UUID `db:"domain_id"`
@@ -29,6 +29,7 @@ type domainRow struct {
 	TenantName   string    `db:"tenant_name"`
 	Country      string    `db:"country"`
 	TenantActive bool      `db:"tenant_active"`
+	RecordCalls  string    `db:"record_calls"`
 }
 
 func (r domainRow) domain() (directory.Domain, error) {
@@ -36,12 +37,13 @@ func (r domainRow) domain() (directory.Domain, error) {
 	slug, err2 := fstext.NewSlug(r.Slug)
 	name, err3 := fstext.NewDisplayName(r.TenantName)
 	country, err4 := numbering.NewCountry(r.Country)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	record, err5 := directory.ParseRecordPolicy(r.RecordCalls)
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return directory.Domain{}, fmt.Errorf("domain %s: %w", r.DomainID, err)
 	}
 	return directory.Domain{
 		ID: r.DomainID, Realm: realm, Active: r.DomainActive,
-		Tenant: directory.Tenant{ID: r.TenantID, Slug: slug, Name: name, Country: country, Active: r.TenantActive},
+		Tenant: directory.Tenant{ID: r.TenantID, Slug: slug, Name: name, Country: country, Active: r.TenantActive, RecordCalls: record},
 	}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/numbering"
+	"github.com/edgvoip/edgvoip/schedule"
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
@@ -21,7 +22,7 @@ const trunkColumns = `
 	k.id AS trunk_id, k.tenant_id, k.name AS trunk_name, k.host, k.port, k.protocol, k.max_channels, k.priority,
 	k.source_addresses::text[] AS source_addresses, k.register, k.username, k.password_sealed, k.password_key_id,
 	k.caller_id_policy, k.caller_id_number, k.ai_failover_extension, k.ai_agent_ref, k.proxy, k.number_format, k.tech_prefix, k.prefixes,
-	k.codecs, k.ping_seconds, k.gateway_revision`
+	k.codecs, k.ping_seconds, k.gateway_revision, k.ai_time_policy, (SELECT timezone FROM edgvoip.tenants WHERE id = k.tenant_id) AS timezone`
 
 type trunkRow struct {
 	TrunkID             uuid.UUID      `db:"trunk_id"`
@@ -41,6 +42,8 @@ type trunkRow struct {
 	CallerIDNumber      sql.NullString `db:"caller_id_number"`
 	AIFailoverExtension sql.NullString `db:"ai_failover_extension"`
 	AIAgentRef          sql.NullString `db:"ai_agent_ref"`
+	AITimePolicy        sql.NullString `db:"ai_time_policy"`
+	Timezone            string         `db:"timezone"`
 	Proxy               string         `db:"proxy"`
 	NumberFormat        string         `db:"number_format"`
 	TechPrefix          string         `db:"tech_prefix"`
@@ -54,6 +57,7 @@ func (r trunkRow) trunk() (trunk.Trunk, error) {
 	t := trunk.Trunk{
 		ID: r.TrunkID, TenantID: r.TenantID, Port: r.Port, MaxChannels: r.MaxChannels, Priority: r.Priority, Register: r.Register,
 		Password: secret.Sealed{KeyID: r.PasswordKeyID.String, Data: r.PasswordSealed}, PingSeconds: r.PingSeconds, Revision: r.GatewayRevision,
+		Hours: schedule.ReadHours(r.AITimePolicy.String, r.Timezone),
 	}
 	var errs [13]error
 	t.Name, errs[0] = fstext.NewDisplayName(r.TrunkName)

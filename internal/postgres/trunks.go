@@ -26,7 +26,7 @@ var _ trunk.Registry = (*DB)(nil)
 
 // trunkRecords selects what a trunkRecordRow is read from; a condition on tables k and t comes behind it.
 const trunkRecords = `
-	SELECT` + trunkColumns + `, k.store_id, k.provider, k.description, k.ai_time_policy, k.status, k.created_at, k.updated_at, t.timezone,
+	SELECT` + trunkColumns + `, k.store_id, k.provider, k.description, k.status, k.created_at, k.updated_at,
 	       ARRAY(SELECT r.first_number FROM edgvoip.sip_trunk_did_ranges r
 	              WHERE r.tenant_id = k.tenant_id AND r.trunk_id = k.id ORDER BY r.first_number) AS first_numbers,
 	       ARRAY(SELECT r.last_number FROM edgvoip.sip_trunk_did_ranges r
@@ -37,16 +37,14 @@ const trunkRecords = `
 
 type trunkRecordRow struct {
 	trunkRow
-	StoreID      uuid.NullUUID `db:"store_id"`
-	Provider     string        `db:"provider"`
-	Description  string        `db:"description"`
-	AITimePolicy []byte        `db:"ai_time_policy"`
-	Status       string        `db:"status"`
-	CreatedAt    time.Time     `db:"created_at"`
-	UpdatedAt    time.Time     `db:"updated_at"`
-	Timezone     string        `db:"timezone"`
-	First        pq.Int64Array `db:"first_numbers"`
-	Last         pq.Int64Array `db:"last_numbers"`
+	StoreID     uuid.NullUUID `db:"store_id"`
+	Provider    string        `db:"provider"`
+	Description string        `db:"description"`
+	Status      string        `db:"status"`
+	CreatedAt   time.Time     `db:"created_at"`
+	UpdatedAt   time.Time     `db:"updated_at"`
+	First       pq.Int64Array `db:"first_numbers"`
+	Last        pq.Int64Array `db:"last_numbers"`
 }
 
 func (r trunkRecordRow) record() (trunk.Record, error) {
@@ -60,7 +58,7 @@ func (r trunkRecordRow) record() (trunk.Record, error) {
 	var errs [4]error
 	rec.Provider, errs[0] = trunk.ParseProvider(r.Provider)
 	rec.Description, errs[1] = trunk.ParseDescription(r.Description)
-	rec.AITimePolicy, errs[2] = trunk.ParseAITimePolicy(r.AITimePolicy)
+	rec.AITimePolicy, errs[2] = trunk.ParseAITimePolicy([]byte(r.AITimePolicy.String))
 	rec.Ranges, errs[3] = didRanges(r.First, r.Last)
 	if err := errors.Join(errs[:]...); err != nil {
 		return trunk.Record{}, fmt.Errorf("trunk %s: %w", r.TrunkID, err)

@@ -22,6 +22,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/numbering"
+	"github.com/edgvoip/edgvoip/schedule"
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
@@ -29,7 +30,7 @@ import (
 // holds, credentials sealed as they are in the database, and how far the feed was read. Layout: snapshotMagic; a gob stream of
 // a snapshotHead, then of []snapshotExtension until an empty one; the SHA-256 of all that.
 
-const snapshotMagic = "edgvoip snapshot 2\n"
+const snapshotMagic = "edgvoip snapshot 4\n"
 
 // snapshotHead is everything but extensions. Its parts are plain: what is read back passes the constructors again.
 type snapshotHead struct {
@@ -47,6 +48,7 @@ type snapshotHead struct {
 type snapshotDomain struct {
 	ID, Tenant                 uuid.UUID
 	Realm, Slug, Name, Country string
+	RecordCalls                string
 	Active, TenantActive       bool
 	// Listed is true if the tenant's domains are known to be the ones here, in this order.
 	Listed bool
@@ -70,6 +72,12 @@ type snapshotCarrier struct {
 	Failover, Country           string
 	TenantActive                bool
 	DIDs                        [][2]string
+	AIAgentRef, Proxy           string
+	NumberFormat, TechPrefix    string
+	Prefixes, Codecs            []string
+	PingSeconds                 int
+	Revision                    int64
+	TimePolicy, Timezone        string
 }
 
 // snapshotChunk is the number of extensions that are written at once.
@@ -313,7 +321,8 @@ func (m *Model) KeepSnapshot(ctx context.Context, path string, interval time.Dur
 func snapshotDomainOf(d directory.Domain, listed bool) snapshotDomain {
 	return snapshotDomain{
 		ID: d.ID, Tenant: d.Tenant.ID, Realm: d.Realm.String(), Slug: d.Tenant.Slug.String(), Name: d.Tenant.Name.String(),
-		Country: d.Tenant.Country.String(), Active: d.Active, TenantActive: d.Tenant.Active, Listed: listed,
+		Country: d.Tenant.Country.String(), Active: d.Active, TenantActive: d.Tenant.Active,
+		RecordCalls: string(d.Tenant.RecordCalls), Listed: listed,
 	}
 }
 
@@ -322,12 +331,13 @@ func (s snapshotDomain) domain() (directory.Domain, error) {
 	slug, err2 := fstext.NewSlug(s.Slug)
 	name, err3 := fstext.NewDisplayName(s.Name)
 	country, err4 := numbering.NewCountry(s.Country)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	record, err5 := directory.ParseRecordPolicy(s.RecordCalls)
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return directory.Domain{}, fmt.Errorf("domain %s: %w", s.ID, err)
 	}
 	return directory.Domain{
 		ID: s.ID, Realm: realm, Active: s.Active,
-		Tenant: directory.Tenant{ID: s.Tenant, Slug: slug, Name: name, Country: country, Active: s.TenantActive},
+		Tenant: directory.Tenant{ID: s.Tenant, Slug: slug, Name: name, Country: country, Active: s.TenantActive, RecordCalls: record},
 	}, nil
 }
 
@@ -337,8 +347,11 @@ func snapshotCarrierOf(c Carrier) snapshotCarrier {
 		ID: t.ID, Tenant: t.TenantID, Name: t.Name.String(), Host: t.Host.String(), Protocol: string(t.Protocol), Port: t.Port,
 		MaxChannels: t.MaxChannels, Priority: t.Priority, Sources: t.Sources, Register: t.Register, Username: t.Username.Reveal().String(),
 		Password: t.Password, CallerID: string(t.CallerID), CallerIDNumber: t.CallerIDNumber.String(), Failover: t.Failover.String(),
-		Country: c.Country.String(), TenantActive: c.TenantActive,
+		Country: c.Country.String(), TenantActive: c.TenantActive, AIAgentRef: t.AIAgentRef, Proxy: t.Proxy.String(),
+		NumberFormat: string(t.NumberFormat), TechPrefix: t.TechPrefix.String(), Prefixes: t.Prefixes, Codecs: t.Codecs.Names(),
+		PingSeconds: t.PingSeconds, Revision: t.Revision,
 	}
+	s.TimePolicy, s.Timezone = t.Hours.Stored()
 	for _, r := range c.DIDs {
 		s.DIDs = append(s.DIDs, [2]string{r.First.String(), r.Last.String()})
 	}
@@ -348,10 +361,10 @@ func snapshotCarrierOf(c Carrier) snapshotCarrier {
 func (s snapshotCarrier) carrier() (Carrier, error) {
 	c := Carrier{TenantActive: s.TenantActive, Trunk: trunk.Trunk{
 		ID: s.ID, TenantID: s.Tenant, Port: s.Port, MaxChannels: s.MaxChannels, Priority: s.Priority, Sources: s.Sources, Register: s.Register,
-		Password: s.Password,
+		Password: s.Password, PingSeconds: s.PingSeconds, Revision: s.Revision, Hours: schedule.ReadHours(s.TimePolicy, s.Timezone),
 	}}
 	t := &c.Trunk
-	var errs [8]error
+	var errs [14]error
 	t.Name, errs[0] = fstext.NewDisplayName(s.Name)
 	t.Host, errs[1] = fstext.NewHost(s.Host)
 	t.Protocol, errs[2] = trunk.ParseProtocol(s.Protocol)
@@ -366,6 +379,12 @@ func (s snapshotCarrier) carrier() (Carrier, error) {
 		t.Failover, errs[6] = fstext.NewExtension(s.Failover)
 	}
 	c.Country, errs[7] = numbering.NewCountry(s.Country)
+	t.AIAgentRef, errs[8] = trunk.ParseAIAgentRef(s.AIAgentRef)
+	t.Proxy, errs[9] = trunk.ParseProxy(s.Proxy)
+	t.NumberFormat, errs[10] = trunk.ParseNumberFormat(s.NumberFormat)
+	t.TechPrefix, errs[11] = trunk.ParseTechPrefix(s.TechPrefix)
+	t.Prefixes, errs[12] = trunk.ParsePrefixes(s.Prefixes)
+	t.Codecs, errs[13] = trunk.ParseCodecs(s.Codecs)
 	for _, r := range s.DIDs {
 		first, err1 := fstext.NewE164(r[0])
 		last, err2 := fstext.NewE164(r[1])

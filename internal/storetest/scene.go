@@ -12,6 +12,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/memstore"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/numbering"
+	"github.com/edgvoip/edgvoip/schedule"
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
@@ -61,6 +62,7 @@ func Tenant(slug, country string, active bool) directory.Tenant {
 	return directory.Tenant{
 		ID: TenantID(slug), Slug: Must(fstext.NewSlug(slug)), Name: Must(fstext.NewDisplayName("Tenant " + slug)),
 		Country: Must(numbering.NewCountry(country)), Active: active,
+		RecordCalls: directory.RecordNone,
 	}
 }
 
@@ -89,6 +91,7 @@ func Trunk(slug, name string, priority, port int, callerID string) trunk.Trunk {
 		ID: TrunkID(slug, name), TenantID: TenantID(slug), Name: Must(fstext.NewDisplayName(name)),
 		Host: Must(fstext.NewHost("127.0.0.1")), Port: port, Protocol: trunk.ProtocolUDP, MaxChannels: 30, Priority: priority,
 		CallerID: trunk.CallerIDTrunk, CallerIDNumber: E164(callerID), Failover: Number("1000"), NumberFormat: trunk.NumberPlus, Revision: 1,
+		Hours: schedule.ReadHours("", "UTC"),
 	}
 }
 

@@ -29,8 +29,8 @@ func (s SQL) Exec(statement string, args ...any) {
 func (s SQL) AddDomain(d directory.Domain) {
 	s.TB.Helper()
 	t := d.Tenant
-	s.Exec(`INSERT INTO edgvoip.tenants (id, slug, name, country, status) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
-		t.ID, t.Slug.String(), t.Name.String(), t.Country.String(), status(t.Active, "suspended"))
+	s.Exec(`INSERT INTO edgvoip.tenants (id, slug, name, country, status, record_calls) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+		t.ID, t.Slug.String(), t.Name.String(), t.Country.String(), status(t.Active, "suspended"), string(t.RecordCalls))
 	// The order of domains is that of their creation; within one transaction now() would be the same for all.
 	s.Exec(`INSERT INTO edgvoip.sip_domains (tenant_id, id, realm, status, created_at) VALUES ($1, $2, $3, $4, clock_timestamp())`,
 		t.ID, d.ID, d.Realm.String(), status(d.Active, "disabled"))
@@ -49,9 +49,12 @@ func (s SQL) AddExtension(e directory.Extension) {
 // AddTrunk implements Sink.
 func (s SQL) AddTrunk(t trunk.Trunk, dids ...trunk.Range) {
 	s.TB.Helper()
-	s.Exec(`INSERT INTO edgvoip.sip_trunks (tenant_id, id, name, host, port, max_channels, priority, caller_id_number, ai_failover_extension)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, nullif($8, ''), nullif($9, ''))`,
-		t.TenantID, t.ID, t.Name.String(), t.Host.String(), t.Port, t.MaxChannels, t.Priority, t.CallerIDNumber.String(), t.Failover.String())
+	policy, _ := t.Hours.Stored()
+	s.Exec(`INSERT INTO edgvoip.sip_trunks (tenant_id, id, name, host, port, max_channels, priority, caller_id_number, ai_failover_extension,
+			ai_agent_ref, ai_time_policy)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, nullif($8, ''), nullif($9, ''), nullif($10, ''), nullif($11, '')::jsonb)`,
+		t.TenantID, t.ID, t.Name.String(), t.Host.String(), t.Port, t.MaxChannels, t.Priority, t.CallerIDNumber.String(), t.Failover.String(),
+		t.AIAgentRef, policy)
 	for _, r := range dids {
 		s.Exec(`INSERT INTO edgvoip.sip_trunk_did_ranges (tenant_id, trunk_id, first_number, last_number) VALUES ($1, $2, $3, $4)`,
 			t.TenantID, t.ID, r.First.Int(), r.Last.Int())

@@ -27,6 +27,10 @@ type SwitchSettings struct {
 	TLS            bool
 	TLSCertDir     fstext.Text
 	AuthAlgorithms fstext.Text
+	// Agents is where ai-bridge takes calls for AI agents, as host:port; empty if there is none.
+	Agents fstext.Text
+	// Recordings is the directory in which recordings of calls are kept; empty if none are made.
+	Recordings fstext.Text
 }
 
 // onDisk are files that the switch has on its own disk: what it needs before it can ask us, and what holds secrets of
@@ -41,6 +45,7 @@ var onDisk = map[string]bool{
 	"console.conf":          true,
 	"logfile.conf":          true,
 	"timezones.conf":        true,
+	"json_cdr.conf":         true,
 }
 
 // configuration answers lookups of section configuration.

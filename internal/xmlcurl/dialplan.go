@@ -19,6 +19,7 @@ func call(f *form) (c dialplan.Call, reason string) {
 		addr = netip.Addr{} // a leg that the switch placed itself has none
 	}
 	return dialplan.Call{
+		Channel:      f.get(fieldUniqueID),
 		Context:      f.get(fieldHuntContext),
 		Destination:  f.get(fieldHuntDestination),
 		Profile:      cmp.Or(f.get(fieldVarProfile), f.get(fieldVarProfileName)),
@@ -35,6 +36,7 @@ func call(f *form) (c dialplan.Call, reason string) {
 		LegRealm:     f.get(fieldVarLegRealm),
 		LegTenant:    f.get(fieldVarTenantID),
 		LegTrunk:     f.get(fieldVarTrunkID),
+		LegRecording: f.get(fieldVarRecording),
 	}, ""
 }
 

@@ -57,6 +57,7 @@ const (
 	fieldVarTrunkID
 	fieldVarLegUser
 	fieldVarLegRealm
+	fieldVarRecording
 	fieldVarCallID
 	fieldVarViaProtocol
 	fieldVarSDP
@@ -106,6 +107,7 @@ var fieldNames = [fieldCount]string{
 	fieldVarTrunkID:         "variable_edgvoip_trunk_id",
 	fieldVarLegUser:         "variable_edgvoip_leg_user",
 	fieldVarLegRealm:        "variable_edgvoip_leg_realm",
+	fieldVarRecording:       "variable_edgvoip_recording",
 	fieldVarCallID:          "variable_sip_call_id",
 	fieldVarViaProtocol:     "variable_sip_via_protocol",
 	fieldVarSDP:             "variable_switch_r_sdp",

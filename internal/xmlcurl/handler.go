@@ -45,8 +45,10 @@ type Options struct {
 	Credentials string
 	// CacheUsers is how long a switch may keep a user; zero for not at all. See directory.New.
 	CacheUsers time.Duration
-	Registry   *prometheus.Registry
-	Log        *slog.Logger
+	// Now is the clock; nil means the machine's.
+	Now      func() time.Time
+	Registry *prometheus.Registry
+	Log      *slog.Logger
 }
 
 // Handler answers POST /xml. It is safe for concurrent use.
@@ -57,6 +59,9 @@ type Handler struct {
 	directory     *directory.Directory
 	store         Store
 	config        *configuration
+	agents        fstext.Text
+	recordings    fstext.Text
+	now           func() time.Time
 	metrics       metrics
 }
 
@@ -66,6 +71,9 @@ const BodyLimit = 256 << 10
 // New returns a handler. The error tells of a template that is wrong.
 func New(o Options) (*Handler, error) {
 	log := o.Log.With("component", "xmlcurl")
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	config, err := newConfiguration(o.Switch, o.Store, o.Keys, func(ctx context.Context, err error) {
 		log.ErrorContext(ctx, "gateway left out", "error", err)
 	})
@@ -78,6 +86,9 @@ func New(o Options) (*Handler, error) {
 		directory:     directory.New(o.Store, o.Keys, o.CacheUsers),
 		store:         o.Store,
 		config:        config,
+		agents:        o.Switch.Agents,
+		recordings:    o.Switch.Recordings,
+		now:           o.Now,
 		metrics:       newMetrics(o.Registry),
 	}, nil
 }
@@ -237,6 +248,7 @@ func (h *Handler) directoryAnswer(ctx context.Context, f *form) (answer, error) 
 
 func (h *Handler) dialplanAnswer(ctx context.Context, f *form) (answer, error) {
 	c, reason := call(f)
+	c.At, c.Agents, c.Recordings = h.now(), h.agents, h.recordings
 	if reason != "" {
 		r := dialplan.Refuse(reason)
 		doc, err := r.XML()
@@ -247,8 +259,11 @@ func (h *Handler) dialplanAnswer(ctx context.Context, f *form) (answer, error) {
 		return answer{}, err
 	}
 	r := dialplan.Decide(c, facts)
+	if r.Unrecorded != "" {
+		h.metrics.unrecorded.Inc()
+	}
 	doc, err := r.XML()
-	return answer{doc, string(r.Kind), r.Reason}, err
+	return answer{doc, string(r.Kind), cmp.Or(r.Reason, r.Unrecorded)}, err
 }
 
 // language answers for spoken phrases: no macros yet, and the say module of the language. What cannot be the name of a

@@ -10,9 +10,10 @@ import (
 
 // metrics count lookups. Labels come from closed sets.
 type metrics struct {
-	lookups  *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	rejected *prometheus.CounterVec
+	lookups    *prometheus.CounterVec
+	seconds    *prometheus.HistogramVec
+	rejected   *prometheus.CounterVec
+	unrecorded prometheus.Counter
 }
 
 func newMetrics(r *prometheus.Registry) metrics {
@@ -31,8 +32,12 @@ func newMetrics(r *prometheus.Registry) metrics {
 			Name: "xmlcurl_rejected_total",
 			Help: "Requests that are no lookups, by what is wrong with them.",
 		}, []string{"reason"}),
+		unrecorded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "xmlcurl_unrecorded_calls_total",
+			Help: "Calls that their tenant wants recorded and that cannot be; the log says why.",
+		}),
 	}
-	r.MustRegister(m.lookups, m.seconds, m.rejected)
+	r.MustRegister(m.lookups, m.seconds, m.rejected, m.unrecorded)
 	return m
 }
 

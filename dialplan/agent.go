@@ -1,0 +1,87 @@
+package dialplan
+
+import (
+	"github.com/google/uuid"
+
+	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/fsxml"
+)
+
+// decideAgent routes a call to a DID whose trunk has an AI agent: to the agent in its hours, and in every other case to the
+// extension that stands in. Why is the call's reason, in its record and in what W3 is told.
+func decideAgent(c Call, r Route, f Facts) Route {
+	r.tenant.ID = f.inbound.TenantID
+	r.callerNumber, r.callerName = callerID(c)
+	hours := f.inbound.Hours.At(c.At)
+	rule, err := fstext.NewText(hours.Rule)
+	if err != nil {
+		rule = fstext.Const("rule of the time policy")
+	}
+	channel, noChannel := uuid.Parse(c.Channel)
+	switch {
+	case !hours.Open:
+		r.reason = fstext.Join(fstext.Const("agent off: "), rule)
+	case c.Agents == (fstext.Text{}):
+		r.reason = fstext.Const("agent off: AI_BRIDGE_ADDR is not set")
+	case noChannel != nil:
+		r.reason = fstext.Const("agent off: the channel has no UUID")
+	default:
+		r.Kind, r.agents, r.channel, r.callee = KindAgent, c.Agents, channel, standIn(f)
+		r.reason = fstext.Join(fstext.Const("agent on: "), rule)
+		return r.record(c)
+	}
+	if f.callee == nil {
+		return r.refuse(c, statusUnavailable, fstext.Join(r.reason, fstext.Const("; trunk has no extension to take its calls")))
+	}
+	return inward(c, r, f)
+}
+
+// standIn is who takes a call that the agent cannot, if there is somebody.
+func standIn(f Facts) *directory.Extension {
+	if f.callee == nil || !f.callee.Active {
+		return nil
+	}
+	return f.callee
+}
+
+// The agent's leg: it must show progress within a second, which ai-bridge does as soon as it has read the INVITE, and be
+// there within three; and as ai-bridge sends a packet every 20 ms whatever the agent says, two seconds without one mean that
+// it is gone.
+const agentLeg = "outbound_redirect_fatal=true;leg_progress_timeout=1;leg_timeout=3;media_timeout=2000;media_hold_timeout=2000" +
+	";absolute_codec_string=PCMU;sip_h_X-edgvoip-Trunk="
+
+// toAgent bridges to the agent, and whatever becomes of that but a normal end, to the extension that stands in. All of it is in
+// this one answer, so that it works with every process of ours gone.
+//
+// A refused or unanswered leg goes on with the next action (continue_on_fail), and so does the end of a bridge
+// (hangup_after_bridge=false). What tells a normal end from a failure in mid-call is the cause: FreeSWITCH expands the name
+// of a variable from another, so after NORMAL_CLEARING the line below reads "hangup:NORMAL_CLEARING,set:…", and after
+// any other cause, which has no such variable, only "set:…".
+func (r Route) toAgent(doc *fsxml.Document) {
+	r.mark(doc)
+	if r.inbound.MaxChannels > 0 {
+		limit(doc, r.inbound.ID, r.inbound.MaxChannels, fstext.Const(" !NORMAL_CIRCUIT_CONGESTION"))
+	}
+	set(doc, fstext.Const("effective_caller_id_name="), r.callerName)
+	set(doc, fstext.Const("effective_caller_id_number="), r.callerNumber)
+	set(doc, fstext.Const("hangup_after_bridge=false"))
+	set(doc, fstext.Const("continue_on_fail=true"))
+	set(doc, fstext.Const("edgvoip_after_NORMAL_CLEARING=hangup:NORMAL_CLEARING,"))
+	doc.Action("bridge", fstext.Const("[^^;"+agentLeg), fstext.ID(r.inbound.ID), fstext.Const(";sip_h_X-edgvoip-Call="), fstext.ID(r.channel),
+		fstext.Const(";"+directory.VarTenantID+"="), fstext.ID(r.tenant.ID), fstext.Const(";"+directory.VarTrunkID+"="), fstext.ID(r.inbound.ID),
+		fstext.Const(";force_transfer_context="), r.tenant.Slug.Text(),
+		fstext.Const("]sofia/"+directory.ProfileExternal+"/sip:agent@"), r.agents, fstext.Const(";transport=tcp"))
+	doc.Action("execute_extension", fstext.Const("${edgvoip_after_${last_bridge_hangup_cause}}set:edgvoip_failover=true inline"))
+	set(doc, fstext.Const("edgvoip_reason="), r.reason, fstext.Const("; agent failed: ${last_bridge_hangup_cause}"))
+	if r.callee != nil {
+		set(doc, fstext.Const("edgvoip_callee_id="), fstext.ID(r.callee.ID))
+		// Not limited: a second call in the hand is better than a caller who loses the one he had.
+		set(doc, fstext.Const("call_timeout="), fstext.Int(ringSeconds))
+		set(doc, fstext.Const("hangup_after_bridge=true"))
+		doc.Action("bridge", r.callee.DialString(r.tenant.Slug))
+	}
+	// Nobody is there. The caller hears so, whether his call was answered before or not.
+	doc.Action("playback", fstext.Const("tone_stream://%(250,250,425);loops=8"))
+	doc.Action("hangup", fstext.Const("NO_ANSWER"))
+}

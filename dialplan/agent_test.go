@@ -1,0 +1,115 @@
+package dialplan_test
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edgvoip/edgvoip/dialplan"
+	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/golden"
+	"github.com/edgvoip/edgvoip/internal/memstore"
+	"github.com/edgvoip/edgvoip/internal/storetest"
+	"github.com/edgvoip/edgvoip/schedule"
+	"github.com/edgvoip/edgvoip/trunk"
+)
+
+// The office is open on weekdays, in Rome.
+const office = `{"weekly":{"mon":[{"from":"09:00","to":"18:00"}],"tue":[{"from":"09:00","to":"18:00"}]}}`
+
+// withAgent is the scene with an agent on a trunk that brings the DIDs +390699000000 to …99.
+func withAgent(tb testing.TB, policy, failover string) *memstore.Store {
+	tb.Helper()
+	s := storetest.Scene(tb)
+	k := storetest.Trunk("tenant-a", "agents", 30, 5093, "+390699000000")
+	k.AIAgentRef, k.Hours, k.Failover = "reception", schedule.ReadHours(policy, "Europe/Rome"), fstext.Extension{}
+	if failover != "" {
+		k.Failover = storetest.Number(failover)
+	}
+	s.AddTrunk(k, trunk.Range{First: storetest.E164("+390699000000"), Last: storetest.E164("+390699000099")})
+	return s
+}
+
+// toReception is a carrier's call at 10:00 on a Monday in Rome.
+func toReception() dialplan.Call {
+	return dialplan.Call{
+		Channel: "0ab5d8f0-36a8-4b34-9a5a-0d6f0d8f1a01", At: time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC),
+		Context: trunk.ContextInbound, Destination: "+390699000001", Profile: directory.ProfileExternal, Source: netip.MustParseAddr("127.0.0.1"),
+		CallerNumber: "+393331234567", CallerName: "Anna", Agents: fstext.Const("127.0.0.1:5090"),
+	}
+}
+
+func TestAgent(t *testing.T) {
+	t.Parallel()
+	inHours := toReception()
+	night := toReception()
+	night.At = night.At.Add(12 * time.Hour)
+	noBridge := toReception()
+	noBridge.Agents = fstext.Text{}
+	noUUID := toReception()
+	noUUID.Channel = "${system(id)}"
+	for _, tc := range []struct {
+		name, policy, failover string
+		call                   dialplan.Call
+		kind                   dialplan.Kind
+		reason                 string
+	}{
+		{"agent", office, "1000", inHours, dialplan.KindAgent, "agent on: mon 09:00-18:00"},
+		{"agent-no-failover", office, "", inHours, dialplan.KindAgent, "agent on: mon 09:00-18:00"},
+		{"agent-failover-suspended", office, "1004", inHours, dialplan.KindAgent, "agent on: mon 09:00-18:00"},
+		{"agent-always", "", "1000", night, dialplan.KindAgent, "agent on: no time policy"},
+		{"agent-off", office, "1000", night, dialplan.KindExtension, "agent off: outside of windows"},
+		{"agent-off-no-failover", office, "", night, dialplan.KindRefused, "agent off: outside of windows; trunk has no extension to take its calls"},
+		{"agent-unreadable", `{"weekly":1}`, "1000", inHours, dialplan.KindExtension, "agent off: time policy cannot be read"},
+		{"agent-no-bridge", office, "1000", noBridge, dialplan.KindExtension, "agent off: AI_BRIDGE_ADDR is not set"},
+		{"agent-no-uuid", office, "1000", noUUID, dialplan.KindExtension, "agent off: the channel has no UUID"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			r, doc := route(t, withAgent(t, tc.policy, tc.failover), tc.call)
+			if r.Kind != tc.kind || !strings.Contains(doc, `data="edgvoip_reason=`+tc.reason) {
+				t.Errorf("kind %s (%s), want %s because of %q\n%s", r.Kind, r.Reason, tc.kind, tc.reason, doc)
+			}
+			golden.Check(t, filepath.Join("testdata", tc.name+".xml"), []byte(doc))
+		})
+	}
+}
+
+// Whatever the hours, the explanation is of the decision that the switch gets.
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	s := withAgent(t, office, "1000")
+	c := toReception()
+	open := map[bool]int{}
+	for i := range 1000 {
+		c.At = time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC).Add(time.Duration(i) * 37 * time.Minute)
+		facts, err := dialplan.Gather(t.Context(), s, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := dialplan.Decide(c, facts)
+		isOpen := r.Kind == dialplan.KindAgent
+		open[isOpen]++
+		text := fmt.Sprint(dialplan.Explain(c, facts, r))
+		for _, want := range []string{"agents", "reception", fmt.Sprintf("open: %t", isOpen), "{route " + string(r.Kind) + ": agent ", "next change at"} {
+			if !strings.Contains(text, want) {
+				t.Fatalf("at %s: no %q in %s", c.At, want, text)
+			}
+		}
+	}
+	if open[true] == 0 || open[false] == 0 {
+		t.Errorf("decisions %v, want both", open)
+	}
+	facts, err := dialplan.Gather(t.Context(), s, phone("+393331234567"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprint(dialplan.Explain(phone("+393331234567"), facts, dialplan.Decide(phone("+393331234567"), facts)))
+	if !strings.Contains(text, "extension 1001 of tenant-a.example, by its credentials") || !strings.Contains(text, "attempt 2: second") {
+		t.Error(text)
+	}
+}
