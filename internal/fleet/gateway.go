@@ -64,7 +64,7 @@ func newGateway(id uuid.UUID, state, ping string) Gateway {
 }
 
 func (s eventSocket) ListGateways(ctx context.Context) ([]Gateway, error) {
-	answer, err := s.client.API(ctx, "sofia", "xmlstatus")
+	answer, err := s.client.API(ctx, "sofia", "xmlstatus", "gateway")
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (s eventSocket) report(ctx context.Context, command string, args ...string)
 	return err
 }
 
-// parseGateways reads the answer to "sofia xmlstatus", of the carriers' profile and of trunks. It goes by lines, as
+// parseGateways reads the answer to "sofia xmlstatus gateway", of the carriers' profile and of trunks. It goes by lines, as
 // parseRegistrations does and for the same reason: the switch writes values as they are.
 func parseGateways(answer string) []Gateway {
 	var list []Gateway
