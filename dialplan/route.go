@@ -178,6 +178,8 @@ func (r Route) toExtension(doc *fsxml.Document) {
 	set(doc, fstext.Const("effective_caller_id_name="), r.callerName)
 	set(doc, fstext.Const("effective_caller_id_number="), r.callerNumber)
 	set(doc, fstext.Const("call_timeout="), fstext.Int(ringSeconds))
+	// Without a word FreeSWITCH goes on when nobody answers, to the end of the route, and the record says that all went well.
+	set(doc, fstext.Const("continue_on_fail=false"))
 	doc.Action("bridge", r.callee.DialString(r.tenant.Slug))
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 )
 
-// Job is something that one switch must do. Jobs of users, domains and tenants are written by triggers of the database,
+// Job is something that one switch must do. Jobs of users, domains, tenants and trunks are written by triggers of the database,
 // in the transaction of the change that causes them (schema.sql, tell_switches…), so that no writer can forget them.
 //
 //	pending ──claimed──► leased ──► done
@@ -47,6 +47,7 @@ const (
 	KindUser             Kind = "switch.user"              // User
 	KindDomain           Kind = "switch.domain"            // Domain
 	KindDropRegistration Kind = "switch.drop_registration" // Registration
+	KindTrunk            Kind = "switch.trunk"             // Trunk
 )
 
 // State says how far a job is.
@@ -106,7 +107,7 @@ type payload struct {
 	Settle   bool   `json:"settle,omitempty"`
 }
 
-// Task reads what a job asks for: a User, a Domain or a Registration. Error: ErrPayload.
+// Task reads what a job asks for: a User, a Domain, a Registration or a Trunk. Error: ErrPayload.
 func (j Job) Task() (any, error) {
 	switch j.Kind {
 	case KindUser:
@@ -127,6 +128,8 @@ func (j Job) Task() (any, error) {
 			return nil, unreadable(err)
 		}
 		return r, nil
+	case KindTrunk:
+		return j.trunk()
 	default:
 		return nil, fmt.Errorf("%w: unknown kind", ErrPayload)
 	}
@@ -155,10 +158,10 @@ const settleSuffix = "/settle"
 // Subjects returns the subjects under which what is asked of the switches about one thing is found.
 func Subjects(subject string) []string { return []string{subject, subject + settleSuffix} }
 
-// SecondRound returns the task that ends what a task for a user or a domain began, on a switch that caches users. The
-// first round comes right after the change, while an xmlcurl may for a moment not yet have heard of it: the switch that
-// forgot a user may ask for him, be told the old truth, and keep it once more. So it forgets him again a little later,
-// when every xmlcurl has heard. ok is false for a task that needs no second round.
+// SecondRound returns the task that ends what a task began: for a user or a domain, on a switch that caches users, and for
+// the addresses of a trunk, on every switch. The first round comes right after the change, while an xmlcurl may for a moment
+// not yet have heard of it: the switch that forgot a user may ask for him, be told the old truth, and keep it once more. So it
+// forgets him again a little later, when every xmlcurl has heard. ok is false for a task that needs no second round.
 func SecondRound(task any) (second any, ok bool) {
 	switch t := task.(type) {
 	case User:
@@ -167,6 +170,9 @@ func SecondRound(task any) (second any, ok bool) {
 	case Domain:
 		ok, t.Settle = !t.Settle, true
 		return t, ok
+	case Trunk:
+		ok, t.Settle, t.Gateway = t.Addresses && !t.Settle, true, GatewayKeep
+		return t, ok
 	default:
 		return nil, false
 	}
@@ -174,12 +180,14 @@ func SecondRound(task any) (second any, ok bool) {
 
 // Settled returns the job for the second round of a task that this job was.
 func (j Job) Settled(second any) (Job, error) {
-	var p payload
+	var p any
 	switch t := second.(type) {
 	case User:
 		p = payload{Realm: t.Realm.String(), Number: t.Number.String(), Username: t.Username.String(), Settle: t.Settle}
 	case Domain:
 		p = payload{Realm: t.Realm.String(), Settle: t.Settle}
+	case Trunk:
+		p = trunkPayload(t)
 	}
 	b, err := json.Marshal(p)
 	return Job{

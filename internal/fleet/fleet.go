@@ -43,6 +43,13 @@ type Store interface {
 	// PruneJobs removes jobs that were done longer ago than keepDone, or given up longer ago than keepDead. It returns how
 	// many, also with an error.
 	PruneJobs(ctx context.Context, keepDone, keepDead time.Duration) (int, error)
+	// Gateways returns the gateways that every switch is to have, Gateway that of one trunk, with revision 0 if there is to be
+	// none.
+	Gateways(ctx context.Context) ([]node.Gateway, error)
+	Gateway(ctx context.Context, trunk uuid.UUID) (node.Gateway, error)
+	// NoteGateways writes down what is known of gateways on a switch, ForgetGateways that it has no others.
+	NoteGateways(ctx context.Context, nodeID uuid.UUID, states []node.GatewayState) error
+	ForgetGateways(ctx context.Context, nodeID uuid.UUID, but []uuid.UUID) error
 }
 
 // Directory tells whose credentials are whose. It must read what is committed, not a copy that may lag behind.
@@ -62,15 +69,20 @@ type Options struct {
 	// be longer than any xmlcurl takes to hear of a change. Zero means 3 s.
 	Settle time.Duration
 	// Patrol is how often all registrations of each switch are checked, besides each when it is made. Zero means 5 min.
-	Patrol   time.Duration
-	Registry prometheus.Registerer
-	Log      *slog.Logger
+	Patrol time.Duration
+	// GatewayPatrol is how often the gateways of each switch are compared with what they are to be, besides after each
+	// connection. Zero means 1 min.
+	GatewayPatrol time.Duration
+	Registry      prometheus.Registerer
+	Log           *slog.Logger
 }
 
 // The fleet's times.
 const (
 	defaultSettle = 3 * time.Second
 	defaultPatrol = 5 * time.Minute
+
+	defaultGatewayPatrol = time.Minute
 	// How often the fleet looks for work and for switches without being told.
 	pollInterval = time.Second
 	// A job takes milliseconds. The lease is what its subject waits when the process dies in the middle, and longer than
@@ -108,6 +120,7 @@ type entry struct {
 // New returns a fleet that does nothing until Run.
 func New(o Options) *Fleet {
 	o.Settle, o.Patrol = cmp.Or(o.Settle, defaultSettle), cmp.Or(o.Patrol, defaultPatrol)
+	o.GatewayPatrol = cmp.Or(o.GatewayPatrol, defaultGatewayPatrol)
 	return &Fleet{opts: o, log: o.Log.With("component", "fleet"), metrics: newMetrics(o.Registry), members: map[uuid.UUID]*entry{}}
 }
 

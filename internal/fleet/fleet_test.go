@@ -164,6 +164,7 @@ type fakeSwitch struct {
 	answer  func(command string) error
 	phones  []fleet.Seen
 	current *connection
+	lines   carriers
 }
 
 func (f *fakeSwitch) away() {

@@ -16,12 +16,13 @@ import (
 
 // member is one switch: its connection, the worker that carries out its jobs, and the watch over its registrations.
 type member struct {
-	fleet *Fleet
-	node  node.Node
-	sw    Switch
-	watch *watch
-	due   chan struct{} // holds something when there may be work
-	log   *slog.Logger
+	fleet    *Fleet
+	node     node.Node
+	sw       Switch
+	watch    *watch
+	gateways *gateways
+	due      chan struct{} // holds something when there may be work
+	log      *slog.Logger
 	// registered is the number of phones, as counted last.
 	registered atomic.Int64
 
@@ -37,7 +38,8 @@ func newMember(f *Fleet, n node.Node) (*member, error) {
 	}
 	m := &member{fleet: f, node: n, due: make(chan struct{}, 1), echoes: map[any]*echo{}, log: f.log.With("node", n.Name)}
 	m.watch = newWatch(m)
-	m.sw, err = f.opts.Connect(n, password, Handlers{Connected: m.connected, Registered: m.watch.add})
+	m.gateways = newGateways(m)
+	m.sw, err = f.opts.Connect(n, password, Handlers{Connected: m.connected, Registered: m.watch.add, Gateway: m.gateways.heard})
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
@@ -56,6 +58,8 @@ func (m *member) run(ctx context.Context) {
 	parts.Go(func() { m.watch.run(ctx) })
 	parts.Go(func() { m.watch.patrol(ctx) })
 	parts.Go(func() { m.countRegistrations(ctx) })
+	parts.Go(func() { m.gateways.patrol(ctx) })
+	parts.Go(func() { m.gateways.keepBooks(ctx) })
 	parts.Wait()
 	m.echoing.Wait()
 }
@@ -72,6 +76,7 @@ func (m *member) connected(ctx context.Context) error {
 	if err := m.watch.sweep(ctx); err != nil {
 		return err
 	}
+	m.gateways.distrust()
 	poke(m.due)
 	return nil
 }
@@ -173,7 +178,7 @@ func (m *member) conclude(ctx context.Context, job node.Job, task any, failure e
 func (m *member) finish(ctx context.Context, job node.Job, task any) error {
 	store, settle := m.fleet.opts.Store, m.fleet.opts.Settle
 	again, ok := node.SecondRound(task)
-	if !ok || !m.node.CachesUsers {
+	if _, isTrunk := task.(node.Trunk); !ok || !isTrunk && !m.node.CachesUsers {
 		return store.FinishJob(ctx, job, nil, 0)
 	}
 	second, err := job.Settled(again)

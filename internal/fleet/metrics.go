@@ -13,6 +13,7 @@ import (
 type metrics struct {
 	up, pending, dead, oldest, registrations, waiting *prometheus.GaugeVec
 	jobs, dropped                                     *prometheus.CounterVec
+	gateways                                          *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -26,7 +27,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		r.MustRegister(c)
 		return c
 	}
+	gateways := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "edgvoip_node_gateways",
+		Help: "Gateways of the switch by the state of their registration: REGED, FAIL_WAIT and so on; NOREG does not register.",
+	}, []string{"node", "state"})
+	r.MustRegister(gateways)
 	return &metrics{
+		gateways:      gateways,
 		up:            gauge("edgvoip_node_up", "Whether there is a connection to the event socket of the switch."),
 		pending:       gauge("edgvoip_node_jobs_pending", "Jobs that the switch has not done yet."),
 		dead:          gauge("edgvoip_node_jobs_dead", "Jobs of the switch that were given up and wait for an operator."),
@@ -47,6 +54,7 @@ func (m *metrics) present(name string, up bool) {
 	}
 	m.up.WithLabelValues(name).Set(0)
 	m.registrations.DeleteLabelValues(name)
+	m.gateways.DeletePartialMatch(prometheus.Labels{"node": name})
 }
 
 func (m *metrics) backlog(name string, b node.Backlog) {
@@ -64,11 +72,20 @@ func (m *metrics) forget(name string) {
 	for _, g := range []*prometheus.GaugeVec{m.up, m.pending, m.dead, m.oldest, m.registrations, m.waiting} {
 		g.DeleteLabelValues(name)
 	}
+	m.gateways.DeletePartialMatch(prometheus.Labels{"node": name})
+}
+
+// showGateways shows how many gateways of a switch are in each state.
+func (m *metrics) showGateways(name string, states map[string]int) {
+	m.gateways.DeletePartialMatch(prometheus.Labels{"node": name})
+	for state, n := range states {
+		m.gateways.WithLabelValues(name, state).Set(float64(n))
+	}
 }
 
 // kindLabel keeps the label to a closed set, whatever is in the database.
 func kindLabel(k node.Kind) string {
-	if slices.Contains([]node.Kind{node.KindUser, node.KindDomain, node.KindDropRegistration}, k) {
+	if slices.Contains([]node.Kind{node.KindUser, node.KindDomain, node.KindDropRegistration, node.KindTrunk}, k) {
 		return string(k)
 	}
 	return "unknown"

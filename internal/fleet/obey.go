@@ -26,6 +26,8 @@ func (m *member) obey(ctx context.Context, task any) error {
 		return m.forgetDomain(ctx, t)
 	case node.Registration:
 		return m.dropRegistration(ctx, t)
+	case node.Trunk:
+		return m.gateways.obey(ctx, t)
 	default:
 		return fmt.Errorf("%w: nobody knows how to do a %T", node.ErrPayload, task)
 	}

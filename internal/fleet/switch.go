@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/edgvoip/edgvoip/internal/esl"
 	"github.com/edgvoip/edgvoip/node"
 )
@@ -29,6 +31,17 @@ type Switch interface {
 	Registrations(ctx context.Context) (int, error)
 	// ListRegistrations returns the registrations of a profile.
 	ListRegistrations(ctx context.Context, profile string) ([]Seen, error)
+	// ListGateways returns the gateways of the carriers' profile, those that are being removed too, but not their revisions.
+	ListGateways(ctx context.Context) ([]Gateway, error)
+	// Gateway returns the gateway of a trunk; ok is false if there is none, or it is being removed.
+	Gateway(ctx context.Context, trunk uuid.UUID) (l Gateway, ok bool, err error)
+	// RemoveGateway makes the switch remove the gateway of a trunk, which takes it some time; Handlers.Gateway tells when it
+	// has. LoadGateway makes it load one that it does not have; that there is one afterwards Gateway tells. Neither touches
+	// a call or another gateway.
+	RemoveGateway(ctx context.Context, trunk uuid.UUID) error
+	LoadGateway(ctx context.Context, trunk uuid.UUID) error
+	// ReadAddresses makes the switch read the lists of carriers' addresses anew.
+	ReadAddresses(ctx context.Context) error
 }
 
 // Handlers are what a connection tells of.
@@ -38,6 +51,8 @@ type Handlers struct {
 	Connected func(ctx context.Context) error
 	// Registered is called for each registration. It does not block.
 	Registered func(Seen)
+	// Gateway is called for each change of a gateway. It does not block.
+	Gateway func(GatewayEvent)
 }
 
 // Connect makes the connection to a switch, which does nothing until it is run.
@@ -58,10 +73,13 @@ func Switches(metrics *esl.Metrics, log *slog.Logger) Connect {
 	return func(n node.Node, password string, h Handlers) (Switch, error) {
 		client, err := esl.New(esl.Options{
 			Node:   esl.Node{Name: n.Name, Address: n.Address, Password: password},
-			Events: []string{eventRegister},
+			Events: []string{eventRegister, eventGatewayState, eventGatewayDelete},
 			Handle: func(_ context.Context, e esl.Event) {
-				if e.Subclass == "sofia::register" {
+				switch "CUSTOM " + e.Subclass {
+				case eventRegister:
 					h.Registered(registered(e))
+				case eventGatewayState, eventGatewayDelete:
+					h.Gateway(gatewayEvent(e))
 				}
 			},
 			Resync:     func(ctx context.Context, _ *esl.Client) error { return h.Connected(ctx) },
@@ -76,7 +94,11 @@ func Switches(metrics *esl.Metrics, log *slog.Logger) Connect {
 	}
 }
 
-const eventRegister = "CUSTOM sofia::register"
+const (
+	eventRegister      = "CUSTOM sofia::register"
+	eventGatewayState  = "CUSTOM sofia::gateway_state"
+	eventGatewayDelete = "CUSTOM sofia::gateway_delete"
+)
 
 // registered reads the event of a registration. Its names are the switch's: "from" is the address that is kept, whatever
 // From said (sofia_reg.c, sofia_reg_handle_register_token).

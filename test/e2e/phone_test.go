@@ -42,6 +42,8 @@ type phone struct {
 	// redirect.
 	answer   int
 	redirect string // under mu
+	// registrar answers REGISTER and OPTIONS; without one every one is answered with 200.
+	registrar *registrar
 }
 
 // phoneOption changes a phone before it is used.
@@ -217,6 +219,12 @@ func (p *phone) receive(m *message) {
 			default:
 			}
 		}
+	case "REGISTER", "OPTIONS":
+		if p.registrar != nil {
+			p.registrar.answer(p, m)
+			return
+		}
+		p.reply(m, 200, "", "")
 	default:
 		p.reply(m, 200, "", "")
 	}

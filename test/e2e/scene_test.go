@@ -52,6 +52,7 @@ type scene struct {
 	switchArgs                   []string
 	xmlcurl, freeswitch          *process
 	lookups                      *recorder
+	records                      string // where the switch posts call records
 }
 
 // sceneOptions are what differs between scenes.
@@ -129,6 +130,7 @@ func newScene(t *testing.T, o sceneOptions) *scene {
 		"DATABASE_URL=" + s.dsn, "SECRET_KEYS_FILE=" + filepath.Join(s.dir, "keys"), "LOG_FORMAT=text", "LOG_LEVEL=debug",
 	}, o.env...)...)
 	closed := freePort(t)
+	s.records = "http://127.0.0.1:" + strconv.Itoa(freePort(t)) + "/cdr" // where nobody listens, unless o.prepare says otherwise
 	s.carrier = freePort(t)
 	s.run(t, bin, "integration-api", "migrate")
 	s.run(t, bin, "integration-api", "seed", "-tenants", "2", "-extensions", "6",
@@ -297,7 +299,7 @@ func (s *scene) startXMLCurl(t *testing.T, bin string) {
 		"XMLCURL_ADDR="+addr, "XMLCURL_CREDENTIALS=switch:e2e-password",
 		"SIP_IP=127.0.0.1", "RTP_IP=127.0.0.1",
 		"SIP_PORT="+strconv.Itoa(s.internal), "SIP_TLS_PORT="+strconv.Itoa(s.tls), "SIP_WSS_PORT="+strconv.Itoa(s.wss),
-		"SIP_EXTERNAL_PORT="+strconv.Itoa(s.external), "SIP_EXTERNAL_TLS_PORT="+strconv.Itoa(freePort(t)), "SIP_TLS=true", "SIP_TLS_CERT_DIR="+certificates,
+		"RECORDINGS_DIR="+s.recordings(), "SIP_EXTERNAL_PORT="+strconv.Itoa(s.external), "SIP_EXTERNAL_TLS_PORT="+strconv.Itoa(freePort(t)), "SIP_TLS=true", "SIP_TLS_CERT_DIR="+certificates,
 	)
 	s.xmlcurl = startServer(t, "xmlcurl", filepath.Join(s.dir, "xmlcurl.log"), env, filepath.Join(bin, "xmlcurl"))
 	eventually(t, 15*time.Second, func() error {
@@ -321,7 +323,10 @@ func (s *scene) startXMLCurl(t *testing.T, bin string) {
 	s.lookups = newRecorder(t, "http://"+addr)
 }
 
-const eslPassword = "e2e-event-socket"
+const (
+	eslPassword = "e2e-event-socket"
+	cdrPassword = "e2e-call-records"
+)
 
 func (s *scene) configureFreeSWITCH(t *testing.T) {
 	t.Helper()
@@ -340,6 +345,7 @@ func (s *scene) configureFreeSWITCH(t *testing.T) {
 	for name, content := range map[string]string{
 		"secrets/xml_curl.xml": `<param name="gateway-url" value="` + s.lookups.url + `/xml" bindings="directory|dialplan|configuration|chatplan"/>` +
 			"\n" + `<param name="gateway-credentials" value="switch:e2e-password"/>`,
+		"secrets/json_cdr.xml":     `<param name="url" value="` + s.records + `"/>` + "\n" + `<param name="cred" value="switch:` + cdrPassword + `"/>`,
 		"secrets/event_socket.xml": `<param name="password" value="` + eslPassword + `"/>`,
 		"local/event_socket.xml":   `<param name="listen-port" value="` + strconv.Itoa(s.eslPort) + `"/>`,
 		"local/switch.xml": fmt.Sprintf("<param name=\"rtp-start-port\" value=\"%d\"/>\n<param name=\"rtp-end-port\" value=\"%d\"/>\n"+
@@ -392,6 +398,9 @@ func (s *scene) startFreeSWITCH(t *testing.T) {
 	})
 	t.Cleanup(s.esl.close)
 }
+
+// recordings is where the switch keeps recordings of calls.
+func (s *scene) recordings() string { return filepath.Join(s.dir, "switch", "recordings") }
 
 func (s *scene) logFile() string { return filepath.Join(s.dir, "switch", "log", "freeswitch.log") }
 
