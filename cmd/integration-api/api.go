@@ -31,8 +31,12 @@ func (p *process) buildAPI() error {
 	if hashes == 0 {
 		hashes = runtime.NumCPU()
 	}
+	agents, err := common.AgentsAddr(s.AIBridgeAddr)
+	if err != nil {
+		return err
+	}
 	p.api, err = api.New(api.Options{
-		Store: p.db, Keys: p.keys, Hasher: secret.NewHasher(hashes), Core: core{p.fleet}, WSEndpoint: s.WSEndpoint, FiguresAge: figuresAge,
+		Store: p.db, Keys: p.keys, Hasher: secret.NewHasher(hashes), Core: core{p.fleet}, WSEndpoint: s.WSEndpoint, Agents: agents, FiguresAge: figuresAge,
 		Limits: api.Limits{
 			PerAddress: float64(s.RatePerAddress), BurstAddress: 2 * s.RatePerAddress, PerTenant: float64(s.RatePerTenant), BurstTenant: 2 * s.RatePerTenant,
 		},

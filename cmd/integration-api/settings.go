@@ -24,6 +24,7 @@ type settings struct {
 	RatePerTenant   int           `env:"API_RATE_PER_TENANT" envDefault:"100"`
 	HashConcurrency int           `env:"API_HASH_CONCURRENCY" envDefault:"0"`
 
+	AIBridgeAddr    string        `env:"AI_BRIDGE_ADDR" envDefault:"127.0.0.1:5090"`
 	MetricsAddr     string        `env:"API_METRICS_ADDR" envDefault:"127.0.0.1:8082"`
 	ShutdownTimeout time.Duration `env:"API_SHUTDOWN_TIMEOUT" envDefault:"10s"`
 }

@@ -186,41 +186,14 @@ func (s settings) switchSettings() (xmlcurl.SwitchSettings, error) {
 	if w.TLSCertDir, err = fstext.NewText(s.SIPTLSCertDir); err != nil {
 		return w, fmt.Errorf("SIP_TLS_CERT_DIR: %w", err)
 	}
-	if w.Agents, err = agentsAddr(s.AIBridgeAddr); err != nil {
+	if w.Agents, err = common.AgentsAddr(s.AIBridgeAddr); err != nil {
 		return w, err
 	}
-	if w.Recordings, err = recordingsDir(s.RecordingsDir); err != nil {
+	if w.Recordings, err = common.RecordingsDir(s.RecordingsDir); err != nil {
 		return w, err
 	}
 	if w.AuthAlgorithms, err = fstext.NewText(s.AuthAlgorithms); err != nil {
 		return w, fmt.Errorf("SIP_AUTH_ALGORITHMS: %w", err)
 	}
 	return w, nil
-}
-
-// agentsAddr reads AI_BRIDGE_ADDR.
-func agentsAddr(addr string) (fstext.Text, error) {
-	if addr == "" {
-		return fstext.Text{}, nil
-	}
-	a, err := netip.ParseAddrPort(addr)
-	if err != nil || !a.Addr().Is4() || a.Port() == 0 {
-		return fstext.Text{}, errors.New("AI_BRIDGE_ADDR is not an IPv4 address and a port")
-	}
-	return fstext.Join(fstext.Addr(a.Addr()), fstext.Const(":"), fstext.Int(int(a.Port()))), nil
-}
-
-// recordingsDir reads RECORDINGS_DIR. FreeSWITCH takes what follows a space for something else than the path.
-func recordingsDir(dir string) (fstext.Text, error) {
-	if dir == "" {
-		return fstext.Text{}, nil
-	}
-	if !filepath.IsAbs(dir) || strings.ContainsAny(dir, " {}[]'\"`|,;:%") {
-		return fstext.Text{}, errors.New("RECORDINGS_DIR is not an absolute path on the switch, without spaces and punctuation")
-	}
-	t, err := fstext.NewText(filepath.Clean(dir))
-	if err != nil {
-		return t, fmt.Errorf("RECORDINGS_DIR: %w", err)
-	}
-	return t, nil
 }

@@ -41,6 +41,7 @@ func (a *API) registerAdmin() {
 	handle(a, rotate, a.rotateSecret)
 	handle(a, adminOperation("revoke-secret", http.MethodDelete, "/tenants/{tenantId}/secrets/{secretId}", "End credentials at once", 404, 422), a.revokeSecret)
 	handle(a, adminOperation("list-audit", http.MethodGet, "/audit", "Read the audit log, the newest first", 422), a.listAudit)
+	handle(a, adminOperation("explain", http.MethodGet, "/explain", "Tell where a call would go, and why", 422), a.explain)
 	handle(a, adminOperation("list-nodes", http.MethodGet, "/nodes", "List the switches"), a.listNodes)
 }
 

@@ -18,8 +18,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/edgvoip/edgvoip/dialplan"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/integration"
+	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/node"
@@ -45,6 +47,7 @@ type Store interface {
 	directory.Reader
 	integration.Registry
 	integration.Store
+	dialplan.ExplainStore
 	trunk.Registry
 
 	// Answered returns the answer that is kept under a claim's key. Error: integration.ErrKeyReused.
@@ -105,7 +108,10 @@ type Options struct {
 	Core Core
 	// WSEndpoint is where browsers register, with {realm} in the place of the domain's realm: wss://{realm}:8443.
 	WSEndpoint string
-	Limits     Limits
+	// Agents and Recordings are those of xmlcurl, for explanations: where ai-bridge is and where the switch keeps recordings;
+	// may be empty.
+	Agents, Recordings fstext.Text
+	Limits             Limits
 	// FiguresAge is how long the figures of /health may be remembered; zero means not at all.
 	FiguresAge time.Duration
 	// Now is the clock; nil means the machine's.
@@ -124,6 +130,8 @@ type API struct {
 	keys        *secret.KeyRing
 	core        Core
 	wsEndpoint  string
+	agents      fstext.Text
+	recordings  fstext.Text
 	figures     *figures
 	addresses   *limiter
 	tenants     *limiter
@@ -149,7 +157,7 @@ func New(o Options) (*API, error) {
 		o.Core = noCore{}
 	}
 	a := &API{
-		store: o.Store, keys: o.Keys, core: o.Core, wsEndpoint: o.WSEndpoint,
+		store: o.Store, keys: o.Keys, core: o.Core, wsEndpoint: o.WSEndpoint, agents: o.Agents, recordings: o.Recordings,
 		provisioner: directory.NewProvisioner(o.Store, o.Keys, o.Hasher),
 		trunks:      trunk.NewProvisioner(o.Store, o.Keys),
 		issuer:      integration.NewIssuer(o.Store, o.Keys, o.Now),

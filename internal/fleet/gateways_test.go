@@ -29,7 +29,9 @@ type carriers struct {
 	state   string                   // of what is loaded
 }
 
-func (f *carriers) tells(format string, args ...any) { f.told = append(f.told, fmt.Sprintf(format, args...)) }
+func (f *carriers) tells(format string, args ...any) {
+	f.told = append(f.told, fmt.Sprintf(format, args...))
+}
 
 // takes returns what was asked of the gateways since the last time.
 func (f *carriers) takes() []string {

@@ -20,7 +20,9 @@ type registrar struct {
 	events   []string // "registered", "unregistered", "refused", "asked", in order
 }
 
-func withRegistrar(r *registrar) phoneOption { return func(p *phone, _ *net.UDPAddr) { p.registrar = r } }
+func withRegistrar(r *registrar) phoneOption {
+	return func(p *phone, _ *net.UDPAddr) { p.registrar = r }
+}
 
 // set changes the password that counts.
 func (r *registrar) set(password string) {
