@@ -23,6 +23,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/node"
+	"github.com/edgvoip/edgvoip/webhook"
 )
 
 // Where the API is.
@@ -44,6 +45,8 @@ type Store interface {
 	directory.Reader
 	integration.Registry
 	integration.Store
+	webhook.Registry
+	webhookEvents
 
 	// Answered returns the answer that is kept under a claim's key. Error: integration.ErrKeyReused.
 	Answered(ctx context.Context, c integration.Claim) (integration.Answer, bool, error)
@@ -103,7 +106,9 @@ type Options struct {
 	Core Core
 	// WSEndpoint is where browsers register, with {realm} in the place of the domain's realm: wss://{realm}:8443.
 	WSEndpoint string
-	Limits     Limits
+	// AllowHTTP lets webhook endpoints be of plain HTTP, for development.
+	AllowHTTP bool
+	Limits    Limits
 	// FiguresAge is how long the figures of /health may be remembered; zero means not at all.
 	FiguresAge time.Duration
 	// Now is the clock; nil means the machine's.
@@ -117,6 +122,7 @@ type API struct {
 	store       Store
 	provisioner *directory.Provisioner
 	issuer      *integration.Issuer
+	endpoints   *webhook.Provisioner
 	auth        *integration.Authenticator
 	keys        *secret.KeyRing
 	core        Core
@@ -149,6 +155,7 @@ func New(o Options) (*API, error) {
 		store: o.Store, keys: o.Keys, core: o.Core, wsEndpoint: o.WSEndpoint,
 		provisioner: directory.NewProvisioner(o.Store, o.Keys, o.Hasher),
 		issuer:      integration.NewIssuer(o.Store, o.Keys, o.Now),
+		endpoints:   webhook.NewProvisioner(o.Store, o.AllowHTTP),
 		auth:        integration.NewAuthenticator(o.Store, o.Keys, o.Now),
 		figures:     &figures{store: o.Store, age: o.FiguresAge, now: o.Now},
 		addresses:   newLimiter(or(o.Limits.PerAddress, 200), or(o.Limits.BurstAddress, 400), o.Now),
@@ -198,6 +205,7 @@ func (a *API) register(app *fiber.App) {
 	a.registerDomains()
 	app.Use(AdminPath, a.authenticateOperator)
 	a.registerAdmin()
+	a.registerWebhooks()
 	app.Use("/api", func(*fiber.Ctx) error { return newProblem(codeNotFound) })
 	a.registerDocs(app)
 }

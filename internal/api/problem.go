@@ -20,6 +20,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/invalid"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
+	"github.com/edgvoip/edgvoip/webhook"
 )
 
 // Code names a kind of problem. Codes are part of the contract and never change their meaning.
@@ -39,6 +40,7 @@ const (
 	codeDeleted           Code = "extension_deleted"
 	codeChangedMeanwhile  Code = "changed_meanwhile"
 	codeTenantIDTaken     Code = "tenant_id_taken"
+	codeEventNotDead      Code = "event_not_dead"
 	codeKeyReused         Code = "idempotency_key_reused"
 	codeTooLarge          Code = "too_large"
 	codeHeadersTooLarge   Code = "headers_too_large"
@@ -69,6 +71,7 @@ var kinds = map[Code]struct {
 	codeDeleted:           {409, "Extension deleted", "The extension is deleted, for good. Its number can be provisioned again."},
 	codeChangedMeanwhile:  {409, "Changed meanwhile", "Somebody else changed the same thing at the same time. Send the request again."},
 	codeTenantIDTaken:     {409, "Tenant exists", "The id or the slug belongs to another tenant."},
+	codeEventNotDead:      {409, "Event not dead", "Only an event that was given up can be replayed or discarded."},
 	codeTooLarge:          {413, "Body too large", "The body is larger than 64 KiB."},
 	codeUnsupportedMedia:  {415, "Unsupported media type", "The body is JSON, sent as application/json, not compressed."},
 	codeInvalid:           {422, "Invalid request", "Some fields are not valid; see errors."},
@@ -159,6 +162,9 @@ var conflicts = []struct {
 	{directory.ErrChangedMeanwhile, codeChangedMeanwhile},
 	{directory.ErrTenantID, codeTenantIDTaken},
 	{integration.ErrKeyReused, codeKeyReused},
+	{webhook.ErrNoEndpoint, codeNotFound},
+	{webhook.ErrUnknownEvent, codeNotFound},
+	{webhook.ErrNotDead, codeEventNotDead},
 	{context.DeadlineExceeded, codeUnavailable},
 	{context.Canceled, codeUnavailable},
 	{driver.ErrBadConn, codeUnavailable},
