@@ -21,6 +21,7 @@ const usage = `integration-api, the door of W3 and of operators. Commands:
   tenant COMMAND       manage tenants; tenant help lists the commands
   secret COMMAND       manage the credentials with which W3 speaks for a tenant
   operator COMMAND     manage the tokens of operators
+  webhook COMMAND      manage where W3 takes events, and the events
   node COMMAND         manage the switches
   keygen -id ID        print a line for SECRET_KEYS_FILE with a fresh key
   migrate              bring the database schema to this version

@@ -26,6 +26,8 @@ type tools struct {
 	keys  *secret.KeyRing
 	out   io.Writer
 	actor string // who the audit log names
+
+	allowHTTP bool // endpoints of plain HTTP may be given
 }
 
 func (t tools) issuer() *integration.Issuer { return integration.NewIssuer(t.db, t.keys, time.Now) }
@@ -52,8 +54,8 @@ type group struct {
 	commands    map[string]func(*flag.FlagSet, []string) (task, error)
 }
 
-// groups are the commands about tenants, their credentials and operators.
-var groups = []group{tenantGroup, secretGroup, operatorGroup}
+// groups are the commands about tenants, their credentials, operators and webhooks.
+var groups = []group{tenantGroup, secretGroup, operatorGroup, webhookGroup}
 
 // run runs one command of the group.
 func (g group) run(ctx context.Context, args, environ []string, std streams) error {
@@ -82,7 +84,7 @@ func (g group) run(ctx context.Context, args, environ []string, std streams) err
 		if err != nil {
 			return err
 		}
-		return commandError(name, errors.Join(do(ctx, tools{db, keys, std.out, "operator: integration-api " + g.name}), db.Close()))
+		return commandError(name, errors.Join(do(ctx, tools{db, keys, std.out, "operator: integration-api " + g.name, s.WebhookAllowHTTP}), db.Close()))
 	})
 }
 
@@ -91,7 +93,7 @@ func commandError(command string, err error) error {
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return err
 	}
-	if f, ok := errors.AsType[*invalid.FieldError](err); ok && f.Name != "slug" {
+	if f, ok := errors.AsType[*invalid.FieldError](err); ok && f.Name != "slug" && f.Name != "baseUrl" {
 		return fmt.Errorf("%s: -%s: %s", command, f.Name, f.Reason)
 	}
 	return fmt.Errorf("%s: %w", command, err)
