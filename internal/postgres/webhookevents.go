@@ -92,17 +92,18 @@ func (d *DB) DueReceivers(ctx context.Context) ([]webhook.Receiver, error) {
 
 // claimEventsQuery leases a tenant's first events that are due, of those in front. A lease that ran out makes an event due
 // again: whoever held it has died. An endpoint that was paused a moment ago is sent nothing.
+//
+// The numbers are an array and not a table, as the planner cannot know how few they are, and would read the whole table to
+// join it.
 const claimEventsQuery = `
-	WITH due AS (
-	  SELECT c.id FROM edgvoip.webhook_events c
-	   WHERE c.tenant_id = $1 AND c.front AND c.state IN ('pending', 'leased') AND c.due_at <= now()
-	     AND EXISTS (SELECT FROM edgvoip.webhook_endpoints w WHERE w.tenant_id = $1 AND w.status = 'active')
-	   ORDER BY c.due_at, c.id LIMIT $2 FOR UPDATE OF c SKIP LOCKED
-	)
 	UPDATE edgvoip.webhook_events AS e
 	   SET state = 'leased', attempts = e.attempts + 1, due_at = now() + make_interval(secs => $3),
 	       first_attempt_at = coalesce(e.first_attempt_at, now())
-	  FROM due WHERE e.tenant_id = $1 AND e.id = due.id
+	 WHERE e.tenant_id = $1 AND e.id = ANY (ARRAY (
+	       SELECT c.id FROM edgvoip.webhook_events c
+	        WHERE c.tenant_id = $1 AND c.front AND c.state IN ('pending', 'leased') AND c.due_at <= now()
+	          AND EXISTS (SELECT FROM edgvoip.webhook_endpoints w WHERE w.tenant_id = $1 AND w.status = 'active')
+	        ORDER BY c.due_at, c.id LIMIT $2 FOR UPDATE OF c SKIP LOCKED))
 	RETURNING` + eventColumns
 
 // ClaimEvents gives the caller up to limit events of a tenant, each of another subject, for the length of a lease, after
