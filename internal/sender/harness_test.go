@@ -98,6 +98,7 @@ type tenant struct {
 	secret   integration.Issued
 	receiver *w3receiver.Receiver
 	server   *httptest.Server
+	taken    chan string // subjects, see watch
 }
 
 // tenant makes a tenant with a secret, a receiver over TLS, and an endpoint that leads there.
