@@ -12,7 +12,7 @@ type Networks []netip.Prefix
 // ParseNetworks reads a list of networks in CIDR form, separated by commas. An empty text is an empty list.
 func ParseNetworks(s string) (Networks, error) {
 	var list Networks
-	for _, text := range strings.Split(s, ",") {
+	for text := range strings.SplitSeq(s, ",") {
 		text = strings.TrimSpace(text)
 		if text == "" {
 			continue

@@ -92,7 +92,7 @@ func plainPath(p string) bool {
 	if p == "" || p == "/" {
 		return true
 	}
-	for _, part := range strings.Split(strings.TrimSuffix(p, "/")[1:], "/") {
+	for part := range strings.SplitSeq(strings.TrimSuffix(p, "/")[1:], "/") {
 		rest := strings.Trim(part, "-_~.0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 		if part == "" || part == "." || part == ".." || rest != "" {
 			return false

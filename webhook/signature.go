@@ -13,7 +13,7 @@ import (
 const (
 	HeaderKey       = "X-Idempotency-Key"
 	HeaderTimestamp = "X-Timestamp"
-	HeaderSignature = "X-edgvoip-Signature" //nolint:gosec // the name of a header
+	HeaderSignature = "X-edgvoip-Signature"
 	HeaderEvent     = "X-edgvoip-Event"
 	HeaderSubject   = "X-edgvoip-Subject"
 	HeaderSequence  = "X-edgvoip-Sequence"

@@ -122,7 +122,7 @@ func TestSign(t *testing.T) {
 func TestAllow(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "2a00:1450:4001::1", "100.63.255.255", "100.128.0.0", "172.15.0.1", "172.32.0.1"} {
-		if !(webhook.Networks)(nil).Allow(netip.MustParseAddr(text)) {
+		if !webhook.Networks(nil).Allow(netip.MustParseAddr(text)) {
 			t.Errorf("%s is refused", text)
 		}
 	}
@@ -133,7 +133,7 @@ func TestAllow(t *testing.T) {
 		"64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::1", "2002:a00:1::", "3fff::1", "5f00::1", "fc00::1", "fd00:ec2::254",
 		"fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "ff0e::1",
 	} {
-		if (webhook.Networks)(nil).Allow(netip.MustParseAddr(text)) {
+		if webhook.Networks(nil).Allow(netip.MustParseAddr(text)) {
 			t.Errorf("%s is allowed", text)
 		}
 	}

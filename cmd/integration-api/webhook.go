@@ -49,12 +49,16 @@ func (t tools) changeEndpoint(ctx context.Context, slug string, c webhook.Change
 
 func parseWebhookSet(flags *flag.FlagSet, args []string) (task, error) {
 	a, err := arguments(flags, args, "TENANT", "URL")
-	return func(ctx context.Context, t tools) error { return t.changeEndpoint(ctx, a[0], webhook.Change{BaseURL: &a[1]}) }, err
+	return func(ctx context.Context, t tools) error {
+		return t.changeEndpoint(ctx, a[0], webhook.Change{BaseURL: &a[1]})
+	}, err
 }
 
 func parseWebhookActive(flags *flag.FlagSet, args []string, active bool) (task, error) {
 	a, err := arguments(flags, args, "TENANT")
-	return func(ctx context.Context, t tools) error { return t.changeEndpoint(ctx, a[0], webhook.Change{Active: &active}) }, err
+	return func(ctx context.Context, t tools) error {
+		return t.changeEndpoint(ctx, a[0], webhook.Change{Active: &active})
+	}, err
 }
 
 func parseWebhookShow(flags *flag.FlagSet, args []string) (task, error) {

@@ -228,11 +228,13 @@ func (a *API) describeWebhooks() {
 	for _, w := range []outgoing{
 		{
 			"trunk", webhook.TrunkPath, "A trunk was created, changed or deleted", "Events of one trunk arrive in order.",
-			[]any{string(webhook.TrunkCreated), string(webhook.TrunkUpdated), string(webhook.TrunkDeleted)}, trunkEventSchema(o),
+			[]any{string(webhook.TrunkCreated), string(webhook.TrunkUpdated), string(webhook.TrunkDeleted)},
+			trunkEventSchema(o),
 		},
 		{
 			"cdr", webhook.CDRPath, "A call has ended, or its record was completed", "Events of one call arrive in order.",
-			[]any{string(webhook.CDR)}, callEventSchema(o),
+			[]any{string(webhook.CDR)},
+			callEventSchema(o),
 		},
 	} {
 		o.Webhooks[w.name] = &huma.PathItem{Post: w.operation()}

@@ -32,7 +32,7 @@ func eventsScene(t testing.TB) (db *postgres.DB, look *sql.DB, tenant uuid.UUID)
 }
 
 // event is an event of a subject.
-func event(tenant uuid.UUID, subject string, payload string) webhook.Event {
+func event(tenant uuid.UUID, subject, payload string) webhook.Event {
 	return webhook.Event{TenantID: tenant, Key: uuid.New(), Kind: webhook.CDR, Subject: uuid.NewSHA1(uuid.Nil, []byte(subject)), Payload: []byte(payload)}
 }
 

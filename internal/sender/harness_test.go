@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"database/sql"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http/httptest"
 	"net/netip"
@@ -114,7 +113,7 @@ func (s *scene) tenant(t testing.TB, slug string) *tenant {
 		t.Fatal(err)
 	}
 	w.server = httptest.NewTLSServer(w.receiver)
-	w.server.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelError)
+	w.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	t.Cleanup(w.server.Close)
 	w.endpoint(t, w.server.URL+"/"+slug)
 	return w

@@ -256,7 +256,7 @@ func (r *Receiver) verify(q *http.Request, body []byte) (e entry, refused string
 
 // good returns the one of the signatures that a secret of ours made.
 func (r *Receiver) good(headers []string, signed string, body []byte) (string, bool) {
-	for _, given := range strings.Split(strings.Join(headers, ","), ",") {
+	for given := range strings.SplitSeq(strings.Join(headers, ","), ",") {
 		given, ok := strings.CutPrefix(strings.TrimSpace(given), "sha256=")
 		mac, err := hex.DecodeString(given)
 		if !ok || err != nil {

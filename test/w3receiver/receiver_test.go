@@ -2,6 +2,7 @@ package w3receiver_test
 
 import (
 	"bytes"
+	"context"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -25,7 +26,7 @@ const key = "evs_example"
 func sent(at time.Time, keys ...string) *http.Request {
 	body := []byte(`{"callId":"1"}`)
 	const target = "/shop" + webhook.CDRPath
-	r := httptest.NewRequest(http.MethodPost, target, bytes.NewReader(body))
+	r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, target, bytes.NewReader(body))
 	stamp := webhook.Timestamp(at)
 	for name, value := range map[string]string{
 		"Content-Type": "application/json", webhook.HeaderKey: uuid.NewString(), webhook.HeaderTimestamp: stamp, webhook.HeaderSequence: "7",
@@ -59,7 +60,7 @@ func TestTampering(t *testing.T) {
 	body := func(q *http.Request, s string) {
 		q.Body = http.NoBody
 		if s != "" {
-			fresh := httptest.NewRequest(q.Method, q.RequestURI, strings.NewReader(s))
+			fresh := httptest.NewRequestWithContext(context.Background(), q.Method, q.RequestURI, strings.NewReader(s))
 			q.Body = fresh.Body
 		}
 	}
@@ -124,7 +125,7 @@ func TestReplay(t *testing.T) {
 	q := sent(time.Now(), key)
 	again := func(change func(http.Header)) int {
 		q := q.Clone(t.Context())
-		q.Body = httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"callId":"1"}`)).Body
+		q.Body = httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", strings.NewReader(`{"callId":"1"}`)).Body
 		change(q.Header)
 		return status(r, q)
 	}
@@ -195,7 +196,7 @@ func TestState(t *testing.T) {
 }
 
 func resigned(q *http.Request, body string) *http.Request {
-	out := httptest.NewRequest(http.MethodPost, q.RequestURI, strings.NewReader(body))
+	out := httptest.NewRequestWithContext(context.Background(), http.MethodPost, q.RequestURI, strings.NewReader(body))
 	out.Header = q.Header.Clone()
 	out.Header.Set(webhook.HeaderSignature, webhook.Sign([]string{key}, out.Header.Get(webhook.HeaderTimestamp), q.RequestURI, []byte(body)))
 	return out
