@@ -130,7 +130,10 @@ func (s *Sender) Run(ctx context.Context) {
 	defer tick.Stop()
 	outage := newOutage(s.log, "events cannot be read")
 	for ctx.Err() == nil {
+		start := time.Now()
 		outage.note(ctx, s.look(ctx, sending))
+		// Notifications may come faster than they can be looked after: half of the time is for others.
+		pause(ctx, min(time.Since(start), pollInterval))
 		select {
 		case <-ctx.Done():
 		case <-woken:

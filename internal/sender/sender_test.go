@@ -424,3 +424,103 @@ func TestStrangeAnswers(t *testing.T) {
 		})
 	}
 }
+
+// A receiver whose certificate nobody vouches for is sent nothing.
+func TestUntrustedCertificate(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	w := s.tenant(t, "shop")
+	w.add(t, subject(1), 1)
+	send(t, s.options()) // trusts nobody
+	eventually(t, "it failed", func() bool {
+		return s.number(t, `SELECT count(*) FROM edgvoip.webhook_events WHERE last_error LIKE '%failed to verify certificate%'`) == 1
+	})
+	if r := w.receiver.Report(); r.Received != 0 || len(r.Refused) != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A proxy of the environment sees nothing: it would dial where we may not.
+func TestProxyIsIgnored(t *testing.T) {
+	var seen atomic.Int64
+	proxy := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { seen.Add(1) }))
+	t.Cleanup(proxy.Close)
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"} {
+		t.Setenv(name, proxy.URL)
+	}
+	s := newScene(t)
+	w := s.tenant(t, "shop")
+	direct := httptest.NewServer(w.receiver)
+	t.Cleanup(direct.Close)
+	o := s.options(w)
+	o.AllowHTTP, o.Resolver = true, names(t, map[string][]string{"w3.example": {"127.0.0.1"}})
+	w.endpoint(t, "http://w3.example"+direct.URL[strings.LastIndex(direct.URL, ":"):])
+	w.add(t, subject(1), 1)
+	send(t, o)
+	eventually(t, "it is delivered", func() bool { return w.state(t, webhook.Delivered) == 1 })
+	if seen.Load() != 0 {
+		t.Error("the proxy was asked")
+	}
+}
+
+// A lane that is at work takes up another endpoint, and does not hold against it what the one before it did.
+func TestEndpointChanged(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	before, after := s.tenant(t, "shop"), s.tenant(t, "mall")
+	before.receiver.Behave(w3receiver.Behaviour{Hang: true})
+	after.receiver.Trust(before.secret.HMAC)
+	for n := range 30 {
+		before.add(t, subject(n), 1)
+	}
+	o := s.options(before, after)
+	o.Timeout = 2 * time.Second
+	send(t, o)
+	eventually(t, "the lane is full", func() bool { return before.state(t, webhook.Leased) == 8 })
+	before.endpoint(t, after.server.URL)
+	// Of those that hung, the wait for the next attempt is left out.
+	eventually(t, "all are delivered", func() bool {
+		s.exec(t, `UPDATE edgvoip.webhook_events SET due_at = now() WHERE state = 'pending' AND attempts > 0`)
+		return before.state(t, webhook.Delivered) == 30
+	})
+	if r := after.receiver.Report(); r.Effects != 30 || len(r.Refused) != 0 {
+		t.Errorf("%d effects, refused %v", r.Effects, r.Refused)
+	}
+}
+
+// What waits, what was given up and how old it is can be seen of each tenant.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	w := s.tenant(t, "shop")
+	s.exec(t, `UPDATE edgvoip.webhook_endpoints SET status = 'paused'`)
+	for n := range 4 {
+		w.add(t, subject(n), 1)
+	}
+	s.exec(t, `UPDATE edgvoip.webhook_events SET created_at = now() - interval '2 hours'`)
+	s.exec(t, `UPDATE edgvoip.webhook_events SET state = 'dead', finished_at = now() WHERE subject = $1`, subject(0))
+	o := s.options(w)
+	registry := prometheus.NewRegistry()
+	o.Registry = registry
+	send(t, o)
+	values := func() map[string]float64 {
+		found := map[string]float64{}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if m.GetGauge() != nil && m.GetLabel()[0].GetValue() == "shop" {
+					found[f.GetName()] = m.GetGauge().GetValue()
+				}
+			}
+		}
+		return found
+	}
+	eventually(t, "it was counted", func() bool { return len(values()) == 3 })
+	if v := values(); v["edgvoip_webhook_events_pending"] != 3 || v["edgvoip_webhook_events_dead"] != 1 || v["edgvoip_webhook_events_oldest_seconds"] < 7199 ||
+		v["edgvoip_webhook_events_oldest_seconds"] > 7300 {
+		t.Errorf("%v", v)
+	}
+}
