@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+
+	"github.com/edgvoip/edgvoip/webhook"
 )
 
 // An operator says where a tenant's events go, looks at them, and has those sent again or not that were given up; by his
@@ -113,5 +115,38 @@ func TestWebhooks(t *testing.T) {
 		if a := s.send(t, r); a.status != http.StatusNotFound && a.status != http.StatusUnauthorized {
 			t.Errorf("%s %s: %d", r.method, r.target, a.status)
 		}
+	}
+}
+
+// Every text as a base URL, as its host or in its path is refused by the name of the field and not shown, or is a URL that
+// reads the same again.
+func TestHostileBaseURL(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	anna := s.operator(t, "anna", 0)
+	path := "/tenants/" + s.tenant(t, "shop").tenant.String() + "/webhook-endpoint"
+	taken := 0
+	for _, text := range hostile {
+		for _, url := range []string{text, "https://" + text, "https://w3.example/" + text, "https://w3.example" + text, "https://" + text + "@w3.example"} {
+			a := anna.do(t, http.MethodPut, path, `{"baseUrl":`+mustJSON(t, url)+`}`)
+			if a.status == http.StatusOK {
+				taken++
+				base, _ := a.json(t)["baseUrl"].(string)
+				again, err := webhook.ParseBaseURL(base)
+				if err != nil || again.String() != base || strings.ContainsAny(base, " $\\\"'<>{}|^`@\r\n\t\x00") {
+					t.Errorf("%q became %q, %v", url, base, err)
+				}
+				continue
+			}
+			if a.status != http.StatusUnprocessableEntity || !strings.Contains(a.body, `"field":"baseUrl"`) {
+				t.Errorf("%q: %d %s", url, a.status, a.body)
+			}
+			if len(text) > 5 && text != "x-pre-process" && text != "public" && strings.Contains(a.body, strings.Trim(mustJSON(t, text), `"`)) {
+				t.Errorf("the answer repeats %q: %s", url, a.body)
+			}
+		}
+	}
+	if taken == 0 || taken > 60 {
+		t.Errorf("%d were taken", taken)
 	}
 }

@@ -130,11 +130,12 @@ func (w *tenant) endpoint(t testing.TB, url string) {
 	}
 }
 
-// add writes events of a subject, one after the other.
+// add writes events of a subject, one after the other. No two bodies are alike: those of one second would have one signature,
+// which a receiver takes for a replay.
 func (w *tenant) add(t testing.TB, subject uuid.UUID, n int) {
 	t.Helper()
 	w.s.exec(t, `INSERT INTO edgvoip.webhook_events (tenant_id, key, kind, subject, payload)
-		SELECT $1, gen_random_uuid(), 'cdr', $2, jsonb_build_object('callId', $2::uuid, 'n', n)::text FROM generate_series(1, $3::int) n`, w.id, subject, n)
+		SELECT $1, gen_random_uuid(), 'cdr', $2, jsonb_build_object('callId', $2::uuid, 'revision', gen_random_uuid())::text FROM generate_series(1, $3::int) n`, w.id, subject, n)
 }
 
 // state counts the tenant's events of a state.
