@@ -37,6 +37,7 @@ func (p *process) buildAPI() error {
 	}
 	p.api, err = api.New(api.Options{
 		Store: p.db, Keys: p.keys, Hasher: secret.NewHasher(hashes), Core: core{p.fleet}, WSEndpoint: s.WSEndpoint, Agents: agents, FiguresAge: figuresAge,
+		AllowHTTP: s.WebhookAllowHTTP,
 		Limits: api.Limits{
 			PerAddress: float64(s.RatePerAddress), BurstAddress: 2 * s.RatePerAddress, PerTenant: float64(s.RatePerTenant), BurstTenant: 2 * s.RatePerTenant,
 		},

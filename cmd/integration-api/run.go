@@ -22,6 +22,7 @@ const usage = `integration-api, the door of W3 and of operators. Commands:
   secret COMMAND       manage the credentials with which W3 speaks for a tenant
   operator COMMAND     manage the tokens of operators
   trunk COMMAND        manage the trunks of tenants
+  webhook COMMAND      manage where W3 takes events, and the events
   node COMMAND         manage the switches
   keygen -id ID        print a line for SECRET_KEYS_FILE with a fresh key
   migrate              bring the database schema to this version

@@ -17,6 +17,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/secret"
+	"github.com/edgvoip/edgvoip/internal/sender"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 )
 
@@ -28,6 +29,7 @@ type process struct {
 	keys     *secret.KeyRing
 	registry *prometheus.Registry
 	fleet    *fleet.Fleet
+	sender   *sender.Sender
 	internal *httpd.Server // for operators: health and metrics
 	api      *api.API
 	door     *httpd.Server // of the API
@@ -59,7 +61,7 @@ func build(s settings, log *slog.Logger) (*process, error) {
 	p.internal = httpd.New(httpd.Options{
 		Name: "internal", BodyLimit: internalBodyLimit, RequestTimeout: internalTimeout, Ready: p.db.Ping, Registry: p.registry, Log: log,
 	})
-	if err := p.buildAPI(); err != nil {
+	if err := errors.Join(p.buildAPI(), p.buildSender()); err != nil {
 		return nil, errors.Join(err, p.db.Close())
 	}
 	return p, nil
@@ -85,6 +87,10 @@ func (p *process) run(ctx context.Context) error {
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error {
 		p.fleet.Run(ctx)
+		return nil
+	})
+	parts.Go(func() error {
+		p.sender.Run(ctx)
 		return nil
 	})
 	parts.Go(func() error {

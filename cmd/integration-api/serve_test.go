@@ -123,5 +123,5 @@ func TestStopBeforeServe(t *testing.T) {
 // docs/settings.md has a row for each setting, with its default.
 func TestSettingsAreDocumented(t *testing.T) {
 	t.Parallel()
-	settingstest.Documented[settings](t, filepath.Join("..", "..", "docs", "settings.md"), "API_")
+	settingstest.Documented[settings](t, filepath.Join("..", "..", "docs", "settings.md"), "API_", "WEBHOOK_")
 }

@@ -27,6 +27,12 @@ type settings struct {
 	AIBridgeAddr    string        `env:"AI_BRIDGE_ADDR" envDefault:"127.0.0.1:5090"`
 	MetricsAddr     string        `env:"API_METRICS_ADDR" envDefault:"127.0.0.1:8082"`
 	ShutdownTimeout time.Duration `env:"API_SHUTDOWN_TIMEOUT" envDefault:"10s"`
+
+	WebhookTimeout       time.Duration `env:"WEBHOOK_TIMEOUT" envDefault:"15s"`
+	WebhookConcurrency   int           `env:"WEBHOOK_CONCURRENCY" envDefault:"64"`
+	WebhookAllowNetworks string        `env:"WEBHOOK_ALLOW_NETWORKS"`
+	WebhookAllowHTTP     bool          `env:"WEBHOOK_ALLOW_HTTP" envDefault:"false"`
+	WebhookCAFile        string        `env:"WEBHOOK_CA_FILE"`
 }
 
 // readSettings reads the environment, given as KEY=value, and checks what every command needs. Its error names the setting
@@ -47,5 +53,5 @@ func (s settings) checkServe() error {
 	if s.ShutdownTimeout <= 0 {
 		return errors.New("API_SHUTDOWN_TIMEOUT is not positive")
 	}
-	return errors.Join(s.checkAPI(), s.CheckKeys())
+	return errors.Join(s.checkAPI(), s.checkWebhooks(), s.CheckKeys())
 }

@@ -27,6 +27,8 @@ type tools struct {
 	out   io.Writer
 	actor string // who the audit log names
 	in    io.Reader
+
+	allowHTTP bool // endpoints of plain HTTP may be given
 }
 
 func (t tools) issuer() *integration.Issuer { return integration.NewIssuer(t.db, t.keys, time.Now) }
@@ -53,8 +55,8 @@ type group struct {
 	commands    map[string]func(*flag.FlagSet, []string) (task, error)
 }
 
-// groups are the commands about tenants, their credentials and trunks, and operators.
-var groups = []group{tenantGroup, secretGroup, operatorGroup, trunkGroup}
+// groups are the commands about tenants, their credentials, trunks and webhooks, and operators.
+var groups = []group{tenantGroup, secretGroup, operatorGroup, trunkGroup, webhookGroup}
 
 // run runs one command of the group.
 func (g group) run(ctx context.Context, args, environ []string, std streams) error {
@@ -83,7 +85,9 @@ func (g group) run(ctx context.Context, args, environ []string, std streams) err
 		if err != nil {
 			return err
 		}
-		return commandError(name, errors.Join(do(ctx, tools{db, keys, std.out, "operator: integration-api " + g.name, std.in}), db.Close()))
+		return commandError(name, errors.Join(do(ctx, tools{
+			db: db, keys: keys, out: std.out, actor: "operator: integration-api " + g.name, in: std.in, allowHTTP: s.WebhookAllowHTTP,
+		}), db.Close()))
 	})
 }
 
@@ -92,7 +96,7 @@ func commandError(command string, err error) error {
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return err
 	}
-	if f, ok := errors.AsType[*invalid.FieldError](err); ok && f.Name != "slug" {
+	if f, ok := errors.AsType[*invalid.FieldError](err); ok && f.Name != "slug" && f.Name != "baseUrl" {
 		return fmt.Errorf("%s: -%s: %s", command, f.Name, f.Reason)
 	}
 	return fmt.Errorf("%s: %w", command, err)

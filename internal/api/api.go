@@ -26,6 +26,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/node"
 	"github.com/edgvoip/edgvoip/trunk"
+	"github.com/edgvoip/edgvoip/webhook"
 )
 
 // Where the API is.
@@ -49,6 +50,8 @@ type Store interface {
 	integration.Store
 	dialplan.ExplainStore
 	trunk.Registry
+	webhook.Registry
+	webhookEvents
 
 	// Answered returns the answer that is kept under a claim's key. Error: integration.ErrKeyReused.
 	Answered(ctx context.Context, c integration.Claim) (integration.Answer, bool, error)
@@ -111,7 +114,9 @@ type Options struct {
 	// Agents and Recordings are those of xmlcurl, for explanations: where ai-bridge is and where the switch keeps recordings;
 	// may be empty.
 	Agents, Recordings fstext.Text
-	Limits             Limits
+	// AllowHTTP lets webhook endpoints be of plain HTTP, for development.
+	AllowHTTP bool
+	Limits    Limits
 	// FiguresAge is how long the figures of /health may be remembered; zero means not at all.
 	FiguresAge time.Duration
 	// Now is the clock; nil means the machine's.
@@ -126,6 +131,7 @@ type API struct {
 	provisioner *directory.Provisioner
 	trunks      *trunk.Provisioner
 	issuer      *integration.Issuer
+	endpoints   *webhook.Provisioner
 	auth        *integration.Authenticator
 	keys        *secret.KeyRing
 	core        Core
@@ -161,6 +167,7 @@ func New(o Options) (*API, error) {
 		provisioner: directory.NewProvisioner(o.Store, o.Keys, o.Hasher),
 		trunks:      trunk.NewProvisioner(o.Store, o.Keys),
 		issuer:      integration.NewIssuer(o.Store, o.Keys, o.Now),
+		endpoints:   webhook.NewProvisioner(o.Store, o.AllowHTTP),
 		auth:        integration.NewAuthenticator(o.Store, o.Keys, o.Now),
 		figures:     &figures{store: o.Store, age: o.FiguresAge, now: o.Now},
 		addresses:   newLimiter(or(o.Limits.PerAddress, 200), or(o.Limits.BurstAddress, 400), o.Now),
@@ -212,6 +219,7 @@ func (a *API) register(app *fiber.App) {
 	app.Use(AdminPath, a.authenticateOperator)
 	a.registerAdmin()
 	a.registerAdminTrunks()
+	a.registerWebhooks()
 	app.Use("/api", func(*fiber.Ctx) error { return newProblem(codeNotFound) })
 	a.registerDocs(app)
 }

@@ -37,6 +37,7 @@ func config() huma.Config {
 			Tags: []*huma.Tag{
 				{Name: "integration", Description: "W3 provisions extensions."},
 				{Name: "admin", Description: "Operators manage tenants."},
+				{Name: "webhooks", Description: "What W3 is told."},
 			},
 		},
 		Formats:                      map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat},

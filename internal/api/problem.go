@@ -21,6 +21,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/invalid"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/trunk"
+	"github.com/edgvoip/edgvoip/webhook"
 )
 
 // Code names a kind of problem. Codes are part of the contract and never change their meaning.
@@ -43,6 +44,7 @@ const (
 	codeTrunkExists       Code = "trunk_exists"
 	codeTrunkDeleted      Code = "trunk_deleted"
 	codeDIDTaken          Code = "did_taken"
+	codeEventNotDead      Code = "event_not_dead"
 	codeKeyReused         Code = "idempotency_key_reused"
 	codeTooLarge          Code = "too_large"
 	codeHeadersTooLarge   Code = "headers_too_large"
@@ -76,6 +78,7 @@ var kinds = map[Code]struct {
 	codeTrunkExists:       {409, "Trunk exists", "trunkId belongs to another trunk, or to one that is not as it is asked for."},
 	codeTrunkDeleted:      {409, "Trunk deleted", "The trunk is deleted, for good."},
 	codeDIDTaken:          {409, "Number taken", "A number of didRanges belongs to another trunk already."},
+	codeEventNotDead:      {409, "Event not dead", "Only an event that was given up can be replayed or discarded."},
 	codeTooLarge:          {413, "Body too large", "The body is larger than 64 KiB."},
 	codeUnsupportedMedia:  {415, "Unsupported media type", "The body is JSON, sent as application/json, not compressed."},
 	codeInvalid:           {422, "Invalid request", "Some fields are not valid; see errors."},
@@ -171,6 +174,9 @@ var conflicts = []struct {
 	{trunk.ErrDeleted, codeTrunkDeleted},
 	{trunk.ErrDIDTaken, codeDIDTaken},
 	{integration.ErrKeyReused, codeKeyReused},
+	{webhook.ErrNoEndpoint, codeNotFound},
+	{webhook.ErrUnknownEvent, codeNotFound},
+	{webhook.ErrNotDead, codeEventNotDead},
 	{context.DeadlineExceeded, codeUnavailable},
 	{context.Canceled, codeUnavailable},
 	{driver.ErrBadConn, codeUnavailable},

@@ -48,7 +48,7 @@ var technology = []string{
 // edges lists our own packages at the rim, which domain packages must not know.
 var edges = []string{
 	"internal/xmlcurl", "internal/api", "internal/httpd", "internal/postgres", "internal/readmodel", "internal/esl",
-	"internal/fleet", "internal/feed", "internal/telemetry",
+	"internal/fleet", "internal/feed", "internal/sender", "internal/telemetry",
 }
 
 // testHelpers may be imported by tests and by each other only.

@@ -1,5 +1,13 @@
 package postgres
 
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/edgvoip/edgvoip/webhook"
+)
+
 // InboundQuery is the query behind InboundTrunk, to be explained.
 const InboundQuery = inboundQuery
 
@@ -8,3 +16,23 @@ const BacklogsQuery = backlogsQuery
 
 // PruneBatch is how many jobs are removed at a time.
 const PruneBatch = pruneBatch
+
+// ClaimEventsQuery and ReceiversQuery are those behind ClaimEvents and DueReceivers, to be explained.
+const (
+	ClaimEventsQuery = claimEventsQuery
+	ReceiversQuery   = receiversQuery
+)
+
+// AddEvent writes an event in a transaction of its own.
+func (d *DB) AddEvent(ctx context.Context, e webhook.Event) error {
+	return d.inTx(ctx, func(tx *txn) error { return addEvent(ctx, tx, e) })
+}
+
+// ReplacePendingEvent replaces the payload of an event in a transaction of its own.
+func (d *DB) ReplacePendingEvent(ctx context.Context, tenant, subject uuid.UUID, kind webhook.Kind, payload []byte) (replaced bool, err error) {
+	err = d.inTx(ctx, func(tx *txn) error {
+		replaced, err = replacePendingEvent(ctx, tx, tenant, subject, kind, payload)
+		return err
+	})
+	return replaced, err
+}

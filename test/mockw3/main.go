@@ -3,6 +3,10 @@
 // stored; and it reports how often each request was sent and what came back. docs/integration.md says what it relies on.
 //
 //	mockw3 [-url https://127.0.0.1:8443] [-ca FILE] [-clients 8] FILE
+//	mockw3 receive -secrets FILE -state FILE [-addr 127.0.0.1:8444] [-cert FILE -key FILE] [-fail 10]...
+//
+// receive is the other direction: it takes webhooks (package w3receiver), misbehaves as it is told, and tells at
+// /mock/report what it received how often.
 //
 // example.json shows the file: tenants with their credentials, and for each the bodies of POST /extensions without
 // tenantId, or a number of extensions to make up. A second run changes nothing.
@@ -20,7 +24,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 )
 
 func main() {
@@ -35,6 +38,9 @@ func main() {
 
 // run is the process. Its report goes to stdout. The error says whether anything was not provisioned.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "receive" {
+		return receive(ctx, args[1:], stdout, stderr)
+	}
 	flags := flag.NewFlagSet("mockw3", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	url := flags.String("url", "https://127.0.0.1:8443", "where edgvoip is")
@@ -69,9 +75,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	return nil
 }
-
-// patience is how long an answer may take.
-const patience = 15 * time.Second
 
 // newHTTP returns a client that trusts the certificates of a file, or the machine's own.
 func newHTTP(ca string, clients int) (*http.Client, error) {
