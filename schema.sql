@@ -725,7 +725,9 @@ CREATE TABLE edgvoip.cdr (
   PRIMARY KEY (tenant_id, start_time, call_id)
 ) PARTITION BY RANGE (start_time);
 CREATE INDEX cdr_call_idx ON edgvoip.cdr (tenant_id, call_id);
-CREATE INDEX cdr_recording_idx ON edgvoip.cdr (recording_state, start_time) WHERE recording_state = 'expected';
+-- Files that are waited for, and files that are to be removed.
+CREATE INDEX cdr_recording_idx ON edgvoip.cdr (recording_state, start_time, call_id)
+  WHERE recording_path IS NOT NULL AND recording_state IN ('expected', 'removed');
 CREATE TABLE edgvoip.cdr_default PARTITION OF edgvoip.cdr DEFAULT;
 
 CREATE TABLE edgvoip.cdr_legs (
