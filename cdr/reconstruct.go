@@ -9,12 +9,20 @@ import (
 // variablePrefix is what an event writes before the name of a channel's variable.
 const variablePrefix = "variable_"
 
-// SightedLeg returns the channel and the tenant of an event CHANNEL_HANGUP_COMPLETE, given as its headers, or false for a
-// channel that is none of ours.
-func SightedLeg(event map[string]string) (leg, tenant uuid.UUID, ok bool) {
-	leg, err1 := uuid.Parse(event["Unique-ID"])
-	tenant, err2 := uuid.Parse(event[variablePrefix+"edgvoip_tenant_id"])
-	return leg, tenant, err1 == nil && err2 == nil
+// NewSighting makes a sighting of an event CHANNEL_HANGUP_COMPLETE, given as its headers, or returns false for a channel that
+// is none of a tenant's. What nobody may read is left out.
+func NewSighting(node uuid.UUID, event map[string]string) (Sighting, bool) {
+	leg, err := uuid.Parse(event["Unique-ID"])
+	if _, ours := event[variablePrefix+"edgvoip_tenant_id"]; err != nil || !ours {
+		return Sighting{}, false
+	}
+	s := Sighting{LegID: leg, NodeID: node, Event: map[string]string{}}
+	for name, value := range event {
+		if !secretive.MatchString(name) {
+			s.Event[name] = strings.ToValidUTF8(value, "")
+		}
+	}
+	return s, true
 }
 
 // Reconstruct makes the document of a channel from its event CHANNEL_HANGUP_COMPLETE, given as its headers. The event tells

@@ -334,19 +334,22 @@ BEGIN
 END
 $$;
 
--- Removes a tenant's call records that began before a moment, at most 5000 at a time. It runs as the owner: the API itself
+-- Removes a tenant's call records that began before a moment, at most 5000 calls and 5000 legs at a time, and returns how
+-- many rows that were. It runs as the owner: the API itself
 -- cannot take a record back. Nothing is removed that is younger than what the tenant keeps.
 CREATE FUNCTION edgvoip.expire_cdr(tenant uuid) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
   before  timestamptz := (SELECT now() - make_interval(days => cdr_days) FROM edgvoip.tenants WHERE id = tenant);
+  legs    bigint;
   removed bigint;
 BEGIN
   DELETE FROM edgvoip.cdr_legs WHERE tenant_id = tenant AND (start_time, leg_id) IN (
     SELECT start_time, leg_id FROM edgvoip.cdr_legs WHERE tenant_id = tenant AND start_time < before LIMIT 5000);
+  GET DIAGNOSTICS legs = ROW_COUNT;
   DELETE FROM edgvoip.cdr WHERE tenant_id = tenant AND (start_time, call_id) IN (
     SELECT start_time, call_id FROM edgvoip.cdr WHERE tenant_id = tenant AND start_time < before LIMIT 5000);
   GET DIAGNOSTICS removed = ROW_COUNT;
-  RETURN removed;
+  RETURN legs + removed;
 END
 $$;
 

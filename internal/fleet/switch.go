@@ -38,6 +38,8 @@ type Handlers struct {
 	Connected func(ctx context.Context) error
 	// Registered is called for each registration. It does not block.
 	Registered func(Seen)
+	// HungUp is called with the headers of the event of each channel that ends. It does not block.
+	HungUp func(event map[string]string)
 }
 
 // Connect makes the connection to a switch, which does nothing until it is run.
@@ -58,8 +60,11 @@ func Switches(metrics *esl.Metrics, log *slog.Logger) Connect {
 	return func(n node.Node, password string, h Handlers) (Switch, error) {
 		client, err := esl.New(esl.Options{
 			Node:   esl.Node{Name: n.Name, Address: n.Address, Password: password},
-			Events: []string{eventRegister},
+			Events: []string{eventRegister, eventHangup},
 			Handle: func(_ context.Context, e esl.Event) {
+				if e.Name == eventHangup {
+					h.HungUp(hungUp(e))
+				}
 				if e.Subclass == "sofia::register" {
 					h.Registered(registered(e))
 				}

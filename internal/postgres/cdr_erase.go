@@ -81,6 +81,11 @@ func eraseCall(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 	if _, err := storeCall(ctx, tx, key, docs, calling, kept); err != nil {
 		return err
 	}
+	// Also if the record itself says the same as before: the number may stand deeper.
+	const raw = `UPDATE edgvoip.cdr SET raw = $3 WHERE tenant_id = $1 AND call_id = $2`
+	if _, err := tx.ExecContext(ctx, raw, key.tenant, key.call, string(docs[calling].JSON())); err != nil {
+		return fmt.Errorf("erase raw record: %w", err)
+	}
 	return eraseEvents(ctx, tx, key)
 }
 
