@@ -29,6 +29,9 @@ func Join(id uuid.UUID, legs []Leg) Call {
 	c.span(root, called)
 	c.takers(root, called)
 	c.sum(legs)
+	if c.Answer.IsZero() {
+		c.Recording = "" // it begins with the answer
+	}
 	c.Disposition = disposition(c, root)
 	return c
 }

@@ -154,12 +154,18 @@ func (r record) parent(own uuid.UUID) uuid.UUID {
 func (r record) identity(l *Leg) {
 	l.TenantID, l.StoreID = r.id("edgvoip_tenant_id"), r.id("edgvoip_store_id")
 	l.CallerID, l.CalleeID = r.id("edgvoip_caller_id"), r.id("edgvoip_callee_id")
+	// On a phone's channel it is the phone's own extension.
+	if own := r.id("edgvoip_extension_id"); l.IsCalling() && l.CallerID == uuid.Nil {
+		l.CallerID = own
+	} else if !l.IsCalling() && own != uuid.Nil {
+		l.CalleeID = own
+	}
 	for _, name := range []string{"edgvoip_trunk_id", "sip_gateway_name", "sip_gateway"} {
 		if l.TrunkID == uuid.Nil {
 			l.TrunkID = r.id(name)
 		}
 	}
-	for _, name := range []string{"domain_name", "sip_auth_realm", "dialed_domain"} {
+	for _, name := range []string{"domain_name", "sip_auth_realm", "edgvoip_leg_realm", "dialed_domain"} {
 		if l.Realm == "" {
 			l.Realm = strings.ToLower(clean(r.text(name), 253))
 		}
@@ -202,8 +208,10 @@ func (r record) numbers(l *Leg) {
 	if did := clean(r.text("edgvoip_did"), numberBytes); did != "" && l.IsCalling() {
 		l.To = did
 	}
-	if dialled := clean(r.text("dialed_user"), numberBytes); dialled != "" && !l.IsCalling() {
-		l.To = dialled
+	for _, name := range []string{"dialed_user", "edgvoip_leg_user"} {
+		if phone := clean(r.text(name), numberBytes); phone != "" && !l.IsCalling() {
+			l.To = phone
+		}
 	}
 }
 

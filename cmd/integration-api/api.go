@@ -33,6 +33,7 @@ func (p *process) buildAPI() error {
 	}
 	p.api, err = api.New(api.Options{
 		Store: p.db, Keys: p.keys, Hasher: secret.NewHasher(hashes), Core: core{p.fleet}, WSEndpoint: s.WSEndpoint, FiguresAge: figuresAge,
+		PublicURL: s.PublicURL, Recordings: p.recordingFiles(),
 		Limits: api.Limits{
 			PerAddress: float64(s.RatePerAddress), BurstAddress: 2 * s.RatePerAddress, PerTenant: float64(s.RatePerTenant), BurstTenant: 2 * s.RatePerTenant,
 		},

@@ -44,6 +44,7 @@ type Store interface {
 	directory.Reader
 	integration.Registry
 	integration.Store
+	CallStore
 
 	// Answered returns the answer that is kept under a claim's key. Error: integration.ErrKeyReused.
 	Answered(ctx context.Context, c integration.Claim) (integration.Answer, bool, error)
@@ -104,6 +105,10 @@ type Options struct {
 	// WSEndpoint is where browsers register, with {realm} in the place of the domain's realm: wss://{realm}:8443.
 	WSEndpoint string
 	Limits     Limits
+	// PublicURL is where W3 reaches the API: https://api.example, without a path. Recordings is where recordings are; nil means
+	// that there are none to be had.
+	PublicURL  string
+	Recordings RecordingFiles
 	// FiguresAge is how long the figures of /health may be remembered; zero means not at all.
 	FiguresAge time.Duration
 	// Now is the clock; nil means the machine's.
@@ -121,6 +126,8 @@ type API struct {
 	keys        *secret.KeyRing
 	core        Core
 	wsEndpoint  string
+	publicURL   string
+	recordings  RecordingFiles
 	figures     *figures
 	addresses   *limiter
 	tenants     *limiter
@@ -146,7 +153,7 @@ func New(o Options) (*API, error) {
 		o.Core = noCore{}
 	}
 	a := &API{
-		store: o.Store, keys: o.Keys, core: o.Core, wsEndpoint: o.WSEndpoint,
+		store: o.Store, keys: o.Keys, core: o.Core, wsEndpoint: o.WSEndpoint, publicURL: o.PublicURL, recordings: o.Recordings,
 		provisioner: directory.NewProvisioner(o.Store, o.Keys, o.Hasher),
 		issuer:      integration.NewIssuer(o.Store, o.Keys, o.Now),
 		auth:        integration.NewAuthenticator(o.Store, o.Keys, o.Now),
@@ -196,9 +203,12 @@ func (a *API) register(app *fiber.App) {
 	app.Use(BasePath, a.authenticate)
 	a.registerExtensions()
 	a.registerDomains()
+	a.registerCDRs()
 	app.Use(AdminPath, a.authenticateOperator)
 	a.registerAdmin()
+	a.registerCDRDocuments()
 	app.Use("/api", func(*fiber.Ctx) error { return newProblem(codeNotFound) })
+	a.registerRecordings(app)
 	a.registerDocs(app)
 }
 

@@ -24,7 +24,7 @@ type member struct {
 	due   chan struct{} // holds something when there may be work
 	// sightings are channels that ended and are not written down yet.
 	sightings chan cdr.Sighting
-	log   *slog.Logger
+	log       *slog.Logger
 	// registered is the number of phones, as counted last.
 	registered atomic.Int64
 

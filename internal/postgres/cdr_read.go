@@ -166,6 +166,22 @@ func (r policyRow) policy() cdr.Policy {
 	return cdr.Policy{RecordCalls: cdr.RecordCalls(r.RecordCalls), CDRDays: r.CDRDays, RecordingDays: r.RecordingDays}
 }
 
+// CallPolicies returns the same of every tenant.
+func (d *DB) CallPolicies(ctx context.Context) (map[uuid.UUID]cdr.Policy, error) {
+	rows, err := list[struct {
+		ID uuid.UUID `db:"id"`
+		policyRow
+	}](ctx, d, `SELECT id,`+policyColumns+` FROM edgvoip.tenants WHERE status <> 'deleted'`)
+	if err != nil {
+		return nil, fmt.Errorf("select call policies: %w", err)
+	}
+	policies := make(map[uuid.UUID]cdr.Policy, len(rows))
+	for _, r := range rows {
+		policies[r.ID] = r.policy()
+	}
+	return policies, nil
+}
+
 // ChangeCallPolicy changes what a tenant wants of its call records. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
 func (d *DB) ChangeCallPolicy(ctx context.Context, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (cdr.Policy, error) {
 	var changed cdr.Policy
