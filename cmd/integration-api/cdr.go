@@ -25,6 +25,9 @@ import (
 // ingestTimeout bounds the taking of one document: FreeSWITCH keeps it in a file after that.
 const ingestTimeout = 5 * time.Second
 
+// off is the CDR_ADDR of a process that takes no call records.
+const off = "off"
+
 // buildRecords makes what takes call records, unless that is turned off, and what works on them.
 func (p *process) buildRecords() error {
 	s := p.settings
@@ -39,7 +42,7 @@ func (p *process) buildRecords() error {
 		o.Files = p.recordings
 	}
 	p.records = records.New(o)
-	if s.CDRAddr == "" {
+	if s.CDRAddr == off {
 		return nil
 	}
 	credentials, err := readCredentials(s.CDRCredentialsFile)
@@ -119,7 +122,7 @@ func (s settings) checkCDR() error {
 		return errors.New("API_PUBLIC_URL is not https:// and a host, without a path")
 	case s.RecordingsDir != "" && s.PublicURL == "":
 		return errors.New("RECORDINGS_DIR needs API_PUBLIC_URL: recordings are asked for there")
-	case s.CDRAddr == "":
+	case s.CDRAddr == off:
 		return nil
 	}
 	host, port, err := net.SplitHostPort(s.CDRAddr)
@@ -127,7 +130,7 @@ func (s settings) checkCDR() error {
 	case err != nil || port == "":
 		return errors.New("CDR_ADDR is not host:port")
 	case s.CDRCredentialsFile == "":
-		return errors.New("CDR_CREDENTIALS_FILE is not set: it holds the user:password that switches post call records with (an empty CDR_ADDR takes none)")
+		return errors.New("CDR_CREDENTIALS_FILE is not set: it holds the user:password that switches post call records with (CDR_ADDR=off takes none)")
 	case (s.CDRTLSCertFile == "") != (s.CDRTLSKeyFile == ""):
 		return errors.New("CDR_TLS_CERT_FILE and CDR_TLS_KEY_FILE go together")
 	case s.CDRTLSClientCAFile != "" && s.CDRTLSCertFile == "":
