@@ -774,8 +774,7 @@ END
 $$;
 
 -- Removes a tenant's call records that began before a moment, at most 5000 calls and 5000 legs at a time, and returns how
--- many rows that were. It runs as the owner: the API itself
--- cannot take a record back. Nothing is removed that is younger than what the tenant keeps.
+-- many rows that were. It runs as the owner: the API itself cannot take a record back. Nothing is removed that is younger than what the tenant keeps.
 CREATE FUNCTION edgvoip.expire_cdr(tenant uuid) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
   before  timestamptz := (SELECT now() - make_interval(days => cdr_days) FROM edgvoip.tenants WHERE id = tenant);

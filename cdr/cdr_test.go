@@ -215,7 +215,9 @@ func TestJoin(t *testing.T) {
 		"failover to another trunk": {
 			[]cdr.Leg{
 				calling(func(l *cdr.Leg) { l.Answer, l.TrunkID, l.To = after(l, 4*time.Second), trunk2, "0612345678" }),
-				called("b", func(l *cdr.Leg) { l.TrunkID, l.End, l.Cause = trunk1, after(l, time.Second), "NORMAL_TEMPORARY_FAILURE" }),
+				called("b", func(l *cdr.Leg) {
+					l.TrunkID, l.End, l.Cause = trunk1, after(l, time.Second), "NORMAL_TEMPORARY_FAILURE"
+				}),
 				called("c", func(l *cdr.Leg) {
 					l.Start = l.Start.Add(time.Second)
 					l.TrunkID, l.Answer, l.To = trunk2, after(l, 2*time.Second), "+390612345678"

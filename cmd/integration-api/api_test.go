@@ -49,7 +49,7 @@ func TestAPISettings(t *testing.T) {
 		}
 	}
 	i := install(t)
-	err := run(t.Context(), []string{"serve"}, append(i.env, "API_TLS_CERT_FILE=/nowhere", "API_TLS_KEY_FILE=/nowhere"), streams{nil, io.Discard, io.Discard})
+	err := run(t.Context(), []string{"serve"}, append(i.env, "CDR_ADDR=off", "API_TLS_CERT_FILE=/nowhere", "API_TLS_KEY_FILE=/nowhere"), streams{nil, io.Discard, io.Discard})
 	if err == nil || !strings.Contains(err.Error(), "API_TLS_CERT_FILE") {
 		t.Errorf("a certificate that is not there: %v", err)
 	}

@@ -219,7 +219,7 @@ func (a *API) exportCDRs(ctx context.Context, in *struct{ CDRFilter }) (*huma.St
 	}
 	e := &export{store: a.store, tenant: infoOf(ctx).caller.TenantID, filter: f, ctx: context.WithoutCancel(ctx)}
 	// The first page is read before the answer begins, so that a fault has an answer of its own.
-	if err := e.first(); err != nil {
+	if err := e.first(ctx); err != nil {
 		return nil, err
 	}
 	return &huma.StreamResponse{Body: func(c huma.Context) {
@@ -246,19 +246,19 @@ var exportColumns = []string{
 	"trunkId", "answeredBy", "transferredTo", "recordingUrl", "reconstructed",
 }
 
-func (e *export) first() error {
+func (e *export) first(ctx context.Context) error {
 	w := csv.NewWriter(&e.buffer)
 	w.UseCRLF = true
 	if err := w.Write(exportColumns); err != nil {
 		return err
 	}
 	w.Flush()
-	return e.next()
+	return e.next(ctx)
 }
 
 // next reads a page.
-func (e *export) next() error {
-	ctx, cancel := context.WithTimeout(e.ctx, exportPatience)
+func (e *export) next(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, exportPatience)
 	defer cancel()
 	records, err := e.store.Calls(ctx, e.tenant, e.filter)
 	if err != nil {
@@ -284,7 +284,7 @@ func (e *export) Read(p []byte) (int, error) {
 		if e.last {
 			return 0, io.EOF
 		}
-		if err := e.next(); err != nil {
+		if err := e.next(e.ctx); err != nil {
 			return 0, err
 		}
 	}

@@ -381,7 +381,9 @@ func TestCDRDocuments(t *testing.T) {
 		method, path string
 		status       int
 	}{
-		{http.MethodPost, path + "/retry", http.StatusNoContent}, {http.MethodGet, path, http.StatusNotFound}, {http.MethodDelete, path, http.StatusNotFound},
+		{http.MethodPost, path + "/retry", http.StatusNoContent},
+		{http.MethodGet, path, http.StatusNotFound},
+		{http.MethodDelete, path, http.StatusNotFound},
 		{http.MethodPost, "/cdr-documents/x/retry", http.StatusUnprocessableEntity},
 	} {
 		if a := anna.do(t, step.method, step.path, ""); a.status != step.status {

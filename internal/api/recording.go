@@ -67,7 +67,7 @@ func linkMessage(tenant, call, expires string) []byte {
 // registerRecordings serves recordings to whoever has a link.
 func (a *API) registerRecordings(app *fiber.App) {
 	app.Get(recordingsPath+"/:tenant/:call/:expires/:signature", a.observe, a.limitAddress, a.sendRecording)
-	app.Use(recordingsPath, a.observe, a.limitAddress, func(c *fiber.Ctx) error { return a.badLink(c) })
+	app.Use(recordingsPath, a.observe, a.limitAddress, a.badLink)
 }
 
 // badLink answers a link that is not good, whatever is wrong with it.

@@ -265,7 +265,7 @@ func calledNumber(l cdr.Leg) int64 {
 	if err != nil {
 		return 0
 	}
-	return int64(n) //nolint:gosec // 62 bits
+	return int64(n)
 }
 
 // callOfLeg returns the call that a leg is of, or a call of its own while it has not come.

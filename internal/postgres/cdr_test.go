@@ -417,7 +417,7 @@ func TestErasureLeavesNoTrace(t *testing.T) {
 	if n, err := l.db.EraseNumber(t.Context(), tenantA, cdr.NewPerson(number), "test"); err != nil || n != 0 {
 		t.Errorf("once more: %d %v", n, err)
 	}
-	dump, err := exec.CommandContext(t.Context(), "pg_dump", "--data-only", "--schema=edgvoip", l.dsn).Output() //nolint:gosec // its own database
+	dump, err := exec.CommandContext(t.Context(), "pg_dump", "--data-only", "--schema=edgvoip", l.dsn).Output()
 	if err != nil {
 		t.Skipf("pg_dump: %v", err)
 	}
