@@ -38,9 +38,14 @@ func TestWitness(t *testing.T) {
 	s := newSite(t)
 	w := &witness{fails: 1, seen: make(chan cdr.Sighting, 10)}
 	s.options.Witness = w
-	s.add(t, "fs1", false)
+	s.put(t, "fs1", "fs1:8021", false)
 	s.run(t)
-	sw := s.connected(t, "fs1")
+	var sw *connection
+	for deadline := time.Now().Add(30 * time.Second); sw == nil; time.Sleep(time.Millisecond) {
+		if sw = s.at("fs1:8021").connected(); sw == nil && time.Now().After(deadline) {
+			t.Fatal("not connected")
+		}
+	}
 	stranger, ours := uuid.NewString(), uuid.NewString()
 	sw.handlers.HungUp(map[string]string{"Unique-ID": stranger})
 	sw.handlers.HungUp(map[string]string{"Unique-ID": ours, "variable_edgvoip_tenant_id": uuid.NewString(), "variable_switch_r_sdp": "key"})

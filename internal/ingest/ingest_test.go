@@ -57,7 +57,7 @@ func (s *store) last(t *testing.T) cdr.Posted {
 }
 
 // serve starts a server with a handler and returns its address.
-func serve(t *testing.T, s ingest.Store) string {
+func serve(t testing.TB, s ingest.Store) string {
 	t.Helper()
 	registry, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
 	server := httpd.New(httpd.Options{Name: "cdr", BodyLimit: ingest.BodyLimit, RequestTimeout: time.Minute, Public: true, Registry: registry, Log: log})
