@@ -307,11 +307,11 @@ func TestPartitions(t *testing.T) {
 	if err := db.QueryRowContext(t.Context(), `SELECT edgvoip.ensure_cdr_partitions('2026-11-20', 2), edgvoip.ensure_cdr_partitions('2026-12-31', 1)`).Scan(&made, &again); err != nil {
 		t.Fatal(err)
 	}
-	if made != 3 || again != 0 {
-		t.Errorf("made %d and then %d partitions, want 3 and 0", made, again)
+	if made != 6 || again != 0 {
+		t.Errorf("made %d and then %d partitions, want 6 and 0", made, again)
 	}
-	const insert = `INSERT INTO edgvoip.cdr (tenant_id, call_id, leg_id, "from", "to", direction, start_time, disposition, raw)
-		VALUES (gen_random_uuid(), 'c', gen_random_uuid(), '1', '2', 'internal', $1, 'answered', '{}') RETURNING tableoid::regclass::text`
+	const insert = `INSERT INTO edgvoip.cdr (tenant_id, call_id, "from", "to", direction, start_time, disposition, raw)
+		VALUES (gen_random_uuid(), gen_random_uuid(), '1', '2', 'internal', $1, 'answered', '{}') RETURNING tableoid::regclass::text`
 	for at, want := range map[string]string{
 		"2026-11-01T00:00:00Z": "edgvoip.cdr_2026_11", "2026-11-30T23:59:59Z": "edgvoip.cdr_2026_11", "2026-12-01T00:00:00Z": "edgvoip.cdr_2026_12", "2027-06-01T00:00:00Z": "edgvoip.cdr_default",
 	} {
