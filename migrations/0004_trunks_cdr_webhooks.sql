@@ -286,7 +286,9 @@ CREATE TABLE edgvoip.cdr (
   PRIMARY KEY (tenant_id, start_time, call_id)
 ) PARTITION BY RANGE (start_time);
 CREATE INDEX cdr_call_idx ON edgvoip.cdr (tenant_id, call_id);
-CREATE INDEX cdr_recording_idx ON edgvoip.cdr (recording_state, start_time) WHERE recording_state = 'expected';
+-- Files that are waited for, and files that are to be removed.
+CREATE INDEX cdr_recording_idx ON edgvoip.cdr (recording_state, start_time, call_id)
+  WHERE recording_path IS NOT NULL AND recording_state IN ('expected', 'removed');
 CREATE TABLE edgvoip.cdr_default PARTITION OF edgvoip.cdr DEFAULT;
 
 CREATE TABLE edgvoip.cdr_legs (
@@ -332,19 +334,21 @@ BEGIN
 END
 $$;
 
--- Removes a tenant's call records that began before a moment, at most 5000 at a time. It runs as the owner: the API itself
--- cannot take a record back. Nothing is removed that is younger than what the tenant keeps.
+-- Removes a tenant's call records that began before a moment, at most 5000 calls and 5000 legs at a time, and returns how
+-- many rows that were. It runs as the owner: the API itself cannot take a record back. Nothing is removed that is younger than what the tenant keeps.
 CREATE FUNCTION edgvoip.expire_cdr(tenant uuid) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
   before  timestamptz := (SELECT now() - make_interval(days => cdr_days) FROM edgvoip.tenants WHERE id = tenant);
+  legs    bigint;
   removed bigint;
 BEGIN
   DELETE FROM edgvoip.cdr_legs WHERE tenant_id = tenant AND (start_time, leg_id) IN (
     SELECT start_time, leg_id FROM edgvoip.cdr_legs WHERE tenant_id = tenant AND start_time < before LIMIT 5000);
+  GET DIAGNOSTICS legs = ROW_COUNT;
   DELETE FROM edgvoip.cdr WHERE tenant_id = tenant AND (start_time, call_id) IN (
     SELECT start_time, call_id FROM edgvoip.cdr WHERE tenant_id = tenant AND start_time < before LIMIT 5000);
   GET DIAGNOSTICS removed = ROW_COUNT;
-  RETURN removed;
+  RETURN legs + removed;
 END
 $$;
 

@@ -134,3 +134,13 @@ func Emergency(c Country, dialled string) bool {
 	}
 	return c.code != "" && phonenumbers.IsEmergencyNumber(dialled, c.code)
 }
+
+// National returns the digits of a number without its country's code: those that stand at the end of it in every form in
+// which it is dialled or shown. It returns all digits of a number that belongs to no country's plan.
+func National(e fstext.E164) string {
+	n, err := phonenumbers.Parse(e.String(), "ZZ")
+	if err != nil {
+		return strings.TrimPrefix(e.String(), "+")
+	}
+	return phonenumbers.GetNationalSignificantNumber(n)
+}

@@ -35,9 +35,14 @@ func (p *process) buildAPI() error {
 	if err != nil {
 		return err
 	}
+	recordings, err := common.RecordingsDir(s.RecordingsDir)
+	if err != nil {
+		return err
+	}
 	p.api, err = api.New(api.Options{
-		Store: p.db, Keys: p.keys, Hasher: secret.NewHasher(hashes), Core: core{p.fleet}, WSEndpoint: s.WSEndpoint, Agents: agents, FiguresAge: figuresAge,
-		AllowHTTP: s.WebhookAllowHTTP,
+		Store: p.db, Keys: p.keys, Hasher: secret.NewHasher(hashes), Core: core{p.fleet}, WSEndpoint: s.WSEndpoint, Agents: agents, RecordingsDir: recordings,
+		FiguresAge: figuresAge, AllowHTTP: s.WebhookAllowHTTP,
+		PublicURL: s.PublicURL, Recordings: p.recordingFiles(),
 		Limits: api.Limits{
 			PerAddress: float64(s.RatePerAddress), BurstAddress: 2 * s.RatePerAddress, PerTenant: float64(s.RatePerTenant), BurstTenant: 2 * s.RatePerTenant,
 		},

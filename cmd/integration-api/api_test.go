@@ -29,9 +29,18 @@ func TestAPISettings(t *testing.T) {
 		{"API_RATE_PER_TENANT", []string{"API_DEVELOPMENT_HTTP=true", "API_RATE_PER_TENANT=0"}},
 		{"API_RATE_PER_ADDRESS", []string{"API_DEVELOPMENT_HTTP=true", "API_RATE_PER_ADDRESS=-1"}},
 		{"API_HASH_CONCURRENCY", []string{"API_DEVELOPMENT_HTTP=true", "API_HASH_CONCURRENCY=-1"}},
+		{"CDR_ADDR", []string{"API_DEVELOPMENT_HTTP=true", "CDR_ADDR=here"}},
+		{"CDR_ADDR is not a loopback", []string{"API_DEVELOPMENT_HTTP=true", "CDR_ADDR=0.0.0.0:8083"}},
+		{"", []string{"API_DEVELOPMENT_HTTP=true", "CDR_ADDR=0.0.0.0:8083", "CDR_ALLOW_PLAIN=true"}},
+		{"", []string{"API_DEVELOPMENT_HTTP=true", "CDR_ADDR=off", "CDR_CREDENTIALS_FILE="}},
+		{"CDR_CREDENTIALS_FILE", []string{"API_DEVELOPMENT_HTTP=true", "CDR_CREDENTIALS_FILE="}},
+		{"CDR_TLS_CERT_FILE", []string{"API_DEVELOPMENT_HTTP=true", "CDR_TLS_KEY_FILE=k"}},
+		{"CDR_TLS_CLIENT_CA_FILE", []string{"API_DEVELOPMENT_HTTP=true", "CDR_TLS_CLIENT_CA_FILE=k"}},
+		{"API_PUBLIC_URL", []string{"API_DEVELOPMENT_HTTP=true", "API_PUBLIC_URL=https://api.example/path"}},
+		{"RECORDINGS_DIR", []string{"API_DEVELOPMENT_HTTP=true", "RECORDINGS_DIR=/r"}},
 		{"API_WS_ENDPOINT", []string{"API_DEVELOPMENT_HTTP=true", "API_WS_ENDPOINT=ws://x"}},
 	} {
-		s, err := readSettings(append([]string{"DATABASE_URL=x", "SECRET_KEYS_FILE=x"}, tc.env...))
+		s, err := readSettings(append([]string{"DATABASE_URL=x", "SECRET_KEYS_FILE=x", "CDR_CREDENTIALS_FILE=x"}, tc.env...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +49,7 @@ func TestAPISettings(t *testing.T) {
 		}
 	}
 	i := install(t)
-	err := run(t.Context(), []string{"serve"}, append(i.env, "API_TLS_CERT_FILE=/nowhere", "API_TLS_KEY_FILE=/nowhere"), streams{nil, io.Discard, io.Discard})
+	err := run(t.Context(), []string{"serve"}, append(i.env, "CDR_ADDR=off", "API_TLS_CERT_FILE=/nowhere", "API_TLS_KEY_FILE=/nowhere"), streams{nil, io.Discard, io.Discard})
 	if err == nil || !strings.Contains(err.Error(), "API_TLS_CERT_FILE") {
 		t.Errorf("a certificate that is not there: %v", err)
 	}

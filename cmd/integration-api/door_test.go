@@ -96,7 +96,7 @@ func openDoor(t *testing.T, i installation) *door {
 	var key string
 	d.certFile, key, roots = certificate(t)
 	d.env = slices.Concat(os.Environ(), i.env, []string{
-		"API_ADDR=127.0.0.1:0", "API_METRICS_ADDR=127.0.0.1:0", "API_TLS_CERT_FILE=" + d.certFile, "API_TLS_KEY_FILE=" + key,
+		"API_ADDR=127.0.0.1:0", "CDR_ADDR=off", "API_METRICS_ADDR=127.0.0.1:0", "API_TLS_CERT_FILE=" + d.certFile, "API_TLS_KEY_FILE=" + key,
 		"API_RATE_PER_ADDRESS=100000", "API_RATE_PER_TENANT=100000",
 	})
 	transport := &http.Transport{

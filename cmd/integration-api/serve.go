@@ -16,6 +16,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fleet"
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/postgres"
+	"github.com/edgvoip/edgvoip/internal/records"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/internal/sender"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
@@ -33,6 +34,10 @@ type process struct {
 	internal *httpd.Server // for operators: health and metrics
 	api      *api.API
 	door     *httpd.Server // of the API
+
+	records    *records.Worker
+	recordings *records.Files // nil if there are none
+	ingest     *httpd.Server  // takes call records; nil if that is turned off
 }
 
 // serve works until ctx ends and everything is closed, or returns the error that stopped it.
@@ -56,12 +61,12 @@ func build(s settings, log *slog.Logger) (*process, error) {
 	}
 	p.registry.MustRegister(collectors.NewDBStatsCollector(p.db.Pool(), "edgvoip"))
 	p.fleet = fleet.New(fleet.Options{
-		Store: p.db, Directory: p.db, Keys: p.keys, Connect: fleet.Switches(esl.NewMetrics(p.registry), log), Registry: p.registry, Log: log,
+		Store: p.db, Directory: p.db, Keys: p.keys, Connect: fleet.Switches(esl.NewMetrics(p.registry), log), Witness: p.db, Registry: p.registry, Log: log,
 	})
 	p.internal = httpd.New(httpd.Options{
 		Name: "internal", BodyLimit: internalBodyLimit, RequestTimeout: internalTimeout, Ready: p.db.Ping, Registry: p.registry, Log: log,
 	})
-	if err := errors.Join(p.buildAPI(), p.buildSender()); err != nil {
+	if err := errors.Join(p.buildRecords(), p.buildAPI(), p.buildSender()); err != nil {
 		return nil, errors.Join(err, p.db.Close())
 	}
 	return p, nil
@@ -83,6 +88,10 @@ func (p *process) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
+	taking, err := p.listenCDR(ctx)
+	if err != nil {
+		return errors.Join(err, l.Close(), door.Close())
+	}
 	p.log.InfoContext(ctx, "serving", "addr", door.Addr().String(), "tls", p.settings.TLSCertFile != "", "metrics_addr", l.Addr().String(), "version", version)
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error {
@@ -97,6 +106,11 @@ func (p *process) run(ctx context.Context) error {
 		p.api.Keep(ctx)
 		return nil
 	})
+	parts.Go(func() error {
+		p.records.Run(ctx)
+		return nil
+	})
+	parts.Go(func() error { return p.runIngest(ctx, taking) })
 	parts.Go(func() error { return p.door.Run(ctx, door, p.settings.ShutdownTimeout) })
 	parts.Go(func() error { return p.internal.Run(ctx, l, p.settings.ShutdownTimeout) })
 	return parts.Wait()

@@ -30,7 +30,7 @@ func TestServe(t *testing.T) {
 	read, write := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := run(ctx, []string{"serve"}, append(i.env, "API_METRICS_ADDR=127.0.0.1:0", "API_ADDR=127.0.0.1:0", "API_DEVELOPMENT_HTTP=true"), streams{nil, io.Discard, write})
+		err := run(ctx, []string{"serve"}, append(i.env, "API_METRICS_ADDR=127.0.0.1:0", "API_ADDR=127.0.0.1:0", "API_DEVELOPMENT_HTTP=true", "CDR_ADDR=off"), streams{nil, io.Discard, write})
 		_ = write.Close() // never fails
 		done <- err
 	}()
@@ -96,7 +96,7 @@ func eventually(t *testing.T, f func() (ok bool, seen string)) {
 func TestStopBeforeServe(t *testing.T) {
 	t.Parallel()
 	i := install(t)
-	s, err := readSettings(append(i.env, "API_METRICS_ADDR=127.0.0.1:0", "API_ADDR=127.0.0.1:0", "API_DEVELOPMENT_HTTP=true"))
+	s, err := readSettings(append(i.env, "API_METRICS_ADDR=127.0.0.1:0", "API_ADDR=127.0.0.1:0", "API_DEVELOPMENT_HTTP=true", "CDR_ADDR=off"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,17 @@ type settings struct {
 	RatePerTenant   int           `env:"API_RATE_PER_TENANT" envDefault:"100"`
 	HashConcurrency int           `env:"API_HASH_CONCURRENCY" envDefault:"0"`
 
-	AIBridgeAddr    string        `env:"AI_BRIDGE_ADDR" envDefault:"127.0.0.1:5090"`
+	AIBridgeAddr string `env:"AI_BRIDGE_ADDR" envDefault:"127.0.0.1:5090"`
+
+	PublicURL          string `env:"API_PUBLIC_URL"`
+	RecordingsDir      string `env:"RECORDINGS_DIR"`
+	CDRAddr            string `env:"CDR_ADDR" envDefault:"127.0.0.1:8083"`
+	CDRCredentialsFile string `env:"CDR_CREDENTIALS_FILE"`
+	CDRTLSCertFile     string `env:"CDR_TLS_CERT_FILE"`
+	CDRTLSKeyFile      string `env:"CDR_TLS_KEY_FILE"`
+	CDRTLSClientCAFile string `env:"CDR_TLS_CLIENT_CA_FILE"`
+	CDRAllowPlain      bool   `env:"CDR_ALLOW_PLAIN" envDefault:"false"`
+
 	MetricsAddr     string        `env:"API_METRICS_ADDR" envDefault:"127.0.0.1:8082"`
 	ShutdownTimeout time.Duration `env:"API_SHUTDOWN_TIMEOUT" envDefault:"10s"`
 
@@ -53,5 +63,5 @@ func (s settings) checkServe() error {
 	if s.ShutdownTimeout <= 0 {
 		return errors.New("API_SHUTDOWN_TIMEOUT is not positive")
 	}
-	return errors.Join(s.checkAPI(), s.checkWebhooks(), s.CheckKeys())
+	return errors.Join(s.checkAPI(), s.checkWebhooks(), s.checkCDR(), s.CheckKeys())
 }

@@ -128,10 +128,11 @@ var tenantGroup = group{
   list          the tenants
   suspend SLUG  refuse its phones, calls and requests
   resume SLUG   let it work again
+  set SLUG      say which calls are recorded and how long that is kept: -recordCalls, -cdrDays, -recordingDays
 
 `,
 	commands: map[string]func(*flag.FlagSet, []string) (task, error){
-		"add": parseTenantAdd, "list": parseTenantList,
+		"add": parseTenantAdd, "list": parseTenantList, "set": parseTenantSet,
 		"suspend": func(f *flag.FlagSet, args []string) (task, error) { return parseTenantActive(f, args, false) },
 		"resume":  func(f *flag.FlagSet, args []string) (task, error) { return parseTenantActive(f, args, true) },
 	},

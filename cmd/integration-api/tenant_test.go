@@ -101,7 +101,7 @@ func provision(t *testing.T, i installation, tenant string, secret map[string]st
 	read, write := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := run(ctx, []string{"serve"}, append(i.env, "API_METRICS_ADDR=127.0.0.1:0", "API_ADDR=127.0.0.1:0", "API_DEVELOPMENT_HTTP=true"), streams{nil, io.Discard, write})
+		err := run(ctx, []string{"serve"}, append(i.env, "API_METRICS_ADDR=127.0.0.1:0", "API_ADDR=127.0.0.1:0", "API_DEVELOPMENT_HTTP=true", "CDR_ADDR=off"), streams{nil, io.Discard, write})
 		_ = write.Close() // never fails
 		done <- err
 	}()

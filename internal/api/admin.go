@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
+	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/integration"
 	"github.com/edgvoip/edgvoip/node"
@@ -30,7 +31,7 @@ func (a *API) registerAdmin() {
 	create := adminOperation("create-tenant", http.MethodPost, "/tenants", "Create a tenant; one of the same slug and id is left as it is", 409, 422)
 	create.DefaultStatus = http.StatusOK
 	handle(a, create, a.createTenant)
-	handle(a, adminOperation("change-tenant", http.MethodPatch, "/tenants/{tenantId}", "Suspend a tenant, or let it work again", 404, 422), a.changeTenant)
+	handle(a, adminOperation("change-tenant", http.MethodPatch, "/tenants/{tenantId}", "Suspend a tenant or let it work again, and say which of its calls are recorded and how long that is kept", 404, 422), a.changeTenant)
 	handle(a, adminOperation("list-secrets", http.MethodGet, "/tenants/{tenantId}/secrets", "List a tenant's credentials", 404, 422), a.listSecrets)
 	add := adminOperation("create-secret", http.MethodPost, "/tenants/{tenantId}/secrets", "Give a tenant new credentials; they are shown this once", 404, 422)
 	add.DefaultStatus = http.StatusCreated
@@ -54,6 +55,18 @@ type Tenant struct {
 	Status    string     `json:"status" enum:"active,suspended"`
 	Timezone  string     `json:"timezone,omitempty"`
 	CreatedAt *time.Time `json:"createdAt,omitempty"`
+	*CallPolicy
+}
+
+// CallPolicy is what a tenant wants of its call records.
+type CallPolicy struct {
+	RecordCalls   string `json:"recordCalls" enum:"none,inbound,outbound,external,all" doc:"Which calls are recorded; external is inbound and outbound."`
+	CDRDays       int    `json:"cdrDays" doc:"How many days call records are kept; 0 is for ever."`
+	RecordingDays int    `json:"recordingDays" doc:"How many days recordings are kept; 0 is as long as the records."`
+}
+
+func policyOf(p cdr.Policy) *CallPolicy {
+	return &CallPolicy{RecordCalls: string(p.RecordCalls), CDRDays: p.CDRDays, RecordingDays: p.RecordingDays}
 }
 
 func tenantOf(t directory.Tenant) Tenant {
@@ -69,10 +82,15 @@ func (a *API) listTenants(ctx context.Context, _ *struct{}) (*body[page[Tenant]]
 	if err != nil {
 		return nil, err
 	}
+	policies, err := a.store.CallPolicies(ctx)
+	if err != nil {
+		return nil, err
+	}
 	list := make([]Tenant, len(records))
 	for i, t := range records {
 		list[i] = tenantOf(t.Tenant)
 		list[i].Timezone, list[i].CreatedAt = t.Timezone, stamp(t.CreatedAt)
+		list[i].CallPolicy = policyOf(policies[t.ID])
 	}
 	return &body[page[Tenant]]{page[Tenant]{Items: list}}, nil
 }
@@ -110,9 +128,12 @@ type ByTenant struct {
 	TenantID uuid.UUID `path:"tenantId" format:"uuid"`
 }
 
-// ChangedTenant is the body of PATCH /tenants/{tenantId}.
+// ChangedTenant is the body of PATCH /tenants/{tenantId}. What is not given stays as it is.
 type ChangedTenant struct {
-	Status string `json:"status" enum:"active,suspended" doc:"suspended refuses its phones, calls and requests."`
+	Status        *string `json:"status,omitempty" enum:"active,suspended" doc:"suspended refuses its phones, calls and requests."`
+	RecordCalls   *string `json:"recordCalls,omitempty" enum:"none,inbound,outbound,external,all" doc:"Which calls are recorded; external is inbound and outbound."`
+	CDRDays       *int    `json:"cdrDays,omitempty" doc:"How many days call records are kept; 0 is for ever."`
+	RecordingDays *int    `json:"recordingDays,omitempty" doc:"How many days recordings are kept; 0 is as long as the records."`
 }
 
 func (a *API) changeTenant(ctx context.Context, in *struct {
@@ -120,11 +141,25 @@ func (a *API) changeTenant(ctx context.Context, in *struct {
 	Body ChangedTenant
 },
 ) (*body[Tenant], error) {
-	t, err := a.store.SetTenantStatus(ctx, in.TenantID, in.Body.Status == "active", infoOf(ctx).operator.Actor())
+	actor := infoOf(ctx).operator.Actor()
+	policy, err := a.store.ChangeCallPolicy(ctx, in.TenantID, cdr.PolicyPatch{
+		RecordCalls: in.Body.RecordCalls, CDRDays: in.Body.CDRDays, RecordingDays: in.Body.RecordingDays,
+	}, actor)
 	if err != nil {
 		return nil, err
 	}
-	return &body[Tenant]{tenantOf(t)}, nil
+	var t directory.Tenant
+	if in.Body.Status != nil {
+		t, err = a.store.SetTenantStatus(ctx, in.TenantID, *in.Body.Status == "active", actor)
+	} else {
+		t, err = a.store.Tenant(ctx, in.TenantID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := tenantOf(t)
+	out.CallPolicy = policyOf(policy)
+	return &body[Tenant]{out}, nil
 }
 
 // Secret is what can be shown of a tenant's credentials.

@@ -52,6 +52,7 @@ type Store interface {
 	trunk.Registry
 	webhook.Registry
 	webhookEvents
+	CallStore
 
 	// Answered returns the answer that is kept under a claim's key. Error: integration.ErrKeyReused.
 	Answered(ctx context.Context, c integration.Claim) (integration.Answer, bool, error)
@@ -111,12 +112,16 @@ type Options struct {
 	Core Core
 	// WSEndpoint is where browsers register, with {realm} in the place of the domain's realm: wss://{realm}:8443.
 	WSEndpoint string
-	// Agents and Recordings are those of xmlcurl, for explanations: where ai-bridge is and where the switch keeps recordings;
+	// Agents and RecordingsDir are those of xmlcurl, for explanations: where ai-bridge is and where the switch keeps recordings;
 	// may be empty.
-	Agents, Recordings fstext.Text
+	Agents, RecordingsDir fstext.Text
 	// AllowHTTP lets webhook endpoints be of plain HTTP, for development.
 	AllowHTTP bool
 	Limits    Limits
+	// PublicURL is where W3 reaches the API: https://api.example, without a path. Recordings is where recordings are; nil means
+	// that there are none to be had.
+	PublicURL  string
+	Recordings RecordingFiles
 	// FiguresAge is how long the figures of /health may be remembered; zero means not at all.
 	FiguresAge time.Duration
 	// Now is the clock; nil means the machine's.
@@ -137,7 +142,9 @@ type API struct {
 	core        Core
 	wsEndpoint  string
 	agents      fstext.Text
-	recordings  fstext.Text
+	recordDir   fstext.Text
+	publicURL   string
+	recordings  RecordingFiles
 	figures     *figures
 	addresses   *limiter
 	tenants     *limiter
@@ -163,7 +170,8 @@ func New(o Options) (*API, error) {
 		o.Core = noCore{}
 	}
 	a := &API{
-		store: o.Store, keys: o.Keys, core: o.Core, wsEndpoint: o.WSEndpoint, agents: o.Agents, recordings: o.Recordings,
+		store: o.Store, keys: o.Keys, core: o.Core, wsEndpoint: o.WSEndpoint, agents: o.Agents, recordDir: o.RecordingsDir,
+		publicURL: o.PublicURL, recordings: o.Recordings,
 		provisioner: directory.NewProvisioner(o.Store, o.Keys, o.Hasher),
 		trunks:      trunk.NewProvisioner(o.Store, o.Keys),
 		issuer:      integration.NewIssuer(o.Store, o.Keys, o.Now),
@@ -216,11 +224,14 @@ func (a *API) register(app *fiber.App) {
 	a.registerExtensions()
 	a.registerDomains()
 	a.registerTrunks()
+	a.registerCDRs()
 	app.Use(AdminPath, a.authenticateOperator)
 	a.registerAdmin()
 	a.registerAdminTrunks()
 	a.registerWebhooks()
+	a.registerCDRDocuments()
 	app.Use("/api", func(*fiber.Ctx) error { return newProblem(codeNotFound) })
+	a.registerRecordings(app)
 	a.registerDocs(app)
 }
 

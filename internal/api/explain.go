@@ -31,7 +31,7 @@ func (a *API) explain(ctx context.Context, in *struct {
 	Trunk string    `query:"trunk" format:"uuid" doc:"The id of the trunk that brings a call from outside; that of the DID if it is not given."`
 },
 ) (*body[Explanation], error) {
-	asked := dialplan.Asked{To: in.To, From: in.From, At: in.At, Agents: a.agents, Recordings: a.recordings}
+	asked := dialplan.Asked{To: in.To, From: in.From, At: in.At, Agents: a.agents, Recordings: a.recordDir}
 	// huma has checked its form.
 	asked.Trunk, _ = uuid.Parse(in.Trunk)
 	if asked.At.IsZero() {

@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
 
+	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/integration"
 	"github.com/edgvoip/edgvoip/internal/httpd"
@@ -33,6 +34,7 @@ const (
 	codeInvalid           Code = "invalid"
 	codeUnauthenticated   Code = "unauthenticated"
 	codeTenantMismatch    Code = "tenant_mismatch"
+	codeBadLink           Code = "bad_link"
 	codeNotFound          Code = "not_found"
 	codeMethodNotAllowed  Code = "method_not_allowed"
 	codeRealmTaken        Code = "realm_taken"
@@ -66,6 +68,7 @@ var kinds = map[Code]struct {
 	codeIdempotencyHeader: {400, "Bad Idempotency-Key", "Idempotency-Key is given once, with 1 to 255 printable ASCII characters."},
 	codeUnauthenticated:   {401, "Not authenticated", "The request is not authenticated."},
 	codeTenantMismatch:    {403, "Another tenant", "tenantId is not the tenant of the credentials."},
+	codeBadLink:           {403, "Bad link", "The link is not good, or not any more."},
 	codeNotFound:          {404, "Not found", "There is no such thing here."},
 	codeMethodNotAllowed:  {405, "Method not allowed", "This method does nothing here."},
 	codeRequestTimeout:    {408, "Request timeout", "The request did not arrive in time."},
@@ -162,6 +165,8 @@ var conflicts = []struct {
 	{directory.ErrUnknownExtension, codeNotFound},
 	{directory.ErrUnknownTenant, codeNotFound},
 	{integration.ErrUnknownSecret, codeNotFound},
+	{cdr.ErrUnknownCall, codeNotFound},
+	{cdr.ErrNotReady, codeNotFound},
 	{directory.ErrRealmTaken, codeRealmTaken},
 	{directory.ErrDomainID, codeDomainMismatch},
 	{directory.ErrNameTaken, codeNameTaken},

@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
+	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
@@ -248,7 +249,9 @@ func trunkEventSchema(o *huma.OpenAPI) *huma.Schema {
 }
 
 // callEventSchema is the body of a call's events.
-func callEventSchema(*huma.OpenAPI) *huma.Schema { return &huma.Schema{Type: huma.TypeObject} }
+func callEventSchema(o *huma.OpenAPI) *huma.Schema {
+	return o.Components.Schemas.Schema(reflect.TypeFor[cdr.Event](), true, "CallEvent")
+}
 
 func (w outgoing) operation() *huma.Operation {
 	header := func(name, description string, schema huma.Schema) *huma.Param {

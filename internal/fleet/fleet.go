@@ -65,6 +65,8 @@ type Options struct {
 	Keys      *secret.KeyRing
 	// Connect makes the connection to a switch; see Switches.
 	Connect Connect
+	// Witness takes down channels that ended; nil means nobody does.
+	Witness Witness
 	// Settle is how long after a change the users that a switch caches are forgotten once more (node.SecondRound). It must
 	// be longer than any xmlcurl takes to hear of a change. Zero means 3 s.
 	Settle time.Duration

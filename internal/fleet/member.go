@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/node"
 )
@@ -22,7 +23,9 @@ type member struct {
 	watch    *watch
 	gateways *gateways
 	due      chan struct{} // holds something when there may be work
-	log      *slog.Logger
+	// sightings are channels that ended and are not written down yet.
+	sightings chan cdr.Sighting
+	log       *slog.Logger
 	// registered is the number of phones, as counted last.
 	registered atomic.Int64
 
@@ -36,10 +39,10 @@ func newMember(f *Fleet, n node.Node) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &member{fleet: f, node: n, due: make(chan struct{}, 1), echoes: map[any]*echo{}, log: f.log.With("node", n.Name)}
+	m := &member{fleet: f, node: n, due: make(chan struct{}, 1), sightings: make(chan cdr.Sighting, sightingQueue), echoes: map[any]*echo{}, log: f.log.With("node", n.Name)}
 	m.watch = newWatch(m)
 	m.gateways = newGateways(m)
-	m.sw, err = f.opts.Connect(n, password, Handlers{Connected: m.connected, Registered: m.watch.add, Gateway: m.gateways.heard})
+	m.sw, err = f.opts.Connect(n, password, Handlers{Connected: m.connected, Registered: m.watch.add, Gateway: m.gateways.heard, HungUp: m.sight})
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
@@ -55,6 +58,7 @@ func (m *member) run(ctx context.Context) {
 		}
 	})
 	parts.Go(func() { m.work(ctx) })
+	parts.Go(func() { m.witness(ctx) })
 	parts.Go(func() { m.watch.run(ctx) })
 	parts.Go(func() { m.watch.patrol(ctx) })
 	parts.Go(func() { m.countRegistrations(ctx) })

@@ -53,6 +53,8 @@ type Handlers struct {
 	Registered func(Seen)
 	// Gateway is called for each change of a gateway. It does not block.
 	Gateway func(GatewayEvent)
+	// HungUp is called with the headers of the event of each channel that ends. It does not block.
+	HungUp func(event map[string]string)
 }
 
 // Connect makes the connection to a switch, which does nothing until it is run.
@@ -73,13 +75,15 @@ func Switches(metrics *esl.Metrics, log *slog.Logger) Connect {
 	return func(n node.Node, password string, h Handlers) (Switch, error) {
 		client, err := esl.New(esl.Options{
 			Node:   esl.Node{Name: n.Name, Address: n.Address, Password: password},
-			Events: []string{eventRegister, eventGatewayState, eventGatewayDelete},
+			Events: []string{eventRegister, eventGatewayState, eventGatewayDelete, eventHangup},
 			Handle: func(_ context.Context, e esl.Event) {
-				switch "CUSTOM " + e.Subclass {
+				switch strings.TrimSpace(e.Name + " " + e.Subclass) {
 				case eventRegister:
 					h.Registered(registered(e))
 				case eventGatewayState, eventGatewayDelete:
 					h.Gateway(gatewayEvent(e))
+				case eventHangup:
+					h.HungUp(hungUp(e))
 				}
 			},
 			Resync:     func(ctx context.Context, _ *esl.Client) error { return h.Connected(ctx) },

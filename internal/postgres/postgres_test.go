@@ -308,7 +308,7 @@ func TestPartitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	if made != 6 || again != 0 {
-		t.Errorf("made %d and then %d partitions, want 3 of each table and 0", made, again)
+		t.Errorf("made %d and then %d partitions, want 6 and 0", made, again)
 	}
 	const insert = `INSERT INTO edgvoip.cdr (tenant_id, call_id, "from", "to", direction, start_time, disposition, raw)
 		VALUES (gen_random_uuid(), gen_random_uuid(), '1', '2', 'internal', $1, 'answered', '{}') RETURNING tableoid::regclass::text`

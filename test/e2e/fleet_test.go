@@ -62,7 +62,7 @@ func (s *scene) startAPI(t *testing.T) *api {
 		t.Fatal(err)
 	}
 	log := filepath.Join(s.dir, "integration-api.log")
-	env := append(slices.Clone(s.env), "API_METRICS_ADDR="+a.metrics, "API_ADDR=127.0.0.1:"+strconv.Itoa(freePort(t)), "API_DEVELOPMENT_HTTP=true")
+	env := append(slices.Clone(s.env), "API_METRICS_ADDR="+a.metrics, "API_ADDR=127.0.0.1:"+strconv.Itoa(freePort(t)), "API_DEVELOPMENT_HTTP=true", "CDR_ADDR=off")
 	process := startServer(t, "integration-api", log, env, filepath.Join(bin, "integration-api"), "serve")
 	t.Cleanup(func() {
 		if t.Failed() {

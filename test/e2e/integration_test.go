@@ -54,7 +54,7 @@ func (s *scene) startShop(t *testing.T) *shop {
 		t.Fatal(err)
 	}
 	log := filepath.Join(s.dir, "integration-api.log")
-	env := append(slices.Clone(s.env), "API_METRICS_ADDR="+a.metrics, "API_ADDR="+address, "API_TLS_CERT_FILE="+certificate, "API_TLS_KEY_FILE="+certificate)
+	env := append(slices.Clone(s.env), "API_METRICS_ADDR="+a.metrics, "API_ADDR="+address, "CDR_ADDR=off", "API_TLS_CERT_FILE="+certificate, "API_TLS_KEY_FILE="+certificate)
 	startServer(t, "integration-api", log, env, filepath.Join(bin, "integration-api"), "serve")
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -1,0 +1,93 @@
+package cdr
+
+import (
+	"encoding/json"
+	"strings"
+
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/numbering"
+)
+
+// Erased stands where a person's number was.
+const Erased = "erased"
+
+// Person is a number that is to be erased, in each form in which phones and carriers write it. Its zero value matches every
+// number.
+type Person struct {
+	// national are the digits that stand at the end of every form.
+	national string
+}
+
+// NewPerson returns the person of a number.
+func NewPerson(number fstext.E164) Person { return Person{numbering.National(number)} }
+
+// Digits are those that stand at the end of every form of the number.
+func (p Person) Digits() string { return p.national }
+
+// has tells whether a text is the person's number.
+func (p Person) has(text string) bool {
+	if text == "" || text == Erased {
+		return false
+	}
+	return strings.HasSuffix(digits(text), p.national)
+}
+
+func digits(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < '0' || r > '9' {
+			return -1
+		}
+		return r
+	}, text)
+}
+
+// lasting are the variables that an erased document keeps: what records are made of, and no text of a person or his phone.
+var lasting = []string{
+	"uuid", "direction", "originating_leg_uuid", "edgvoip_tenant_id", "edgvoip_store_id", "edgvoip_caller_id", "edgvoip_callee_id", "edgvoip_extension_id",
+	"edgvoip_trunk_id", "edgvoip_direction", "edgvoip_route", "edgvoip_reason", "sofia_profile_name", "hangup_cause",
+	"last_bridge_hangup_cause", "sip_hangup_disposition", "sip_term_status", "sip_invite_failure_status", "start_uepoch", "answer_uepoch",
+	"end_uepoch",
+}
+
+// numberVariables are those that hold one, and are kept if it is another person's.
+var numberVariables = []string{"edgvoip_did", "dialed_user", "edgvoip_leg_user"}
+
+// Erase returns the document without a person's number. All text that somebody may have written goes with it, names too, and
+// the path of the recording; what is left makes the same record but for the numbers. It is the same if done again.
+func (d Document) Erase(p Person) (Document, error) {
+	var r record
+	if err := json.Unmarshal(d.json, &r); err != nil {
+		return Document{}, errJSON
+	}
+	variables := map[string]any{}
+	for _, name := range lasting {
+		if v, ok := r.Variables[name]; ok {
+			variables[name] = v
+		}
+	}
+	for _, name := range numberVariables {
+		if v := r.text(name); v != "" {
+			variables[name] = strings.ReplaceAll(p.erase(v), "%", "%25")
+		}
+	}
+	flow := make([]any, len(r.Callflow))
+	for i, f := range r.Callflow {
+		flow[i] = map[string]any{
+			"caller_profile": map[string]any{"caller_id_number": p.erase(f.Caller.From), "destination_number": p.erase(f.Caller.To)},
+			"times": map[string]any{
+				"created_time": f.Times.Created, "profile_created_time": f.Times.Profile, "answered_time": f.Times.Answered, "hangup_time": f.Times.HungUp,
+			},
+		}
+	}
+	return parse(map[string]any{
+		"edgvoip_reconstructed": r.Reconstructed, "edgvoip_erased": true,
+		"channel_data": map[string]any{"direction": r.direction()}, "variables": variables, "callflow": flow,
+	})
+}
+
+func (p Person) erase(number string) string {
+	if p.has(number) {
+		return Erased
+	}
+	return number
+}

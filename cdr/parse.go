@@ -1,0 +1,306 @@
+package cdr
+
+import (
+	"encoding/json"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Document is the JSON of a channel as it is kept: as switch_ivr_generate_json_cdr (switch_ivr.c) writes it, without what
+// nobody may read. Its zero value is none.
+type Document struct {
+	leg  Leg
+	json []byte
+}
+
+// Leg is what the document tells.
+func (d Document) Leg() Leg { return d.leg }
+
+// JSON is the document as it is kept. It is valid UTF-8 without NUL.
+func (d Document) JSON() []byte { return d.json }
+
+// record is what is read of a document.
+type record struct {
+	ChannelData map[string]any `json:"channel_data"`
+	Variables   map[string]any `json:"variables"`
+	Callflow    profiles       `json:"callflow"`
+	// Marks of ours in what is kept.
+	Reconstructed bool `json:"edgvoip_reconstructed"`
+	Erased        bool `json:"edgvoip_erased"`
+}
+
+// profiles are the stations of a channel's way, the newest first.
+type profiles []profile
+
+type profile struct {
+	Caller struct {
+		From string `json:"caller_id_number"`
+		To   string `json:"destination_number"`
+	} `json:"caller_profile"`
+	Times struct {
+		Created  any `json:"created_time"`
+		Profile  any `json:"profile_created_time"`
+		Answered any `json:"answered_time"`
+		HungUp   any `json:"hangup_time"`
+	} `json:"times"`
+}
+
+// UnmarshalJSON leaves out what is no list of profiles: a record is worth keeping without it.
+func (p *profiles) UnmarshalJSON(text []byte) error {
+	var list []json.RawMessage
+	if err := json.Unmarshal(text, &list); err != nil {
+		*p = nil
+		return nil //nolint:nilerr // see above
+	}
+	for _, item := range list {
+		var one profile
+		if json.Unmarshal(item, &one) == nil {
+			*p = append(*p, one)
+		}
+	}
+	return nil
+}
+
+// Parse reads the document of a channel, as it came or as it is kept. The error says what is wrong and repeats nothing.
+func Parse(body []byte) (Document, error) {
+	text, err := Decode(body)
+	if err != nil {
+		return Document{}, err
+	}
+	var all map[string]any
+	if err := json.Unmarshal(text, &all); err != nil {
+		return Document{}, errJSON
+	}
+	return parse(all)
+}
+
+func parse(all map[string]any) (Document, error) {
+	discreet(all)
+	text, err := json.Marshal(all)
+	if err != nil {
+		return Document{}, errJSON
+	}
+	var r record
+	if err := json.Unmarshal(text, &r); err != nil {
+		return Document{}, errJSON
+	}
+	l, err := r.leg()
+	if err != nil {
+		return Document{}, err
+	}
+	return Document{l, text}, nil
+}
+
+// secretive are variables that nobody may read: digests, keys of media, and descriptions of sessions, which hold such keys.
+var secretive = regexp.MustCompile(`(?i)passw|a1.hash|auth_(response|nonce|cnonce)|crypto|sdp|_ice_|vm_pin|secret`)
+
+func discreet(all map[string]any) {
+	vars, ok := all["variables"].(map[string]any)
+	if !ok {
+		return
+	}
+	for name := range vars {
+		if secretive.MatchString(name) {
+			delete(vars, name)
+		}
+	}
+}
+
+func (r record) leg() (Leg, error) {
+	l := Leg{ID: r.id("uuid"), Reconstructed: r.Reconstructed, Erased: r.Erased}
+	if l.ID == uuid.Nil {
+		return Leg{}, errLeg
+	}
+	if r.direction() == "outbound" {
+		l.Parent = r.parent(l.ID)
+	}
+	if err := r.times(&l); err != nil {
+		return Leg{}, err
+	}
+	r.identity(&l)
+	r.numbers(&l)
+	l.Cause, l.BridgeCause = r.word("hangup_cause"), r.word("last_bridge_hangup_cause")
+	l.HungUp = r.word("sip_hangup_disposition")
+	if l.SIPStatus = r.number("sip_term_status"); l.SIPStatus == 0 {
+		l.SIPStatus = r.number("sip_invite_failure_status")
+	}
+	l.Route, l.Reason = r.word("edgvoip_route"), clean(r.text("edgvoip_reason"), 200)
+	return l, nil
+}
+
+// direction is that of the channel as the switch sees it.
+func (r record) direction() string {
+	if d, ok := r.ChannelData["direction"].(string); ok {
+		return d
+	}
+	return r.text("direction")
+}
+
+func (r record) parent(own uuid.UUID) uuid.UUID {
+	for _, name := range []string{"originating_leg_uuid", "originator"} {
+		if id := r.id(name); id != uuid.Nil && id != own {
+			return id
+		}
+	}
+	return uuid.Nil
+}
+
+// identity reads who is concerned.
+func (r record) identity(l *Leg) {
+	l.TenantID, l.StoreID = r.id("edgvoip_tenant_id"), r.id("edgvoip_store_id")
+	l.CallerID, l.CalleeID = r.id("edgvoip_caller_id"), r.id("edgvoip_callee_id")
+	// On a phone's channel it is the phone's own extension.
+	if own := r.id("edgvoip_extension_id"); l.IsCalling() && l.CallerID == uuid.Nil {
+		l.CallerID = own
+	} else if !l.IsCalling() && own != uuid.Nil {
+		l.CalleeID = own
+	}
+	for _, name := range []string{"edgvoip_trunk_id", "sip_gateway_name", "sip_gateway"} {
+		if l.TrunkID == uuid.Nil {
+			l.TrunkID = r.id(name)
+		}
+	}
+	for _, name := range []string{"domain_name", "sip_auth_realm", "edgvoip_leg_realm", "dialed_domain"} {
+		if l.Realm == "" {
+			l.Realm = strings.ToLower(clean(r.text(name), 253))
+		}
+	}
+	switch d := Direction(r.text("edgvoip_direction")); d {
+	case Inbound, Outbound, Internal:
+		l.Direction = d
+	}
+	l.Outside = l.IsCalling() && (r.text("sofia_profile_name") == "external" || r.text("sip_gateway") != "")
+	l.Recording = recording(r.text("edgvoip_recording"), l.TenantID)
+}
+
+// recordingPath is what the dialplan calls a recording: the tenant, the day, a channel's id.
+var recordingPath = regexp.MustCompile(`^([0-9a-f-]{36})/[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9a-f-]{36}\.wav$`)
+
+// recording returns the path of a recording if it is one of the tenant.
+func recording(path string, tenant uuid.UUID) string {
+	if m := recordingPath.FindStringSubmatch(path); m == nil || m[1] != tenant.String() {
+		return ""
+	}
+	return path
+}
+
+// numbers reads who called whom. The last profile is what first came; a newer one is where the channel was sent later.
+func (r record) numbers(l *Leg) {
+	if n := len(r.Callflow); n > 0 {
+		first, last := r.Callflow[n-1], r.Callflow[0]
+		l.From, l.To = clean(first.Caller.From, numberBytes), clean(first.Caller.To, numberBytes)
+		if to := clean(last.Caller.To, numberBytes); n > 1 && to != l.To {
+			l.Transferred, l.TransferredAt = to, moment(last.Times.Profile)
+		}
+	}
+	if l.From == "" {
+		l.From = clean(r.text("sip_from_user"), numberBytes)
+	}
+	if l.To == "" {
+		l.To = clean(r.text("sip_req_user"), numberBytes)
+	}
+	l.Called = l.To
+	if did := clean(r.text("edgvoip_did"), numberBytes); did != "" && l.IsCalling() {
+		l.To = did
+	}
+	for _, name := range []string{"dialed_user", "edgvoip_leg_user"} {
+		if phone := clean(r.text(name), numberBytes); phone != "" && !l.IsCalling() {
+			l.To = phone
+		}
+	}
+}
+
+// times reads the epochs. The stamps beside them are in the switch's own zone.
+func (r record) times(l *Leg) error {
+	var first, last profile
+	if n := len(r.Callflow); n > 0 {
+		first, last = r.Callflow[n-1], r.Callflow[0]
+	}
+	if l.Start = r.epoch("start", first.Times.Created); l.Start.IsZero() {
+		return errStart
+	}
+	l.Answer, l.End = r.epoch("answer", last.Times.Answered), r.epoch("end", last.Times.HungUp)
+	if l.End.Before(l.Start) {
+		l.End = time.Time{}
+	}
+	if l.Answer.Before(l.Start) && !l.Answer.IsZero() {
+		// The clock was set back, or a channel took over another's answer: it was answered from its beginning on.
+		l.Answer = l.Start
+	}
+	return nil
+}
+
+// epoch returns a time of the channel: to the microsecond, of its profile, or to the second.
+func (r record) epoch(name string, ofProfile any) time.Time {
+	if t := moment(r.text(name + "_uepoch")); !t.IsZero() {
+		return t
+	}
+	if t := moment(ofProfile); !t.IsZero() {
+		return t
+	}
+	return moment(r.text(name+"_epoch") + "000000")
+}
+
+// Times that are no mistake of a clock lie between these, in microseconds since 1970.
+const (
+	earliest = 946684800_000000  // 2000
+	latest   = 4102444800_000000 // 2100
+)
+
+// moment reads microseconds since 1970. It returns zero for what is none.
+func moment(v any) time.Time {
+	var text string
+	switch v := v.(type) {
+	case string:
+		text = v
+	case float64:
+		text = strconv.FormatFloat(v, 'f', 0, 64)
+	}
+	us, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || us < earliest || us > latest {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+// text returns a variable, decoded as FreeSWITCH encodes it (switch_utils.c, switch_url_encode): a plus sign is itself.
+func (r record) text(name string) string {
+	switch v := r.Variables[name].(type) {
+	case string:
+		if plain, err := url.PathUnescape(v); err == nil {
+			return plain
+		}
+		return v
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	return ""
+}
+
+func (r record) word(name string) string { return clean(r.text(name), wordBytes) }
+
+func (r record) number(name string) int {
+	n, err := strconv.Atoi(r.text(name))
+	if err != nil || n < 0 || n > 999 {
+		return 0
+	}
+	return n
+}
+
+// id returns a variable that is a UUID in the form that FreeSWITCH writes, or zero.
+func (r record) id(name string) uuid.UUID {
+	s := r.text(name)
+	if len(s) != 36 {
+		return uuid.Nil
+	}
+	id, err := uuid.Parse(s)
+	if err != nil {
+		return uuid.Nil
+	}
+	return id
+}

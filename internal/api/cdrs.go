@@ -1,0 +1,331 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
+	"github.com/gofiber/fiber/v2"
+	"github.com/google/uuid"
+
+	"github.com/edgvoip/edgvoip/cdr"
+	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/invalid"
+)
+
+// CallStore is where call records are. Package postgres implements it.
+type CallStore interface {
+	// Calls returns records of a tenant, the newest first, Call one of them, Legs its legs. Error: cdr.ErrUnknownCall.
+	Calls(ctx context.Context, tenant uuid.UUID, f cdr.Filter) ([]cdr.Record, error)
+	Call(ctx context.Context, tenant, call uuid.UUID) (cdr.Record, error)
+	Legs(ctx context.Context, tenant, call uuid.UUID) ([]cdr.Leg, error)
+	// EraseNumber takes a person's number out of a tenant's records and returns how many they were.
+	EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, actor string) (int, error)
+	// CallPolicy and CallPolicies return what tenants want of their records; ChangeCallPolicy changes it. Errors:
+	// directory.ErrUnknownTenant, *invalid.FieldError.
+	CallPolicy(ctx context.Context, tenant uuid.UUID) (cdr.Policy, error)
+	CallPolicies(ctx context.Context) (map[uuid.UUID]cdr.Policy, error)
+	ChangeCallPolicy(ctx context.Context, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (cdr.Policy, error)
+	// KeptDocuments returns documents that wait for an operator, KeptDocument one of them, with its body. RetryDocument has it
+	// read once more, DiscardDocument removes it. Error: cdr.ErrUnknownCall.
+	KeptDocuments(ctx context.Context, state cdr.DocumentState, after int64, limit int) ([]cdr.KeptDocument, error)
+	KeptDocument(ctx context.Context, id int64) (cdr.KeptDocument, error)
+	RetryDocument(ctx context.Context, id int64, actor string) error
+	DiscardDocument(ctx context.Context, id int64, actor string) error
+}
+
+// CDR is a call record: what its event told last, and what became of its recording.
+type CDR struct {
+	cdr.Event
+	RecordingState string `json:"recordingState" enum:"none,expected,ready,lost,removed" doc:"expected: the file is not there yet. lost: it did not come in a day. removed: its time is over, or it was erased."`
+}
+
+func cdrOf(r cdr.Record) CDR { return CDR{r.Event(), string(r.RecordingState)} }
+
+// Leg is one channel of a call.
+type Leg struct {
+	ID            uuid.UUID  `json:"legId" format:"uuid"`
+	ParentID      *uuid.UUID `json:"parentLegId,omitempty" format:"uuid" doc:"The leg that called this one; not there for the calling leg."`
+	From          string     `json:"from"`
+	To            string     `json:"to"`
+	StartTime     time.Time  `json:"startTime"`
+	AnswerTime    *time.Time `json:"answerTime,omitempty"`
+	EndTime       *time.Time `json:"endTime,omitempty"`
+	HangupCause   string     `json:"hangupCause,omitempty"`
+	SIPStatus     int        `json:"sipStatus,omitempty" doc:"The last SIP answer."`
+	HungUp        string     `json:"hungUp,omitempty" doc:"Who ended it, and how." example:"recv_bye"`
+	TrunkID       *uuid.UUID `json:"trunkId,omitempty" format:"uuid"`
+	TransferredTo string     `json:"transferredTo,omitempty"`
+	Reconstructed bool       `json:"reconstructed"`
+}
+
+func legOf(l cdr.Leg) Leg {
+	return Leg{
+		ID: l.ID, ParentID: optional(l.Parent), From: l.From, To: l.To, StartTime: l.Start, AnswerTime: stamp(l.Answer), EndTime: stamp(l.End),
+		HangupCause: l.Cause, SIPStatus: l.SIPStatus, HungUp: l.HungUp, TrunkID: optional(l.TrunkID), TransferredTo: l.Transferred,
+		Reconstructed: l.Reconstructed,
+	}
+}
+
+// CDRWithLegs is a call record with its legs.
+type CDRWithLegs struct {
+	CDR
+	Legs []Leg `json:"legs" doc:"In order of start."`
+}
+
+func (a *API) registerCDRs() {
+	handle(a, operation("list-cdrs", http.MethodGet, "/cdrs", "List call records", "The newest first.", 422), a.listCDRs)
+	export := operation("export-cdrs", http.MethodGet, "/cdrs.csv", "Export call records",
+		"All that the filters leave, the newest first, as CSV (RFC 4180). A text that a spreadsheet would take for a formula has an apostrophe before it. "+
+			"An export that breaks off ends without the end of its encoding: do not use it.", 422)
+	export.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{"text/csv": {}}}}
+	handle(a, export, a.exportCDRs)
+	handle(a, operation("get-cdr", http.MethodGet, "/cdrs/{callId}", "Get a call record with its legs", "", 404, 422), a.getCDR)
+	handle(a, operation("get-recording", http.MethodGet, "/cdrs/{callId}/recording", "Get a link to the recording of a call",
+		"The link is good for five minutes, for whoever has it.", 404, 422), a.getRecording)
+	handle(a, operation("erase-number", http.MethodPost, "/erasures", "Erase a person's number",
+		"From call records, events and what was kept of the calls, with names and recordings. The records stay, without the number, and are told anew. The same again does no harm.",
+		413, 415, 422), a.eraseNumber)
+}
+
+// CDRFilter are the parameters that choose call records.
+type CDRFilter struct {
+	From        time.Time `query:"from" doc:"Calls that began then or later."`
+	To          time.Time `query:"to" doc:"Calls that began before."`
+	Direction   string    `query:"direction" enum:"inbound,outbound,internal"`
+	Disposition string    `query:"disposition" enum:"answered,no_answer,busy,cancelled,refused,failed"`
+	Number      string    `query:"number" maxLength:"64" doc:"Of the caller, or of anybody whom he called; with or without the plus sign."`
+	StoreID     string    `query:"storeId" format:"uuid"`
+}
+
+func (f CDRFilter) filter(limit int) (cdr.Filter, error) {
+	out := cdr.Filter{
+		From: f.From, To: f.To, Direction: cdr.Direction(f.Direction), Disposition: cdr.Disposition(f.Disposition), Number: f.Number, Limit: limit,
+	}
+	if !f.From.IsZero() && !f.To.IsZero() && !f.From.Before(f.To) {
+		return out, &invalid.FieldError{Name: "query.to", Reason: "is not after from"}
+	}
+	if strings.ContainsRune(f.Number, 0) {
+		return out, &invalid.FieldError{Name: "query.number", Reason: "is no number"}
+	}
+	// huma has checked its form.
+	out.StoreID, _ = uuid.Parse(f.StoreID)
+	return out, nil
+}
+
+func (a *API) listCDRs(ctx context.Context, in *struct {
+	Paged
+	CDRFilter
+},
+) (*body[page[CDR]], error) {
+	f, err := in.filter(in.Limit + 1)
+	if err != nil {
+		return nil, err
+	}
+	if f.Before.Start, f.Before.ID, err = parseCDRCursor(in.Cursor); err != nil {
+		return nil, err
+	}
+	records, err := a.store.Calls(ctx, infoOf(ctx).caller.TenantID, f)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]CDR, len(records))
+	for i, r := range records {
+		list[i] = cdrOf(r)
+	}
+	return &body[page[CDR]]{cut(list, in.Limit, func(c CDR) string {
+		return newCursor(strconv.FormatInt(c.StartTime.UnixMicro(), 10), c.CallID.String())
+	})}, nil
+}
+
+func parseCDRCursor(cursor string) (start time.Time, id uuid.UUID, err error) {
+	if cursor == "" {
+		return start, id, nil
+	}
+	parts, err := parseCursor(cursor, 2)
+	if err != nil {
+		return start, id, err
+	}
+	us, err1 := strconv.ParseInt(parts[0], 10, 64)
+	id, err2 := uuid.Parse(parts[1])
+	if err1 != nil || err2 != nil || us < 0 || us > 1<<52 {
+		return start, id, errCursor
+	}
+	return time.UnixMicro(us), id, nil
+}
+
+// ByCall are the parameters of a route about one call.
+type ByCall struct {
+	CallID uuid.UUID `path:"callId" format:"uuid"`
+}
+
+func (a *API) getCDR(ctx context.Context, in *ByCall) (*body[CDRWithLegs], error) {
+	tenant := infoOf(ctx).caller.TenantID
+	r, err := a.store.Call(ctx, tenant, in.CallID)
+	if err != nil {
+		return nil, err
+	}
+	legs, err := a.store.Legs(ctx, tenant, in.CallID)
+	if err != nil {
+		return nil, err
+	}
+	out := CDRWithLegs{CDR: cdrOf(r), Legs: make([]Leg, len(legs))}
+	for i, l := range legs {
+		out.Legs[i] = legOf(l)
+	}
+	return &body[CDRWithLegs]{out}, nil
+}
+
+// Erasure is the body of POST /erasures.
+type Erasure struct {
+	Number string `json:"number" doc:"E.164." example:"+393331234567"`
+}
+
+// Erased is the answer to POST /erasures.
+type Erased struct {
+	Calls int `json:"calls" doc:"How many calls the number was in."`
+}
+
+func (a *API) eraseNumber(ctx context.Context, in *struct{ Body Erasure }) (*body[Erased], error) {
+	number, err := fstext.NewE164(in.Body.Number)
+	if err != nil {
+		return nil, invalid.Because("number", err)
+	}
+	caller := infoOf(ctx).caller
+	n, err := a.store.EraseNumber(ctx, caller.TenantID, cdr.NewPerson(number), caller.Actor())
+	if err != nil {
+		return nil, err
+	}
+	return &body[Erased]{Erased{n}}, nil
+}
+
+// exportPage is how many records are read at a time, exportPatience how long that may take.
+const (
+	exportPage     = 1000
+	exportPatience = 20 * time.Second
+)
+
+func (a *API) exportCDRs(ctx context.Context, in *struct{ CDRFilter }) (*huma.StreamResponse, error) {
+	f, err := in.filter(exportPage)
+	if err != nil {
+		return nil, err
+	}
+	e := &export{store: a.store, tenant: infoOf(ctx).caller.TenantID, filter: f, ctx: context.WithoutCancel(ctx)}
+	// The first page is read before the answer begins, so that a fault has an answer of its own.
+	if err := e.first(ctx); err != nil {
+		return nil, err
+	}
+	return &huma.StreamResponse{Body: func(c huma.Context) {
+		answer := humafiber.Unwrap(c)
+		answer.Set(fiber.HeaderContentType, "text/csv; charset=utf-8")
+		answer.Set(fiber.HeaderContentDisposition, `attachment; filename="cdrs.csv"`)
+		answer.Set(fiber.HeaderXContentTypeOptions, "nosniff")
+		answer.Context().SetBodyStream(patient(answer, e), -1)
+	}}, nil
+}
+
+// export is a list of call records as CSV, read as it is sent. A fault on the way breaks it off.
+type export struct {
+	store  CallStore
+	tenant uuid.UUID
+	filter cdr.Filter
+	ctx    context.Context //nolint:containedctx // it is read after the request's handler has returned
+	buffer bytes.Buffer
+	last   bool
+}
+
+var exportColumns = []string{
+	"callId", "direction", "from", "to", "startTime", "answerTime", "endTime", "duration", "billsec", "disposition", "hangupCause", "storeId",
+	"trunkId", "answeredBy", "transferredTo", "recordingUrl", "reconstructed",
+}
+
+func (e *export) first(ctx context.Context) error {
+	w := csv.NewWriter(&e.buffer)
+	w.UseCRLF = true
+	if err := w.Write(exportColumns); err != nil {
+		return err
+	}
+	w.Flush()
+	return e.next(ctx)
+}
+
+// next reads a page.
+func (e *export) next(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, exportPatience)
+	defer cancel()
+	records, err := e.store.Calls(ctx, e.tenant, e.filter)
+	if err != nil {
+		return err
+	}
+	w := csv.NewWriter(&e.buffer)
+	w.UseCRLF = true
+	for _, r := range records {
+		if err := w.Write(csvRow(r.Event())); err != nil {
+			return err
+		}
+	}
+	w.Flush()
+	if e.last = len(records) < exportPage; !e.last {
+		e.filter.Before.Start, e.filter.Before.ID = records[exportPage-1].Start, records[exportPage-1].ID
+	}
+	return w.Error()
+}
+
+// Read implements io.Reader.
+func (e *export) Read(p []byte) (int, error) {
+	for e.buffer.Len() == 0 {
+		if e.last {
+			return 0, io.EOF
+		}
+		if err := e.next(e.ctx); err != nil {
+			return 0, err
+		}
+	}
+	return e.buffer.Read(p)
+}
+
+func csvRow(e cdr.Event) []string {
+	at := func(t *time.Time) string {
+		if t == nil {
+			return ""
+		}
+		return t.Format(time.RFC3339Nano)
+	}
+	id := func(id *uuid.UUID) string {
+		if id == nil {
+			return ""
+		}
+		return id.String()
+	}
+	row := []string{
+		e.CallID.String(), e.Direction, e.From, e.To, at(&e.StartTime), at(e.AnswerTime), at(e.EndTime), strconv.Itoa(e.Duration),
+		strconv.Itoa(e.BillSec), e.Disposition, e.HangupCause, id(e.StoreID), id(e.TrunkID), e.AnsweredBy, e.TransferredTo, e.RecordingURL,
+		strconv.FormatBool(e.Reconstructed),
+	}
+	for i := range row {
+		row[i] = harmless(row[i])
+	}
+	return row
+}
+
+// harmless puts an apostrophe before what a spreadsheet would take for a formula. A public number begins with a plus sign and
+// has nothing but digits behind it: it computes nothing, and stays as it is.
+func harmless(s string) string {
+	if s == "" || isNumber(s) || !strings.ContainsAny(s[:1], "=+-@\t\r\n|%") && !strings.HasPrefix(s, "＝") &&
+		!strings.HasPrefix(s, "＋") && !strings.HasPrefix(s, "－") && !strings.HasPrefix(s, "＠") {
+		return s
+	}
+	return "'" + s
+}
+
+func isNumber(s string) bool {
+	_, err := fstext.NewE164(s)
+	return err == nil
+}

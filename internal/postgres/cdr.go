@@ -1,0 +1,486 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/edgvoip/edgvoip/cdr"
+)
+
+// KeepDocument stores a document as it came, before anybody reads it. It returns false for one that is there already.
+func (d *DB) KeepDocument(ctx context.Context, p cdr.Posted) (added bool, err error) {
+	const query = `
+		INSERT INTO edgvoip.cdr_documents (sha256, leg_id, source, sender, content_type, body)
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (sha256) DO NOTHING`
+	sum := sha256.Sum256(p.Body)
+	return bounded(ctx, func() (bool, error) {
+		stmt, err := d.prepared(ctx, query)
+		if err != nil {
+			return false, err
+		}
+		res, err := stmt.ExecContext(ctx, sum[:], nullID(p.LegID), p.Source, p.Sender, p.ContentType, p.Body)
+		if err != nil {
+			return false, fmt.Errorf("keep document: %w", err)
+		}
+		n, err := res.RowsAffected()
+		return n > 0, err
+	})
+}
+
+// Times of the ledger.
+const (
+	// postponement is how long a called leg waits before it is looked at again whether its caller has come, orphanAge
+	// after how long the call is recorded without him.
+	postponement = 15 * time.Second
+	orphanAge    = 2 * time.Minute
+	// A document that the database does not take is tried so often before it counts as unreadable.
+	documentAttempts = 5
+	documentBackoff  = 10 * time.Second
+	// eventDelay is what an event waits for, so that legs which come one after the other make one.
+	eventDelay = 2 * time.Second
+)
+
+// entry is a document on its way into the ledger.
+type entry struct {
+	id       int64 // of its row; 0 for one that was reconstructed
+	attempts int
+	old      bool // it has waited for its caller long enough
+	doc      cdr.Document
+	leg      cdr.Leg
+	call     callKey
+	failure  error // why it is not in the ledger yet
+}
+
+// callKey names a call.
+type callKey struct{ tenant, call uuid.UUID }
+
+// Reasons why a document does not go on; constant texts.
+var (
+	errUnassigned = errors.New("the record belongs to no tenant")
+	errWaits      = errors.New("the calling leg has not come yet")
+)
+
+// ReadDocuments reads up to so many documents into call records, in one transaction: what cannot be read is marked and kept,
+// and keeps nobody up. Several processes may do it at the same time.
+func (d *DB) ReadDocuments(ctx context.Context, most int) (t cdr.Tally, err error) {
+	err = d.inTx(ctx, func(tx *txn) error {
+		t = cdr.Tally{}
+		entries, err := claimDocuments(ctx, tx, most)
+		if err != nil {
+			return err
+		}
+		t.Taken = len(entries)
+		if err := enter(ctx, tx, entries, &t); err != nil {
+			return err
+		}
+		return settleDocuments(ctx, tx, entries, &t)
+	})
+	return t, err
+}
+
+func claimDocuments(ctx context.Context, tx *txn, most int) ([]*entry, error) {
+	const query = `
+		SELECT id, body, attempts, received_at < now() - make_interval(secs => $2) AS old FROM edgvoip.cdr_documents
+		 WHERE state = 'new' AND due_at <= now() ORDER BY due_at, id LIMIT $1 FOR UPDATE SKIP LOCKED`
+	var rows []struct {
+		ID       int64  `db:"id"`
+		Body     []byte `db:"body"`
+		Attempts int    `db:"attempts"`
+		Old      bool   `db:"old"`
+	}
+	if err := tx.SelectContext(ctx, &rows, query, most, orphanAge.Seconds()); err != nil {
+		return nil, fmt.Errorf("claim documents: %w", err)
+	}
+	entries := make([]*entry, len(rows))
+	for i, r := range rows {
+		e := &entry{id: r.ID, attempts: r.Attempts, old: r.Old}
+		e.doc, e.failure = cdr.Parse(r.Body)
+		e.leg = e.doc.Leg()
+		entries[i] = e
+	}
+	return entries, nil
+}
+
+// enter writes the legs of documents and then the calls that they are of. An error is of the database and ends the
+// transaction; what is wrong with one document is in its entry.
+func enter(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tally) error {
+	if err := lockLegs(ctx, tx, entries); err != nil {
+		return err
+	}
+	byCall := map[callKey][]*entry{}
+	for _, e := range entries {
+		if e.failure != nil {
+			continue
+		}
+		failure, err := attempt(ctx, tx, func() error { return putLeg(ctx, tx, e) })
+		if err != nil {
+			return err
+		}
+		if e.failure = failure; failure == nil {
+			byCall[e.call] = append(byCall[e.call], e)
+		}
+	}
+	for _, key := range sortedKeys(byCall) {
+		members := byCall[key]
+		old := slices.ContainsFunc(members, func(e *entry) bool { return e.old })
+		var changed bool
+		failure, err := attempt(ctx, tx, func() (err error) {
+			changed, err = putCall(ctx, tx, key, old)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if changed {
+			t.Changed++
+		}
+		for _, e := range members {
+			e.failure = failure
+		}
+	}
+	return nil
+}
+
+func sortedKeys(m map[callKey][]*entry) []callKey {
+	keys := make([]callKey, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b callKey) int { return strings.Compare(a.call.String(), b.call.String()) })
+	return keys
+}
+
+// attempt runs f behind a savepoint. A failure that is not the database's own is returned apart, and what f wrote is gone.
+func attempt(ctx context.Context, tx *txn, f func() error) (failure, err error) {
+	if _, err := tx.Tx.ExecContext(ctx, `SAVEPOINT attempt`); err != nil {
+		return nil, fmt.Errorf("savepoint: %w", err)
+	}
+	failure = f()
+	if failure == nil {
+		_, err = tx.Tx.ExecContext(ctx, `RELEASE SAVEPOINT attempt`)
+		return nil, err
+	}
+	if pe, ok := errors.AsType[*pq.Error](failure); ok {
+		if slices.Contains(passing, string(pe.Code.Class())) {
+			return nil, failure
+		}
+		// The server's own text may repeat what is in the document.
+		failure = fmt.Errorf("the database does not take it: SQLSTATE %s", pe.Code)
+	} else if !errors.Is(failure, errUnassigned) && !errors.Is(failure, errWaits) {
+		return nil, failure
+	}
+	if _, err := tx.Tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT attempt`); err != nil {
+		return nil, fmt.Errorf("rollback to savepoint: %w", err)
+	}
+	return failure, nil
+}
+
+// lockLegs keeps others away from the channels of documents and from those that called them, until the end of the
+// transaction: whoever comes second sees what the first wrote. The order keeps two of us from waiting for each other.
+func lockLegs(ctx context.Context, tx *txn, entries []*entry) error {
+	var ids []string
+	for _, e := range entries {
+		if e.failure == nil {
+			ids = append(ids, e.leg.ID.String())
+			if !e.leg.IsCalling() {
+				ids = append(ids, e.leg.Parent.String())
+			}
+		}
+	}
+	return lockCalls(ctx, tx, ids)
+}
+
+func lockCalls(ctx context.Context, tx *txn, ids []string) error {
+	const query = `
+		SELECT pg_advisory_xact_lock(k) FROM (SELECT DISTINCT hashtextextended(id, 5) AS k FROM unnest($1::text[]) AS id ORDER BY k) AS s`
+	if _, err := tx.ExecContext(ctx, query, pq.StringArray(ids)); err != nil {
+		return fmt.Errorf("lock calls: %w", err)
+	}
+	return nil
+}
+
+// putLeg finds whose a leg is and of which call, and writes it unless a better record of it is there.
+func putLeg(ctx context.Context, tx *txn, e *entry) error {
+	tenant, err := tenantOfLeg(ctx, tx, e.leg)
+	if err != nil {
+		return err
+	}
+	if tenant == uuid.Nil {
+		if !e.leg.IsCalling() && !e.old {
+			return errWaits // whoever called may tell
+		}
+		return errUnassigned
+	}
+	e.call = callKey{tenant, e.leg.ID}
+	if !e.leg.IsCalling() {
+		if e.call.call, err = callOfLeg(ctx, tx, tenant, e.leg.Parent); err != nil {
+			return err
+		}
+	}
+	kept, err := legByID(ctx, tx, tenant, e.leg.ID)
+	switch {
+	case err != nil:
+		return err
+	case kept == nil:
+		return insertLeg(ctx, tx, e)
+	case e.leg.Supersedes(kept.Leg()):
+		return updateLeg(ctx, tx, e.call, e.doc, kept.Leg().Start)
+	}
+	return nil
+}
+
+// tenantOfLeg returns the tenant that the dialplan wrote down, if there is one; without it that of the calling leg, of the
+// realm, of the trunk, of the number that was called. Zero means nobody's.
+func tenantOfLeg(ctx context.Context, tx *txn, l cdr.Leg) (uuid.UUID, error) {
+	const query = `
+		SELECT CASE WHEN $1::uuid IS NOT NULL THEN (SELECT id FROM edgvoip.tenants WHERE id = $1) ELSE coalesce(
+		  (SELECT tenant_id FROM edgvoip.cdr_legs WHERE leg_id = $2 LIMIT 1),
+		  (SELECT tenant_id FROM edgvoip.sip_domains WHERE realm = $3 AND status <> 'deleted'),
+		  (SELECT tenant_id FROM edgvoip.sip_trunks WHERE id = $4),
+		  (SELECT tenant_id FROM edgvoip.sip_trunk_did_ranges WHERE last_number >= $5 AND first_number <= $5 ORDER BY last_number LIMIT 1)) END`
+	var tenant uuid.NullUUID
+	if err := tx.GetContext(ctx, &tenant, query, nullID(l.TenantID), nullID(l.Parent), l.Realm, nullID(l.TrunkID), calledNumber(l)); err != nil {
+		return uuid.Nil, fmt.Errorf("tenant of a leg: %w", err)
+	}
+	return tenant.UUID, nil
+}
+
+// calledNumber returns the number that a carrier asked for, as a number: 0 if it is none.
+func calledNumber(l cdr.Leg) int64 {
+	if !l.Outside || len(l.Called) > 16 {
+		return 0
+	}
+	n, err := strconv.ParseUint(strings.TrimPrefix(l.Called, "+"), 10, 62)
+	if err != nil {
+		return 0
+	}
+	return int64(n)
+}
+
+// callOfLeg returns the call that a leg is of, or a call of its own while it has not come.
+func callOfLeg(ctx context.Context, tx *txn, tenant, leg uuid.UUID) (uuid.UUID, error) {
+	var call uuid.UUID
+	err := tx.GetContext(ctx, &call, `SELECT call_id FROM edgvoip.cdr_legs WHERE tenant_id = $1 AND leg_id = $2 LIMIT 1`, tenant, leg)
+	if errors.Is(err, sql.ErrNoRows) {
+		return leg, nil
+	} else if err != nil {
+		return call, fmt.Errorf("call of a leg: %w", err)
+	}
+	return call, nil
+}
+
+// legByID returns a leg of a tenant, or nil.
+func legByID(ctx context.Context, tx *txn, tenant, leg uuid.UUID) (*cdr.Document, error) {
+	var raw []byte
+	err := tx.GetContext(ctx, &raw, `SELECT raw FROM edgvoip.cdr_legs WHERE tenant_id = $1 AND leg_id = $2 LIMIT 1`, tenant, leg)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // none is an answer
+	} else if err != nil {
+		return nil, fmt.Errorf("select leg: %w", err)
+	}
+	doc, err := cdr.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("leg %s: %w", leg, err)
+	}
+	return &doc, nil
+}
+
+func insertLeg(ctx context.Context, tx *txn, e *entry) error {
+	const query = `
+		INSERT INTO edgvoip.cdr_legs (tenant_id, leg_id, call_id, start_time, end_time, reconstructed, raw) VALUES ($1, $2, $3, $4, $5, $6, $7)`
+	l := e.leg
+	if _, err := tx.ExecContext(ctx, query, e.call.tenant, l.ID, e.call.call, l.Start, nullTime(l.End), l.Reconstructed, string(e.doc.JSON())); err != nil {
+		return fmt.Errorf("insert leg: %w", err)
+	}
+	if l.IsCalling() {
+		return nil
+	}
+	// Legs that this one called have come before it.
+	const adopt = `UPDATE edgvoip.cdr_legs SET call_id = $3 WHERE tenant_id = $1 AND call_id = $2`
+	if _, err := tx.ExecContext(ctx, adopt, e.call.tenant, l.ID, e.call.call); err != nil {
+		return fmt.Errorf("adopt legs: %w", err)
+	}
+	return nil
+}
+
+func updateLeg(ctx context.Context, tx *txn, call callKey, doc cdr.Document, start time.Time) error {
+	const query = `
+		UPDATE edgvoip.cdr_legs SET start_time = $4, end_time = $5, reconstructed = $6, raw = $7
+		 WHERE tenant_id = $1 AND leg_id = $2 AND start_time = $3`
+	l := doc.Leg()
+	if _, err := tx.ExecContext(ctx, query, call.tenant, l.ID, start, l.Start, nullTime(l.End), l.Reconstructed, string(doc.JSON())); err != nil {
+		return fmt.Errorf("update leg: %w", err)
+	}
+	return nil
+}
+
+func nullTime(t time.Time) sql.NullTime { return sql.NullTime{Time: t, Valid: !t.IsZero()} }
+
+// settleDocuments writes down what became of documents: those in the ledger are not needed any more.
+func settleDocuments(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tally) error {
+	var done []int64
+	var legs []string
+	for _, e := range entries {
+		if e.failure == nil {
+			done, legs = append(done, e.id), append(legs, e.leg.ID.String())
+			t.Recorded++
+			continue
+		}
+		if err := settleFailed(ctx, tx, e, t); err != nil {
+			return err
+		}
+	}
+	if len(done) == 0 {
+		return nil
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM edgvoip.cdr_documents WHERE id = ANY ($1)`, pq.Int64Array(done)); err != nil {
+		return fmt.Errorf("delete documents: %w", err)
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM edgvoip.cdr_sightings WHERE leg_id = ANY ($1::uuid[])`, pq.StringArray(legs)); err != nil {
+		return fmt.Errorf("delete sightings: %w", err)
+	}
+	return nil
+}
+
+func settleFailed(ctx context.Context, tx *txn, e *entry, t *cdr.Tally) error {
+	state, wait, counts := cdr.DocumentUnreadable, time.Duration(0), 1
+	switch {
+	case errors.Is(e.failure, errUnassigned):
+		state = cdr.DocumentUnassigned
+		t.Unassigned++
+	case errors.Is(e.failure, errWaits):
+		state, wait, counts = cdr.DocumentNew, postponement, 0
+		t.Postponed++
+	case e.leg.ID != uuid.Nil && e.attempts+1 < documentAttempts:
+		state, wait = cdr.DocumentNew, documentBackoff<<e.attempts
+		t.Postponed++
+	default:
+		t.Unreadable++
+	}
+	const query = `
+		UPDATE edgvoip.cdr_documents SET state = $2, due_at = now() + make_interval(secs => $3), attempts = attempts + $4, error = $5 WHERE id = $1`
+	if _, err := tx.ExecContext(ctx, query, e.id, string(state), wait.Seconds(), counts, clipped(e.failure.Error())); err != nil {
+		return fmt.Errorf("mark document: %w", err)
+	}
+	return nil
+}
+
+// AddSightings writes down channels that a switch was seen to end, but for those that are recorded already.
+func (d *DB) AddSightings(ctx context.Context, list []cdr.Sighting) error {
+	const query = `
+		INSERT INTO edgvoip.cdr_sightings (leg_id, node_id, event)
+		SELECT s.leg, (SELECT id FROM edgvoip.switch_nodes WHERE id = s.node), s.event::jsonb
+		  FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS s (leg, node, event)
+		 WHERE NOT EXISTS (SELECT FROM edgvoip.cdr_legs WHERE leg_id = s.leg)
+		ON CONFLICT DO NOTHING`
+	legs, nodes, events := make([]string, len(list)), make([]string, len(list)), make([]string, len(list))
+	for i, s := range list {
+		event, err := json.Marshal(s.Event)
+		if err != nil {
+			return fmt.Errorf("add sightings: %w", err)
+		}
+		legs[i], nodes[i], events[i] = s.LegID.String(), s.NodeID.String(), strings.ReplaceAll(string(event), `\u0000`, "")
+	}
+	_, err := bounded(ctx, func() (sql.Result, error) {
+		return d.db.ExecContext(ctx, query, pq.StringArray(legs), pq.StringArray(nodes), pq.StringArray(events))
+	})
+	if err != nil {
+		return fmt.Errorf("add sightings: %w", err)
+	}
+	return nil
+}
+
+// Reconstruct makes records of channels that were seen to end so long ago, up to so many, and of which no document came. It
+// waits while documents wait to be read, as theirs may be among them.
+func (d *DB) Reconstruct(ctx context.Context, after time.Duration, most int) (t cdr.Tally, err error) {
+	const query = `
+		SELECT leg_id, event FROM edgvoip.cdr_sightings
+		 WHERE seen_at < now() - make_interval(secs => $1)
+		   AND NOT EXISTS (SELECT FROM edgvoip.cdr_documents WHERE state = 'new' AND due_at < now() - interval '5 s')
+		 ORDER BY seen_at LIMIT $2 FOR UPDATE SKIP LOCKED`
+	err = d.inTx(ctx, func(tx *txn) error {
+		t = cdr.Tally{}
+		var rows []struct {
+			LegID uuid.UUID `db:"leg_id"`
+			Event []byte    `db:"event"`
+		}
+		if err := tx.SelectContext(ctx, &rows, query, after.Seconds(), most); err != nil {
+			return fmt.Errorf("select sightings: %w", err)
+		}
+		t.Taken = len(rows)
+		var entries []*entry
+		for _, r := range rows {
+			e := &entry{old: true}
+			var event map[string]string
+			if e.failure = json.Unmarshal(r.Event, &event); e.failure == nil {
+				e.doc, e.failure = cdr.Reconstruct(event)
+				e.leg = e.doc.Leg()
+			}
+			entries = append(entries, e)
+		}
+		if err := enter(ctx, tx, entries, &t); err != nil {
+			return err
+		}
+		for i, r := range rows {
+			if err := settleSighting(ctx, tx, r.LegID, r.Event, entries[i].failure, &t); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return t, err
+}
+
+// settleSighting ends a sighting. One that makes no record is kept as a document that cannot be read.
+func settleSighting(ctx context.Context, tx *txn, leg uuid.UUID, event []byte, failure error, t *cdr.Tally) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM edgvoip.cdr_sightings WHERE leg_id = $1`, leg); err != nil {
+		return fmt.Errorf("delete sighting: %w", err)
+	}
+	if failure == nil {
+		t.Recorded++
+		return nil
+	}
+	t.Unreadable++
+	const query = `
+		INSERT INTO edgvoip.cdr_documents (sha256, leg_id, source, sender, content_type, body, state, error)
+		VALUES ($1, $2, 'post', 'CHANNEL_HANGUP_COMPLETE', 'application/json', $3, 'unreadable', $4) ON CONFLICT (sha256) DO NOTHING`
+	sum := sha256.Sum256(event)
+	if _, err := tx.ExecContext(ctx, query, sum[:], leg, event, clipped(failure.Error())); err != nil {
+		return fmt.Errorf("keep sighting: %w", err)
+	}
+	return nil
+}
+
+// WaitingDocuments counts what has still to be read, and what waits for an operator.
+func (d *DB) WaitingDocuments(ctx context.Context) (cdr.Waiting, error) {
+	const query = `
+		SELECT (SELECT count(*) FROM edgvoip.cdr_documents WHERE state = 'new') AS documents,
+		       (SELECT count(*) FROM edgvoip.cdr_documents WHERE state = 'unreadable') AS unreadable,
+		       (SELECT count(*) FROM edgvoip.cdr_documents WHERE state = 'unassigned') AS unassigned,
+		       (SELECT count(*) FROM edgvoip.cdr_sightings) AS sightings,
+		       (SELECT min(received_at) FROM edgvoip.cdr_documents WHERE state = 'new') AS oldest`
+	row, err := get[struct {
+		Documents  int          `db:"documents"`
+		Unreadable int          `db:"unreadable"`
+		Unassigned int          `db:"unassigned"`
+		Sightings  int          `db:"sightings"`
+		Oldest     sql.NullTime `db:"oldest"`
+	}](ctx, d, query)
+	if err != nil {
+		return cdr.Waiting{}, fmt.Errorf("count documents: %w", err)
+	}
+	return cdr.Waiting{
+		Documents: row.Documents, Unreadable: row.Unreadable, Unassigned: row.Unassigned, Sightings: row.Sightings, Oldest: row.Oldest.Time,
+	}, nil
+}

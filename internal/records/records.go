@@ -1,0 +1,186 @@
+// Package records makes call records of the documents that were taken, looks for their recordings, and removes what is older
+// than its tenant keeps it. Several processes may do so at the same time.
+package records
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edgvoip/edgvoip/cdr"
+)
+
+// Store is where records are. Implementations are safe for concurrent use.
+type Store interface {
+	// ReadDocuments reads up to so many documents into call records, Reconstruct up to so many channels that were seen to end
+	// so long ago.
+	ReadDocuments(ctx context.Context, most int) (cdr.Tally, error)
+	Reconstruct(ctx context.Context, after time.Duration, most int) (cdr.Tally, error)
+	// WaitingDocuments counts what has still to be done.
+	WaitingDocuments(ctx context.Context) (cdr.Waiting, error)
+
+	// EnsurePartitions makes room for the months to come.
+	EnsurePartitions(ctx context.Context) error
+	// ExpireRecordings gives up recordings, and ExpireCalls removes records, that are older than their tenants keep them. With
+	// files, records stay whose recordings are still there.
+	ExpireRecordings(ctx context.Context) error
+	ExpireCalls(ctx context.Context, files bool) (removed int64, err error)
+
+	// Recordings returns recordings of a state, from after one on.
+	Recordings(ctx context.Context, state cdr.RecordingState, after cdr.Recording, limit int) ([]cdr.Recording, error)
+	// RecordingReady says that the file is there, RecordingLost that it will not come, RecordingGone that it is removed.
+	RecordingReady(ctx context.Context, r cdr.Recording, url string) error
+	RecordingLost(ctx context.Context, r cdr.Recording) error
+	RecordingGone(ctx context.Context, r cdr.Recording) error
+}
+
+// Options describe a worker.
+type Options struct {
+	Store Store
+	// Files is the directory of recordings; nil means that they are not looked for.
+	Files *Files
+	// URL returns where the recording of a call can be asked for.
+	URL func(cdr.Recording) string
+	// Patience is how long the document of a channel that was seen to end is waited for. Zero means two minutes.
+	Patience time.Duration
+	// Poll is how often documents are looked for without Wake. Zero means half a second.
+	Poll     time.Duration
+	Registry prometheus.Registerer
+	Log      *slog.Logger
+}
+
+// The worker's times and sizes.
+const (
+	defaultPatience = 2 * time.Minute
+	defaultPoll     = 500 * time.Millisecond
+	batch           = 100
+	// storeTimeout bounds one question to the store.
+	storeTimeout      = 30 * time.Second
+	countInterval     = 5 * time.Second
+	recordingInterval = 5 * time.Second
+	keepInterval      = time.Hour
+)
+
+// Worker works on call records. See Run.
+type Worker struct {
+	opts    Options
+	log     *slog.Logger
+	metrics *metrics
+	due     chan struct{} // holds something when there may be documents
+}
+
+// New returns a worker that does nothing until Run.
+func New(o Options) *Worker {
+	o.Patience, o.Poll = cmp.Or(o.Patience, defaultPatience), cmp.Or(o.Poll, defaultPoll)
+	return &Worker{opts: o, log: o.Log.With("component", "records"), metrics: newMetrics(o.Registry), due: make(chan struct{}, 1)}
+}
+
+// Wake tells that there may be documents. It does not block.
+func (w *Worker) Wake() {
+	select {
+	case w.due <- struct{}{}:
+	default:
+	}
+}
+
+// Run works until ctx ends and everything it started has ended.
+func (w *Worker) Run(ctx context.Context) {
+	var parts errgroup.Group
+	part := func(what string, every time.Duration, wake <-chan struct{}, f func(context.Context) (more bool, err error)) {
+		parts.Go(func() error {
+			w.repeat(ctx, what, every, wake, f)
+			return nil
+		})
+	}
+	// Before the first record: its month should be there.
+	part("records are kept", keepInterval, nil, w.keep)
+	part("documents are read", w.opts.Poll, w.due, w.read)
+	part("channels without documents are reconstructed", max(w.opts.Patience/12, w.opts.Poll), nil, w.reconstruct)
+	part("documents are counted", countInterval, nil, w.count)
+	if w.opts.Files != nil {
+		part("recordings are looked for", recordingInterval, nil, w.look)
+		part("recordings are removed", recordingInterval, nil, w.remove)
+	}
+	_ = parts.Wait() // no part returns an error
+}
+
+// repeat does something again and again: at once while there is more, otherwise every so often. It logs when that begins to
+// fail and when it works again.
+func (w *Worker) repeat(ctx context.Context, what string, every time.Duration, wake <-chan struct{}, f func(context.Context) (bool, error)) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	failing := false
+	for ctx.Err() == nil {
+		doing, cancel := context.WithTimeout(ctx, storeTimeout)
+		more, err := f(doing)
+		cancel()
+		switch {
+		case err != nil && ctx.Err() == nil && !failing:
+			failing = true
+			w.log.ErrorContext(ctx, "out of order", "what", what, "error", err)
+		case err == nil && failing:
+			failing = false
+			w.log.InfoContext(ctx, "in order again", "what", what)
+		}
+		if more && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-wake:
+		case <-tick.C:
+		}
+	}
+}
+
+func (w *Worker) read(ctx context.Context) (more bool, err error) {
+	t, err := w.opts.Store.ReadDocuments(ctx, batch)
+	if err != nil {
+		return false, err
+	}
+	w.metrics.tally(t)
+	if t.Unreadable > 0 || t.Unassigned > 0 {
+		w.log.WarnContext(ctx, "documents wait for an operator", "unreadable", t.Unreadable, "unassigned", t.Unassigned)
+	}
+	return t.Taken == batch, nil
+}
+
+func (w *Worker) reconstruct(ctx context.Context) (more bool, err error) {
+	t, err := w.opts.Store.Reconstruct(ctx, w.opts.Patience, batch)
+	if err != nil {
+		return false, err
+	}
+	w.metrics.reconstructed.Add(float64(t.Recorded))
+	if t.Recorded > 0 {
+		w.log.WarnContext(ctx, "records reconstructed, as their documents did not come", "legs", t.Recorded)
+	}
+	return t.Taken == batch, nil
+}
+
+func (w *Worker) count(ctx context.Context) (more bool, err error) {
+	n, err := w.opts.Store.WaitingDocuments(ctx)
+	if err == nil {
+		w.metrics.waiting(n)
+	}
+	return false, err
+}
+
+// keep makes room for what comes, and removes what is too old.
+func (w *Worker) keep(ctx context.Context) (more bool, err error) {
+	if err := w.opts.Store.EnsurePartitions(ctx); err != nil {
+		// A row in the wrong place keeps a month from being made, and nothing else: records go on.
+		w.log.ErrorContext(ctx, "partitions cannot be made", "error", err)
+	}
+	if err := w.opts.Store.ExpireRecordings(ctx); err != nil {
+		return false, err
+	}
+	n, err := w.opts.Store.ExpireCalls(ctx, w.opts.Files != nil)
+	if n > 0 {
+		w.log.InfoContext(ctx, "removed old call records", "rows", n)
+	}
+	return false, err
+}
