@@ -98,7 +98,7 @@ func TestWebhookSettings(t *testing.T) {
 		"WEBHOOK_TIMEOUT=0s": "WEBHOOK_TIMEOUT", "WEBHOOK_TIMEOUT=2m": "WEBHOOK_TIMEOUT", "WEBHOOK_CONCURRENCY=0": "WEBHOOK_CONCURRENCY",
 		"WEBHOOK_ALLOW_NETWORKS=10.0.0.1/8": "WEBHOOK_ALLOW_NETWORKS", "WEBHOOK_CA_FILE=/nowhere": "WEBHOOK_CA_FILE",
 	} {
-		j := installation{i.dsn, append(slices.Clip(i.env), "API_DEVELOPMENT_HTTP=true", "API_ADDR=127.0.0.1:0", setting)}
+		j := installation{i.dsn, append(slices.Clip(i.env), "API_DEVELOPMENT_HTTP=true", "API_ADDR=127.0.0.1:0", "CDR_ADDR=off", setting)}
 		if _, err := j.try(t, "", "serve"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", setting, err)
 		}
