@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/background"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/node"
@@ -133,9 +134,9 @@ func (f *Fleet) Run(ctx context.Context) {
 	f.running.Go(func() { f.keepBooks(ctx) })
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	outage := newOutage(f.log, "switches cannot be read")
+	outage := background.NewOutage(f.log, "switches cannot be read")
 	for ctx.Err() == nil {
-		outage.note(ctx, f.reconcile(ctx))
+		outage.Note(ctx, f.reconcile(ctx))
 		select {
 		case <-ctx.Done():
 		case <-changed:
@@ -175,14 +176,14 @@ func (f *Fleet) listen(ctx context.Context, changed chan<- struct{}) {
 			defer f.mu.Unlock()
 			for _, e := range f.members {
 				if e.member != nil {
-					poke(e.member.due)
+					background.Poke(e.member.due)
 				}
 			}
-			poke(changed)
+			background.Poke(changed)
 		})
 		if ctx.Err() == nil {
 			f.log.ErrorContext(ctx, "listening for jobs", "error", err)
-			pause(ctx, pollInterval)
+			background.Pause(ctx, pollInterval)
 		}
 	}
 }
@@ -254,9 +255,9 @@ func (f *Fleet) keepBooks(ctx context.Context) {
 	count, prune := time.NewTicker(countInterval), time.NewTicker(pruneInterval)
 	defer count.Stop()
 	defer prune.Stop()
-	outage := newOutage(f.log, "jobs cannot be counted")
+	outage := background.NewOutage(f.log, "jobs cannot be counted")
 	for {
-		outage.note(ctx, f.count(ctx))
+		outage.Note(ctx, f.count(ctx))
 		select {
 		case <-ctx.Done():
 			return
@@ -299,42 +300,4 @@ func (f *Fleet) count(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// poke wakes who waits on a channel of capacity one, or lets him find out later that he was woken.
-func poke(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// pause waits, but not beyond ctx.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}
-
-// outage logs that something has begun to fail, and that it works again, but not each time that it fails.
-type outage struct {
-	log     *slog.Logger
-	message string
-	failing bool
-}
-
-func newOutage(log *slog.Logger, message string) *outage { return &outage{log: log, message: message} }
-
-func (o *outage) note(ctx context.Context, err error) {
-	switch {
-	case err != nil && ctx.Err() == nil && !o.failing:
-		o.failing = true
-		o.log.ErrorContext(ctx, "out of order", "what", o.message, "error", err)
-	case err == nil && o.failing:
-		o.failing = false
-		o.log.InfoContext(ctx, "in order again", "what", o.message)
-	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edgvoip/edgvoip/internal/background"
 	"github.com/edgvoip/edgvoip/node"
 )
 
@@ -77,7 +78,7 @@ func (g *gateways) converge(ctx context.Context, id uuid.UUID) error {
 			g.note(id, node.GatewayState{Applied: &has.Revision, Registration: has.State, Ping: has.Ping, Error: err.Error()})
 			return err
 		case i > 0:
-			pause(ctx, lagPauses[i-1])
+			background.Pause(ctx, lagPauses[i-1])
 		}
 		if err := g.replace(ctx, has, ok, wanted); err != nil {
 			return err
@@ -157,7 +158,7 @@ func (g *gateways) heard(e GatewayEvent) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c := g.removed[e.Trunk]; c != nil {
-		poke(c)
+		background.Poke(c)
 	}
 }
 
@@ -167,7 +168,7 @@ func (g *gateways) note(id uuid.UUID, s node.GatewayState) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.merge(s)
-	poke(g.written)
+	background.Poke(g.written)
 }
 
 // merge puts later news over those that wait. The caller holds mu.
@@ -190,15 +191,15 @@ func (g *gateways) merge(s node.GatewayState) {
 
 // keepBooks writes down news until ctx ends.
 func (g *gateways) keepBooks(ctx context.Context) {
-	outage := newOutage(g.m.log, "states of gateways cannot be written")
+	outage := background.NewOutage(g.m.log, "states of gateways cannot be written")
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-g.written:
 			err := g.write(ctx)
-			outage.note(ctx, err)
+			outage.Note(ctx, err)
 			if err != nil {
-				pause(ctx, retryPause)
+				background.Pause(ctx, retryPause)
 			}
 		}
 	}
@@ -234,12 +235,12 @@ func (g *gateways) write(ctx context.Context) error {
 	for _, s := range later {
 		g.merge(s)
 	}
-	poke(g.written)
+	background.Poke(g.written)
 	return err
 }
 
 // distrust makes the patrol look at once: changes may have been missed.
-func (g *gateways) distrust() { poke(g.stale) }
+func (g *gateways) distrust() { background.Poke(g.stale) }
 
 // patrol compares the switch with what it is to have after each connection, and now and then.
 func (g *gateways) patrol(ctx context.Context) {

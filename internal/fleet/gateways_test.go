@@ -358,7 +358,10 @@ func TestGatewayThatIsNotGiven(t *testing.T) {
 	sw.set(func(uuid.UUID) int64 { return 1 }, "NOREG")
 	s.exec(t, `UPDATE edgvoip.sip_trunks SET port = 5099 WHERE id = $1`, id)
 	s.expectGateway(t, id, "1 NOREG the switch was given revision 1 of the gateway, and is to have 2")
-	if text := s.log.String(); !strings.Contains(text, "job failed, to be tried again") {
-		t.Error("the log does not tell of it")
-	}
+	eventually(t, func() error {
+		if text := s.log.String(); !strings.Contains(text, "job failed, to be tried again") {
+			return errors.New("the log does not tell of it")
+		}
+		return nil
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/edgvoip/edgvoip/cdr"
+	"github.com/edgvoip/edgvoip/internal/background"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/node"
 )
@@ -81,7 +82,7 @@ func (m *member) connected(ctx context.Context) error {
 		return err
 	}
 	m.gateways.distrust()
-	poke(m.due)
+	background.Poke(m.due)
 	return nil
 }
 
@@ -89,11 +90,11 @@ func (m *member) connected(ctx context.Context) error {
 func (m *member) work(ctx context.Context) {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	outage := newOutage(m.log, "jobs cannot be claimed")
+	outage := background.NewOutage(m.log, "jobs cannot be claimed")
 	for ctx.Err() == nil {
 		if m.sw.Up() {
 			worked, err := m.workOnce(ctx)
-			outage.note(ctx, err)
+			outage.Note(ctx, err)
 			if worked {
 				continue
 			}
@@ -192,7 +193,7 @@ func (m *member) finish(ctx context.Context, job node.Job, task any) error {
 	if err := store.FinishJob(ctx, job, &second, settle); err != nil {
 		return err
 	}
-	time.AfterFunc(settle, func() { poke(m.due) })
+	time.AfterFunc(settle, func() { background.Poke(m.due) })
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/background"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/node"
 )
@@ -98,7 +99,7 @@ func (m *member) startEcho(ctx context.Context, task any) {
 
 func (m *member) repeat(ctx context.Context, task any) {
 	for _, d := range echoPauses {
-		pause(ctx, d)
+		background.Pause(ctx, d)
 		if ctx.Err() != nil || m.obey(ctx, task) != nil {
 			return // the second round does it
 		}

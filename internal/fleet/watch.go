@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/background"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/node"
@@ -134,7 +135,7 @@ func (w *watch) addAll(list []Seen) {
 		}
 	}
 	w.m.fleet.metrics.waiting.WithLabelValues(w.m.node.Name).Set(float64(len(w.waiting)))
-	poke(w.wake)
+	background.Poke(w.wake)
 }
 
 // next takes the first that waits. missed tells, once, that others were lost.
@@ -179,7 +180,7 @@ func (w *watch) patrol(ctx context.Context) {
 
 // run judges until ctx ends.
 func (w *watch) run(ctx context.Context) {
-	outage := newOutage(w.m.log, "registrations cannot be checked")
+	outage := background.NewOutage(w.m.log, "registrations cannot be checked")
 	for ctx.Err() == nil {
 		s, ok, missed := w.next()
 		if missed {
@@ -197,11 +198,11 @@ func (w *watch) run(ctx context.Context) {
 		}
 		for ctx.Err() == nil {
 			err := w.check(ctx, s)
-			outage.note(ctx, err)
+			outage.Note(ctx, err)
 			if err == nil {
 				break
 			}
-			pause(ctx, retryPause)
+			background.Pause(ctx, retryPause)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/edgvoip/edgvoip/cdr"
+	"github.com/edgvoip/edgvoip/internal/background"
 	"github.com/edgvoip/edgvoip/internal/esl"
 )
 
@@ -52,7 +53,7 @@ func (m *member) sight(event map[string]string) {
 
 // witness writes sightings down until ctx ends, those that wait together in one go. While the store is away they wait.
 func (m *member) witness(ctx context.Context) {
-	outage := newOutage(m.log, "sightings cannot be written")
+	outage := background.NewOutage(m.log, "sightings cannot be written")
 	for {
 		var list []cdr.Sighting
 		select {
@@ -71,11 +72,11 @@ func (m *member) witness(ctx context.Context) {
 		}
 		for ctx.Err() == nil {
 			err := m.writeSightings(ctx, list)
-			outage.note(ctx, err)
+			outage.Note(ctx, err)
 			if err == nil {
 				break
 			}
-			pause(ctx, pollInterval)
+			background.Pause(ctx, pollInterval)
 		}
 	}
 }

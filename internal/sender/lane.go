@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/edgvoip/edgvoip/internal/background"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/webhook"
 )
@@ -27,7 +28,7 @@ type lane struct {
 	breaker  webhook.Breaker
 	underway int
 	own      bool // the attempt that needs no share of what all tenants have together is under way
-	outage   *outage
+	outage   *background.Outage
 }
 
 // result is what a lane must know of an attempt that ended.
@@ -43,7 +44,7 @@ func newLane(s *Sender, r webhook.Receiver) *lane {
 	log := s.log.With("tenant", r.Slug)
 	return &lane{
 		sender: s, receiver: r, found: r, log: log, more: make(chan struct{}, 1), ended: make(chan result, perTenant),
-		outage: newOutage(log, "events cannot be claimed"),
+		outage: background.NewOutage(log, "events cannot be claimed"),
 	}
 }
 
@@ -73,7 +74,7 @@ func (l *lane) fill(ctx, sending context.Context) bool {
 		return false
 	}
 	claimed, keys, err := l.claim(ctx, len(room))
-	l.outage.note(ctx, err)
+	l.outage.Note(ctx, err)
 	for i, own := range room {
 		if i >= len(claimed) {
 			l.release(own)

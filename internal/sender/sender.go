@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/edgvoip/edgvoip/integration"
+	"github.com/edgvoip/edgvoip/internal/background"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/webhook"
 )
@@ -128,12 +129,12 @@ func (s *Sender) Run(ctx context.Context) {
 	s.running.Go(func() { s.prune(ctx) })
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	outage := newOutage(s.log, "events cannot be read")
+	outage := background.NewOutage(s.log, "events cannot be read")
 	for ctx.Err() == nil {
 		start := time.Now()
-		outage.note(ctx, s.look(ctx, sending))
+		outage.Note(ctx, s.look(ctx, sending))
 		// Notifications may come faster than they can be looked after: half of the time is for others.
-		pause(ctx, min(time.Since(start), pollInterval))
+		background.Pause(ctx, min(time.Since(start), pollInterval))
 		select {
 		case <-ctx.Done():
 		case <-woken:
@@ -164,7 +165,7 @@ func (s *Sender) look(ctx, sending context.Context) error {
 		}
 		l.found = r
 		if l.running {
-			poke(l.more)
+			background.Poke(l.more)
 			continue
 		}
 		l.running = true
@@ -193,34 +194,34 @@ func (s *Sender) rest(l *lane) bool {
 // listen passes on what the store tells. Without it events are sent a little later, so it is tried for ever.
 func (s *Sender) listen(ctx context.Context, woken chan<- struct{}) {
 	for ctx.Err() == nil {
-		err := s.opts.Store.ListenForEvents(ctx, func() { poke(woken) })
+		err := s.opts.Store.ListenForEvents(ctx, func() { background.Poke(woken) })
 		if ctx.Err() == nil {
 			s.log.ErrorContext(ctx, "listening for events", "error", err)
-			pause(ctx, pollInterval)
+			background.Pause(ctx, pollInterval)
 		}
 	}
 }
 
 // count shows what waits.
 func (s *Sender) count(ctx context.Context) {
-	outage := newOutage(s.log, "events cannot be counted")
+	outage := background.NewOutage(s.log, "events cannot be counted")
 	for ctx.Err() == nil {
 		start := time.Now()
 		asking, cancel := context.WithTimeout(ctx, countTimeout)
 		backlogs, err := s.opts.Store.EventBacklogs(asking)
 		cancel()
-		outage.note(ctx, err)
+		outage.Note(ctx, err)
 		if err == nil {
 			s.metrics.backlogs(backlogs, time.Now())
 		}
-		pause(ctx, max(countInterval, countShare*time.Since(start)))
+		background.Pause(ctx, max(countInterval, countShare*time.Since(start)))
 	}
 }
 
 // prune removes what was delivered long ago. Several processes may do it.
 func (s *Sender) prune(ctx context.Context) {
 	for {
-		pause(ctx, pruneInterval)
+		background.Pause(ctx, pruneInterval)
 		if ctx.Err() != nil {
 			return
 		}
@@ -256,42 +257,4 @@ func (s *Sender) signingKeys(ctx context.Context, tenant uuid.UUID) ([]string, e
 		return nil, errors.New("the tenant has no valid secret to sign with")
 	}
 	return keys, nil
-}
-
-// poke wakes who waits on a channel of capacity one, or lets him find out later that he was woken.
-func poke(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// pause waits, but not beyond ctx.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}
-
-// outage logs that something has begun to fail, and that it works again, but not each time that it fails.
-type outage struct {
-	log     *slog.Logger
-	message string
-	failing bool
-}
-
-func newOutage(log *slog.Logger, message string) *outage { return &outage{log: log, message: message} }
-
-func (o *outage) note(ctx context.Context, err error) {
-	switch {
-	case err != nil && ctx.Err() == nil && !o.failing:
-		o.failing = true
-		o.log.ErrorContext(ctx, "out of order", "what", o.message, "error", err)
-	case err == nil && o.failing:
-		o.failing = false
-		o.log.InfoContext(ctx, "in order again", "what", o.message)
-	}
 }
