@@ -134,6 +134,7 @@ func (c *connection) ReadAddresses(context.Context) error {
 
 // revision is that of a trunk which is to be on the switches, as xmlcurl gives it once it has heard of every change.
 func (s *site) revision(t *testing.T) func(uuid.UUID) int64 {
+	t.Helper()
 	return func(id uuid.UUID) int64 {
 		g, err := s.db.Gateway(context.WithoutCancel(t.Context()), id)
 		if err != nil {
