@@ -1,12 +1,14 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
 	"net/netip"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gofiber/fiber/v2"
 
@@ -153,7 +155,23 @@ func (a *API) formed(c *fiber.Ctx) error {
 	case len(h.PeekAll(headerIdempotencyKey)) > 1:
 		return refuse(c, newProblem(codeIdempotencyHeader), "two keys")
 	}
+	for name, value := range c.Request().URI().QueryArgs().All() {
+		// No text of ours has them, and PostgreSQL takes them nowhere.
+		if !utf8.Valid(value) || bytes.IndexByte(value, 0) >= 0 {
+			return refuse(c, newProblem(codeInvalid, FieldError{"query." + parameter(name), "is not UTF-8 without U+0000"}), "parameter")
+		}
+	}
 	return c.Next()
+}
+
+// parameter is the name of a query parameter as far as it can be repeated.
+func parameter(name []byte) string {
+	for _, b := range name {
+		if b < 'A' || b > 'z' {
+			return "?"
+		}
+	}
+	return string(name)
 }
 
 // authenticateOperator lets an operator in.

@@ -154,6 +154,7 @@ func TestParameters(t *testing.T) {
 		"/extensions?limit=0": "query.limit", "/extensions?limit=501": "query.limit", "/extensions?limit=x": "query.limit",
 		"/extensions?cursor=x": "query.cursor", "/extensions?cursor=" + strings.Repeat("A", 513): "query.cursor", "/extensions?cursor=YXxi": "query.cursor",
 		"/extensions?cursor=AHww": "query.cursor", "/extensions?status=gone": "query.status", "/extensions?colour=blue": "query.colour",
+		"/extensions?cursor=%00": "query.cursor", "/domains?cursor=a%ffb": "query.cursor", "/extensions?%00=%00": "query.?",
 		"/extensions/hunter2": "path.id", "/extensions/hunter2/stores": "path.id", "/domains?cursor=YXxi": "query.cursor",
 	} {
 		a := w.do(t, http.MethodGet, path, "")
