@@ -84,11 +84,18 @@ type Bridge struct {
 	drop context.CancelCauseFunc
 }
 
+// quiet is for the SIP library: its lines hold whole messages, with the numbers of callers.
+var quiet = slog.New(slog.DiscardHandler)
+
+// silenceSIP is for the lines of the library that no option reaches.
+var silenceSIP = sync.OnceFunc(func() { sip.SetDefaultLogger(quiet) })
+
 // New opens the ports and returns a bridge that does nothing until Run.
 func New(ctx context.Context, o Options) (*Bridge, error) {
 	if o.MinSessionExpires == 0 {
 		o.MinSessionExpires = minSessionExpires
 	}
+	silenceSIP()
 	b := &Bridge{opts: o, log: o.Log.With("component", "aibridge"), dialogs: map[string]*call{}}
 	var err error
 	if b.webrtc, err = newAPI(o.Sessions.AllowsICE, o.Loopback); err != nil {
@@ -128,10 +135,9 @@ func (b *Bridge) listen(ctx context.Context) error {
 // Addr returns where SIP is listened for.
 func (b *Bridge) Addr() netip.AddrPort { return b.udp.LocalAddr().(*net.UDPAddr).AddrPort() }
 
-// handle makes the SIP stack. It logs nothing by itself: its lines hold whole messages, with the numbers of callers.
+// handle makes the SIP stack.
 func (b *Bridge) handle() error {
 	addr := b.Addr()
-	quiet := slog.New(slog.DiscardHandler)
 	var err error
 	b.ua, err = sipgo.NewUA(sipgo.WithUserAgent("edgvoip-ai-bridge"), sipgo.WithUserAgentHostname(addr.Addr().String()),
 		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerLogger(quiet), sip.WithTransportLayerReadFilter(b.filter)),

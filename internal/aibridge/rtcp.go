@@ -37,7 +37,15 @@ func (s *sending) add(timestamp uint32, octets int, at time.Time) {
 
 // reception is what a reception report tells (RFC 3550, A.3, A.8). It is safe for concurrent use.
 type reception struct {
-	mu             sync.Mutex
+	mu sync.Mutex
+	stream
+	// The last sender report of the other side, and when it came.
+	senderReport uint32
+	senderAt     time.Time
+}
+
+// stream is what is counted of one SSRC.
+type stream struct {
 	begun          bool
 	ssrc           uint32
 	base, highest  uint32 // sequence numbers, with the turns that they have made in the upper half
@@ -46,9 +54,6 @@ type reception struct {
 	packetsBefore  uint32
 	transit        int64
 	jitter         float64
-	// The last sender report of the other side, and when it came.
-	senderReport uint32
-	senderAt     time.Time
 }
 
 // add counts a packet.
@@ -57,7 +62,7 @@ func (r *reception) add(ssrc uint32, seq uint16, ts uint32, at time.Time) {
 	defer r.mu.Unlock()
 	transit := at.UnixMicro()*clockRate/1e6 - int64(ts)
 	if ahead := seq - uint16(r.highest); !r.begun || ssrc != r.ssrc || ahead > maxDropout && ahead < 1<<16-maxMisorder { //nolint:gosec // the lower half
-		*r = reception{begun: true, ssrc: ssrc, base: uint32(seq), highest: uint32(seq), transit: transit, senderReport: r.senderReport, senderAt: r.senderAt}
+		r.stream = stream{begun: true, ssrc: ssrc, base: uint32(seq), highest: uint32(seq), transit: transit}
 	} else if ahead < 1<<15 {
 		r.highest += uint32(ahead)
 	}
