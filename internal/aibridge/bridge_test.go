@@ -211,7 +211,9 @@ func TestTransfer(t *testing.T) {
 			t.Parallel()
 			s := newScene(t, nil)
 			l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
+			l.mu.Lock()
 			l.referStatus = tc.status
+			l.mu.Unlock()
 			s.session(l).Do(mockgateway.Transfer)
 			refer, err := l.next(soon(t), sip.REFER)
 			if err != nil {

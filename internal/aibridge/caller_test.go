@@ -85,7 +85,9 @@ func (p *phone) heard(req *sip.Request, tx sip.ServerTransaction) {
 	if l == nil {
 		status = 481
 	} else if req.Method == sip.REFER {
+		l.mu.Lock()
 		status = l.referStatus
+		l.mu.Unlock()
 	}
 	_ = tx.Respond(sip.NewResponseFromRequest(req, status, "Whatever", nil))
 	if l != nil {
