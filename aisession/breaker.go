@@ -43,7 +43,9 @@ const (
 )
 
 // NewBreakers returns breakers, all closed. now is the clock.
-func NewBreakers(now func() time.Time) *Breakers { return &Breakers{now: now, all: map[string]*breaker{}} }
+func NewBreakers(now func() time.Time) *Breakers {
+	return &Breakers{now: now, all: map[string]*breaker{}}
+}
 
 // Enter tells whether a call may ask a gateway, by its base URL. If so, done must be called once.
 func (b *Breakers) Enter(gateway string) (done func(Verdict), ok bool) {

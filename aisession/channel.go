@@ -14,11 +14,14 @@ import (
 // Subprotocol names the messages of this package (RFC 6455, 1.9). A gateway that selects another is not ours.
 const Subprotocol = "edgvoip.ai.v1"
 
-// How often a gateway is asked whether it is there, how long its answer may take, and how long a message may take to be sent.
+// How often a gateway is asked whether it is there, how long its answer may take, how long a message may take to be sent, and how
+// long a gateway may take to close the channel after a goodbye.
 const (
 	pingInterval = 2 * time.Second
 	pingTimeout  = 2 * time.Second
 	sendTimeout  = 2 * time.Second
+
+	goodbyeTimeout = 500 * time.Millisecond
 )
 
 // Channel carries the messages about one session, over a WebSocket. Its methods are safe for concurrent use.
@@ -142,13 +145,28 @@ func (ch *Channel) Send(ctx context.Context, m Message) error {
 	return nil
 }
 
-// Close says goodbye with a reason, if the channel is not lost, and closes it. It is called once.
+// Close says goodbye with a reason, gives the gateway a moment to close the channel itself, and closes it. It is called once.
 func (ch *Channel) Close(reason HangupReason) {
-	if ch.Err() == nil {
-		// Whoever is gone does not hear it.
-		_ = ch.Send(context.Background(), Message{Type: TypeHangup, Reason: reason})
+	// Whoever is gone does not hear it.
+	if ch.Err() == nil && ch.Send(context.Background(), Message{Type: TypeHangup, Reason: reason}) == nil {
+		ch.linger()
 	}
 	ch.cancel()
-	_ = ch.conn.CloseNow() // nothing is left to be read
+	_ = ch.conn.CloseNow() // nothing is left to be said
 	ch.loops.Wait()
+}
+
+// linger reads what is still on its way. A connection that is closed with something unread would take the goodbye with it.
+func (ch *Channel) linger() {
+	patience := time.After(goodbyeTimeout)
+	for {
+		select {
+		case _, ok := <-ch.messages:
+			if !ok {
+				return
+			}
+		case <-patience:
+			return
+		}
+	}
 }

@@ -108,8 +108,8 @@ func (p *process) build(ctx context.Context) error {
 		ConnectBudget: s.ConnectBudget, AgentSilence: s.MediaTimeout, CallerSilence: s.CallerTimeout, DrainTimeout: s.DrainTimeout,
 		// Without it a gateway on this machine could not be reached.
 		Loopback: p.client.AllowsICE(netip.AddrFrom4([4]byte{127, 0, 0, 1})),
-		Metrics: aibridge.NewMetrics(registry, func() float64 { return float64(breakers.Open()) }, func() float64 { return p.trunks.Age().Seconds() }),
-		Log:     p.log,
+		Metrics:  aibridge.NewMetrics(registry, func() float64 { return float64(breakers.Open()) }, func() float64 { return p.trunks.Age().Seconds() }),
+		Log:      p.log,
 	})
 	if err != nil {
 		return fmt.Errorf("AI_BRIDGE_SIP_ADDR: %w", err)

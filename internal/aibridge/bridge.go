@@ -267,7 +267,7 @@ func (b *Bridge) leave(c *call) {
 	b.calls.Done()
 }
 
-// find returns the call of a request in a dialog; nil if there is none.
+// find returns the call of a request in a dialog; nil if there is none, or none any more.
 func (b *Bridge) find(req *sip.Request) *call {
 	id, err := sip.DialogIDFromRequestUAS(req)
 	if err != nil {
@@ -275,5 +275,9 @@ func (b *Bridge) find(req *sip.Request) *call {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.dialogs[id]
+	c := b.dialogs[id]
+	if c == nil || c.dialog.over() {
+		return nil
+	}
+	return c
 }

@@ -274,6 +274,17 @@ func (l *leg) cancel() {
 	}
 }
 
+// options asks the bridge whether it is there.
+func (p *phone) options(ctx context.Context) *sip.Response {
+	p.t.Helper()
+	req := sip.NewRequest(sip.OPTIONS, sip.Uri{Scheme: "sip", Host: p.bridge.Addr().String(), Port: int(p.bridge.Port())})
+	res, err := p.client.Do(ctx, req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return res
+}
+
 // media begins to send and hear RTP, to where the answer says.
 func (l *leg) media() {
 	l.phone.t.Helper()

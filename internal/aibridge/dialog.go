@@ -138,6 +138,16 @@ func (d *dialog) end() {
 	}
 }
 
+// over tells whether the switch has ended the dialog.
+func (d *dialog) over() bool {
+	select {
+	case <-d.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // request sends a request to the switch and returns the final answer. It goes where the INVITE came from: what Contact says may
 // be the switch's address for others.
 func (d *dialog) request(ctx context.Context, method sip.RequestMethod, headers ...sip.Header) (*sip.Response, error) {
@@ -181,7 +191,9 @@ func (d *dialog) bye(ctx context.Context, why sip.Header) error {
 }
 
 // understands tells whether the switch says that it understands a method.
-func (d *dialog) understands(method sip.RequestMethod) bool { return lists(d.invite, "Allow", string(method)) }
+func (d *dialog) understands(method sip.RequestMethod) bool {
+	return lists(d.invite, "Allow", string(method))
+}
 
 // supports tells whether a request lists an extension as supported.
 func supports(req *sip.Request, extension string) bool {

@@ -92,5 +92,7 @@ func NewMetrics(r prometheus.Registerer, openBreakers, trunksAge func() float64)
 	return m
 }
 
-func (m *Metrics) carried(w way)               { m.packets[w].Inc() }
-func (m *Metrics) dropped(w way, r dropReason) { m.dropping.WithLabelValues(string(w), string(r)).Inc() }
+func (m *Metrics) carried(w way) { m.packets[w].Inc() }
+func (m *Metrics) dropped(w way, r dropReason) {
+	m.dropping.WithLabelValues(string(w), string(r)).Inc()
+}

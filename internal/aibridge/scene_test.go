@@ -14,7 +14,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/edgvoip/edgvoip/aisession"
 	"github.com/edgvoip/edgvoip/integration"
@@ -150,39 +149,34 @@ func (s *scene) gatewayOf(keys *secret.KeyRing, base webhook.BaseURL) {
 // trunkOf returns the trunk whose agent has a fault.
 func trunkOf(f mockgateway.Fault) uuid.UUID { return uuid.NewSHA1(tenant, []byte(f)) }
 
-// counted returns how many calls ended in a way.
-func (s *scene) counted(outcome string) float64 {
+// value returns the value of a metric, zero if it has none yet. label is that of the metric's last label; empty means that it
+// has none.
+func (s *scene) value(name, label string) float64 {
+	s.t.Helper()
 	list, err := s.registry.Gather()
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	for _, family := range list {
-		if family.GetName() != "aibridge_calls_total" {
+		if family.GetName() != name {
 			continue
 		}
 		for _, m := range family.GetMetric() {
-			if m.GetLabel()[0].GetValue() == outcome {
-				return m.GetCounter().GetValue()
+			if l := m.GetLabel(); label == "" || l[len(l)-1].GetValue() == label {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}
 	return 0
 }
 
-// active returns how many calls there are.
-func (s *scene) active() int {
-	n, err := testutil.GatherAndCount(s.registry, "aibridge_calls")
-	if err != nil || n != 1 {
-		s.t.Fatal(n, err)
-	}
-	list, err := s.registry.Gather()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, family := range list {
-		if family.GetName() == "aibridge_calls" {
-			return int(family.GetMetric()[0].GetGauge().GetValue())
-		}
-	}
-	return -1
+// counted returns how many calls ended in a way.
+func (s *scene) counted(outcome string) float64 { return s.value("aibridge_calls_total", outcome) }
+
+// dropped returns how many packets of one side were dropped for a reason.
+func (s *scene) dropped(reason string) float64 {
+	return s.value("aibridge_packets_dropped_total", reason)
 }
+
+// active returns how many calls there are.
+func (s *scene) active() int { return int(s.value("aibridge_calls", "")) }

@@ -74,7 +74,10 @@ func parseMedia(body []byte) (media, error) {
 	if m.index < 0 {
 		return media{}, errMedia
 	}
-	return m, m.read(&d, d.MediaDescriptions[m.index])
+	if err := m.read(&d, d.MediaDescriptions[m.index]); err != nil {
+		return media{}, err
+	}
+	return m, nil
 }
 
 func firstFormat(md *sdp.MediaDescription) string {

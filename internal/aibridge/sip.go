@@ -128,4 +128,3 @@ func callerNumber(req *sip.Request) string {
 	}
 	return user
 }
-

@@ -285,6 +285,16 @@ func (s *Session) Do(f Fault) {
 	}
 }
 
+// Resume speaks again after StopMedia.
+func (s *Session) Resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.speaking = true
+}
+
+// Taken tells whether somebody has opened the channel.
+func (s *Session) Taken() bool { return s.taken.Load() }
+
 // speak plays the tone until the session is over, with a packet every 20 ms.
 func (s *Session) speak() {
 	after := s.gateway.opts.After
