@@ -27,6 +27,7 @@ import (
 type scene struct {
 	t        testing.TB
 	gateway  *mockgateway.Gateway
+	client   *aisession.Client
 	bridge   *aibridge.Bridge
 	trunks   fakeTrunks
 	registry *prometheus.Registry
@@ -100,9 +101,7 @@ func newScene(tb testing.TB, f func(*aibridge.Options, *mockgateway.Options)) *s
 		tb.Fatal(err)
 	}
 	client := aisession.NewClient(aisession.Options{Keys: keys, Budget: 1500 * time.Millisecond, Allow: networks, Roots: roots})
-	if o.Sessions == nil {
-		o.Sessions = client
-	}
+	s.client, o.Sessions = client, client
 	base, err := webhook.ParseBaseURL(server.URL)
 	if err != nil {
 		tb.Fatal(err)
