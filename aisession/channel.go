@@ -44,7 +44,7 @@ func (c *Client) Dial(ctx context.Context, s Session) (*Channel, error) {
 	if s.Token != "" {
 		header.Set("Authorization", "Bearer "+s.Token)
 	}
-	conn, resp, err := websocket.Dial(ctx, s.Endpoint.String(), &websocket.DialOptions{
+	conn, resp, err := websocket.Dial(ctx, s.Endpoint.String(), &websocket.DialOptions{ //nolint:bodyclose // the library closes it
 		HTTPClient: c.http, HTTPHeader: header, Subprotocols: []string{Subprotocol},
 	})
 	if err != nil {
@@ -145,10 +145,11 @@ func (ch *Channel) Send(ctx context.Context, m Message) error {
 	return nil
 }
 
-// Close says goodbye with a reason, gives the gateway a moment to close the channel itself, and closes it. It is called once.
-func (ch *Channel) Close(reason HangupReason) {
+// Close says goodbye with a reason, gives the gateway a moment to close the channel itself, and closes it, also when ctx has ended.
+// It is called once.
+func (ch *Channel) Close(ctx context.Context, reason HangupReason) {
 	// Whoever is gone does not hear it.
-	if ch.Err() == nil && ch.Send(context.Background(), Message{Type: TypeHangup, Reason: reason}) == nil {
+	if ch.Err() == nil && ch.Send(context.WithoutCancel(ctx), Message{Type: TypeHangup, Reason: reason}) == nil {
 		ch.linger()
 	}
 	ch.cancel()

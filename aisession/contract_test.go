@@ -95,9 +95,20 @@ func TestTheGatewayKeepsTheContract(t *testing.T) {
 	}
 	s = contract(t, "Session")
 	for _, change := range [][2]string{
-		{"", ""}, {`"s-1"`, `"s 1"`}, {`"s-1"`, `""`}, {`"v=0"`, `""`}, {"wss://", "ws://"}, {"wss://", "wss://u:p@"}, {"?x=y", "#x"}, {"stun:stun.example", "http:x"},
-		{`["turn:turn.example:3478?transport=udp"]`, `[]`}, {"t0ken", "t ken"}, {`"sdpOffer":"v=0"`, `"sdp":{"type":"offer","sdp":"v=0"}`},
-		{`"sdpOffer":"v=0"`, `"sdp":{"type":"answer","sdp":"v=0"}`}, {`"more":1`, `"sdp":{"type":"offer","sdp":"v=0"}`}, {`"sessionId":"s-1",`, ``},
+		{"", ""},
+		{`"s-1"`, `"s 1"`},
+		{`"s-1"`, `""`},
+		{`"v=0"`, `""`},
+		{"wss://", "ws://"},
+		{"wss://", "wss://u:p@"},
+		{"?x=y", "#x"},
+		{"stun:stun.example", "http:x"},
+		{`["turn:turn.example:3478?transport=udp"]`, `[]`},
+		{"t0ken", "t ken"},
+		{`"sdpOffer":"v=0"`, `"sdp":{"type":"offer","sdp":"v=0"}`},
+		{`"sdpOffer":"v=0"`, `"sdp":{"type":"answer","sdp":"v=0"}`},
+		{`"more":1`, `"sdp":{"type":"offer","sdp":"v=0"}`},
+		{`"sessionId":"s-1",`, ``},
 		{"2026-11-21T10:00:00Z", "tomorrow"},
 	} {
 		text := strings.Replace(answer, change[0], change[1], 1)
@@ -121,7 +132,7 @@ func TestExamplesAreOnes(t *testing.T) {
 	found := map[string]int{}
 	for _, m := range example.FindAllStringSubmatch(string(doc), -1) {
 		s := contract(t, m[1])
-		for _, text := range strings.Split(strings.TrimSpace(m[2]), "\n\n") {
+		for text := range strings.SplitSeq(strings.TrimSpace(m[2]), "\n\n") {
 			if err := valid(t, s, text); err != nil {
 				t.Errorf("%s: %v", text, err)
 			}

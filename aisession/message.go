@@ -94,7 +94,7 @@ func ParseMessage(b []byte) (Message, error) {
 		}
 		return Message{Type: m.Type, To: m.To}, nil
 	case TypeError:
-		if !visible(m.Code, 1, maxCode) {
+		if !visible(m.Code, maxCode) {
 			return refuse("code", "is not 1 to 64 visible ASCII characters")
 		}
 		return Message{Type: m.Type, Code: m.Code}, nil

@@ -104,7 +104,7 @@ func ParseSession(body []byte, plain bool, now time.Time) (Session, error) {
 	if err := decode(body, &a); err != nil {
 		return refuse("body", "is not the JSON object that docs/ai-gateway.md describes")
 	}
-	if !visible(a.SessionID, 1, maxSessionID) {
+	if !visible(a.SessionID, maxSessionID) {
 		return refuse("sessionId", "is not 1 to 128 visible ASCII characters")
 	}
 	offer := a.SDPOffer
@@ -128,7 +128,7 @@ func ParseSession(body []byte, plain bool, now time.Time) (Session, error) {
 	if err != nil {
 		return Session{}, err
 	}
-	if a.Token != "" && !visible(a.Token, 1, maxToken) {
+	if a.Token != "" && !visible(a.Token, maxToken) {
 		return refuse("token", "is not 1 to 4096 visible ASCII characters")
 	}
 	if a.ExpiresAt != nil && !now.Before(*a.ExpiresAt) {
@@ -177,7 +177,7 @@ func parseICEServers(list []iceServer) ([]ICEServer, error) {
 			default:
 				return refuse("has a url that does not begin with stun:, stuns:, turn: or turns:")
 			}
-			if !visible(rest, 1, maxEndpoint) {
+			if !visible(rest, maxEndpoint) {
 				return refuse("has a url without a host")
 			}
 		}
@@ -200,9 +200,9 @@ func decode(body []byte, to any) error {
 	return nil
 }
 
-// visible tells whether s is so many visible ASCII characters: text that can stand in a header or a log line.
-func visible(s string, least, most int) bool {
-	if len(s) < least || len(s) > most {
+// visible tells whether s is one to so many visible ASCII characters: text that can stand in a header or a log line.
+func visible(s string, most int) bool {
+	if s == "" || len(s) > most {
 		return false
 	}
 	for i := range len(s) {

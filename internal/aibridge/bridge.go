@@ -68,12 +68,11 @@ type Bridge struct {
 	log    *slog.Logger
 	webrtc *webrtc.API
 
-	ua      *sipgo.UserAgent
-	server  *sipgo.Server
-	client  *sipgo.Client
-	contact sip.Header
-	udp     *net.UDPConn
-	tcp     *net.TCPListener
+	ua     *sipgo.UserAgent
+	server *sipgo.Server
+	client *sipgo.Client
+	udp    *net.UDPConn
+	tcp    *net.TCPListener
 
 	mu       sync.Mutex
 	draining bool
@@ -125,7 +124,7 @@ func (b *Bridge) listen(ctx context.Context) error {
 			b.udp, b.tcp = udp, tcp.(*net.TCPListener)
 			return nil
 		}
-		udp.Close()
+		_ = udp.Close() // nothing was sent
 		if b.opts.Addr.Port() != 0 || try == tries {
 			return fmt.Errorf("listen: %w", err)
 		}
@@ -152,7 +151,6 @@ func (b *Bridge) handle() error {
 	if err != nil {
 		return fmt.Errorf("SIP: %w", err)
 	}
-	b.contact = &sip.ContactHeader{Address: sip.Uri{Scheme: "sip", User: "ai-bridge", Host: addr.Addr().String(), Port: int(addr.Port())}}
 	b.server.OnInvite(b.invite)
 	b.server.OnAck(b.ack)
 	b.server.OnBye(b.bye)

@@ -185,6 +185,20 @@ func TestFaultsInMidCall(t *testing.T) {
 	}
 }
 
+// Over TCP the end of a call takes the connection that the call came over.
+func TestTheAgentHangsUpOverTCP(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, nil)
+	l := s.call(newPhoneOver(t, s.bridge.Addr(), "tcp"), mockgateway.HangUp)
+	if c := l.answer.Contact().Address.String(); !strings.HasSuffix(c, ";transport=tcp") {
+		t.Errorf("Contact: %s", c)
+	}
+	bye, err := l.next(soon(t), sip.BYE)
+	if err != nil || reasonOf(bye) != `Q.850;cause=16;text="agent_hung_up"` || bye.Transport() != "TCP" {
+		t.Errorf("%v, %v", bye, err)
+	}
+}
+
 // A switch that sends no media for too long has lost the call.
 func TestTheSwitchFallsSilent(t *testing.T) {
 	t.Parallel()
@@ -243,7 +257,7 @@ func TestTransfer(t *testing.T) {
 
 // answered returns the direction and the payload types of an SDP answer.
 func answered(res *sip.Response) (direction, formats string) {
-	for _, line := range strings.Split(string(res.Body()), "\r\n") {
+	for line := range strings.SplitSeq(string(res.Body()), "\r\n") {
 		switch line {
 		case "a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive":
 			direction = line[2:]

@@ -119,7 +119,7 @@ func (c *call) live(ctx context.Context) *fault {
 		done(aisession.Works)
 		f = c.talk(ctx)
 	}
-	c.release(f.outcome)
+	c.release(ctx, f.outcome)
 	return f
 }
 
@@ -221,7 +221,7 @@ func (c *call) listen(ctx context.Context, far media) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.relay = r
-	c.local = local{addr: c.bridge.opts.Addr.Addr(), session: uint64(c.begun.UnixMilli())} //nolint:gosec // after 1970
+	c.local = local{addr: c.bridge.opts.Addr.Addr(), session: uint64(c.begun.UnixMilli())}
 	c.local.rtp, c.local.rtcp = r.sockets.ports()
 	return nil
 }
@@ -309,9 +309,9 @@ func (c *call) hear(m aisession.Message, ok bool) *fault {
 }
 
 // release ends everything towards the agent, and the media. It may take a moment, so the switch is told before.
-func (c *call) release(o outcome) {
+func (c *call) release(ctx context.Context, o outcome) {
 	if c.channel != nil {
-		c.channel.Close(hangupReason(o))
+		c.channel.Close(ctx, hangupReason(o))
 	}
 	if c.peer != nil {
 		c.peer.close()

@@ -114,6 +114,7 @@ type leg struct {
 	stop     context.CancelFunc
 	mu       sync.Mutex
 	hz       float64 // zero: silence, that is no packets
+	timed    bool    // packets hold when they were sent, in the place of their last samples
 	received []rtp.Header
 	digits   string
 	lastTS   uint32
@@ -316,7 +317,11 @@ func (l *leg) play(ctx context.Context) {
 		l.mu.Lock()
 		l.header.Timestamp += mockgateway.FrameSamples
 		if tone.Hz = l.hz; tone.Hz != 0 {
-			l.write(0, tone.Next())
+			frame := tone.Next()
+			if l.timed {
+				mockgateway.Stamp(frame, time.Now())
+			}
+			l.write(0, frame)
 		}
 		l.mu.Unlock()
 	}

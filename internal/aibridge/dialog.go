@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +17,8 @@ import (
 // dialog is the SIP side of one call, which the switch began: what is said in it, and nothing of what it is about
 // (RFC 3261, 12). Its methods are safe for concurrent use.
 type dialog struct {
-	client  *sipgo.Client
+	client *sipgo.Client
+	// contact is where we are, by the way that the INVITE took.
 	contact sip.Header
 	// invite has our tag in To; it is not changed.
 	invite *sip.Request
@@ -35,10 +37,10 @@ type dialog struct {
 }
 
 // errHeaders means an INVITE without what every one has.
-var errHeaders = errors.New("From, Contact, Call-ID or CSeq is missing")
+var errHeaders = errors.New("no From, Contact, Call-ID or CSeq")
 
 // newDialog returns the dialog that an INVITE begins.
-func newDialog(client *sipgo.Client, contact sip.Header, req *sip.Request, tx sip.ServerTransaction) (*dialog, error) {
+func newDialog(client *sipgo.Client, at netip.AddrPort, req *sip.Request, tx sip.ServerTransaction) (*dialog, error) {
 	invite := req.Clone() // the transaction reads the other one
 	if invite.From() == nil || invite.To() == nil || invite.Contact() == nil || invite.CallID() == nil || invite.CSeq() == nil {
 		return nil, errHeaders
@@ -49,9 +51,19 @@ func newDialog(client *sipgo.Client, contact sip.Header, req *sip.Request, tx si
 		return nil, errHeaders
 	}
 	return &dialog{
-		client: client, contact: contact, invite: invite, tx: tx, id: id, acked: make(chan struct{}), ended: make(chan struct{}),
+		client: client, contact: contactOf(at, req.Transport()), invite: invite, tx: tx, id: id, acked: make(chan struct{}), ended: make(chan struct{}),
 		remoteCSeq: invite.CSeq().SeqNo, target: *invite.Contact().Address.Clone(),
 	}, nil
+}
+
+// contactOf returns the Contact of a dialog. A request of the switch that goes to it takes the way that the INVITE took.
+func contactOf(at netip.AddrPort, transport string) sip.Header {
+	u := sip.Uri{Scheme: "sip", User: "ai-bridge", Host: at.Addr().String(), Port: int(at.Port())}
+	if sip.IsReliable(transport) {
+		u.UriParams = sip.NewParams()
+		u.UriParams.Add("transport", strings.ToLower(transport))
+	}
+	return &sip.ContactHeader{Address: u}
 }
 
 // respond answers the INVITE.
@@ -188,11 +200,6 @@ func (d *dialog) build(method sip.RequestMethod) *sip.Request {
 func (d *dialog) bye(ctx context.Context, why sip.Header) error {
 	_, err := d.request(ctx, sip.BYE, why)
 	return err
-}
-
-// understands tells whether the switch says that it understands a method.
-func (d *dialog) understands(method sip.RequestMethod) bool {
-	return lists(d.invite, "Allow", string(method))
 }
 
 // supports tells whether a request lists an extension as supported.

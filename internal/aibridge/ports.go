@@ -2,6 +2,7 @@ package aibridge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -32,19 +33,19 @@ func tryPair(ctx context.Context, addr netip.Addr, anywhere bool) (pair, error) 
 	if anywhere {
 		next = 0
 	} else if next%2 == 0 {
-		rtp.Close()
+		_ = rtp.Close() // nothing was sent
 		return pair{}, errOdd
 	}
 	rtcp, err := listenUDP(ctx, netip.AddrPortFrom(addr, next))
 	if err != nil {
-		rtp.Close()
+		_ = rtp.Close() // nothing was sent
 		return pair{}, err
 	}
 	return pair{rtp, rtcp}, nil
 }
 
 // errOdd means that RTP would have an odd port (RFC 3550, 11).
-var errOdd = fmt.Errorf("odd port")
+var errOdd = errors.New("odd port")
 
 func listenUDP(ctx context.Context, at netip.AddrPort) (*net.UDPConn, error) {
 	c, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", at.String())
@@ -55,8 +56,8 @@ func listenUDP(ctx context.Context, at netip.AddrPort) (*net.UDPConn, error) {
 }
 
 func (p pair) close() {
-	p.rtp.Close()
-	p.rtcp.Close()
+	_ = p.rtp.Close() // a datagram is not lost by closing
+	_ = p.rtcp.Close()
 }
 
 // ports returns the two port numbers.

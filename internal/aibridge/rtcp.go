@@ -92,7 +92,7 @@ func (r *reception) report(now time.Time) []rtcp.ReceptionReport {
 	newlyLost := int64(newly) - int64(r.packets-r.packetsBefore)
 	r.expectedBefore, r.packetsBefore = expected, r.packets
 	out := rtcp.ReceptionReport{
-		SSRC: r.ssrc, TotalLost: uint32(min(max(lost, 0), 1<<23-1)), LastSequenceNumber: r.highest, Jitter: uint32(r.jitter), //nolint:gosec // bounded
+		SSRC: r.ssrc, TotalLost: uint32(min(max(lost, 0), 1<<23-1)), LastSequenceNumber: r.highest, Jitter: uint32(r.jitter),
 	}
 	if newly > 0 && newlyLost > 0 {
 		out.FractionLost = uint8(min(newlyLost<<8/int64(newly), 255)) //nolint:gosec // bounded

@@ -113,7 +113,7 @@ func (m *media) read(d *sdp.SessionDescription, md *sdp.MediaDescription) error 
 	if err != nil || port < 1 || port > 65534 {
 		return errMedia
 	}
-	m.rtp = netip.AddrPortFrom(addr.Unmap(), uint16(port)) //nolint:gosec // between 1 and 65534
+	m.rtp = netip.AddrPortFrom(addr.Unmap(), uint16(port))
 	m.rtcp = netip.AddrPortFrom(addr.Unmap(), uint16(port)+1)
 	m.events, m.direction = noEvents, sendrecv
 	for _, a := range append(append([]sdp.Attribute{}, d.Attributes...), md.Attributes...) {

@@ -31,7 +31,7 @@ func (b *Bridge) invite(req *sip.Request, tx sip.ServerTransaction) {
 		outside(req, tx)
 		return
 	}
-	d, err := newDialog(b.client, b.contact, req, tx)
+	d, err := newDialog(b.client, b.Addr(), req, tx)
 	if err != nil {
 		respond(tx, sip.NewResponseFromRequest(req, sip.StatusBadRequest, "Bad Request", nil))
 		return

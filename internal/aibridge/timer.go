@@ -35,7 +35,7 @@ func readTimer(req *sip.Request, least time.Duration, now time.Time) (t sessionT
 		return sessionTimer{}, false // what cannot be read asks for nothing
 	}
 	t = sessionTimer{interval: time.Duration(n) * time.Second, at: now}
-	for _, p := range strings.Split(params, ";") {
+	for p := range strings.SplitSeq(params, ";") {
 		name, value, _ := strings.Cut(p, "=")
 		if strings.EqualFold(strings.TrimSpace(name), "refresher") && strings.EqualFold(strings.TrimSpace(value), "uas") {
 			t.ours = true

@@ -41,6 +41,7 @@ type Session struct {
 	changed    chan struct{} // closed and replaced when the report changes
 	lastEvent  uint32
 	lastSeq    uint16
+	delays     []float64
 }
 
 // Report is what became of a session.
@@ -140,6 +141,13 @@ func (s *Session) Wait(ctx context.Context, as func(Report) bool) (Report, error
 // Share returns which share of what the caller sends is a tone of a frequency.
 func (s *Session) Share(hz float64) float64 { return s.ear.Share(hz) }
 
+// Delays returns how long stamped frames of the caller took, in milliseconds, as far as both clocks are one.
+func (s *Session) Delays() []float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]float64(nil), s.delays...)
+}
+
 // message is what is exchanged over the channel.
 type message struct {
 	Type      string                   `json:"type"`
@@ -175,10 +183,10 @@ func (g *Gateway) channel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for _, c := range waiting {
-		s.sendCandidate(c)
+		s.sendCandidate(c) //nolint:contextcheck // as above
 	}
 	for {
-		_, b, err := conn.Read(context.Background())
+		_, b, err := conn.Read(context.Background()) //nolint:contextcheck // the session ends it
 		if err != nil {
 			return
 		}
@@ -350,8 +358,14 @@ func (s *Session) listen(t *webrtc.TrackRemote) {
 		s.mu.Unlock()
 		if p.PayloadType == eventsType {
 			s.event(p)
-		} else {
-			s.ear.Hear(p.Payload)
+			continue
+		}
+		s.ear.Hear(p.Payload)
+		if at, ok := Stamped(p.Payload); ok {
+			took := float64(time.Since(at).Microseconds()) / 1000
+			s.mu.Lock()
+			s.delays = append(s.delays, took)
+			s.mu.Unlock()
 		}
 	}
 }
