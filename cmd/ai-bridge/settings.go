@@ -79,7 +79,7 @@ func (s settings) sipAddr() (netip.AddrPort, error) {
 // peers returns who is listened to.
 func (s settings) peers() ([]netip.Prefix, error) {
 	var list []netip.Prefix
-	for _, text := range strings.Split(s.Peers, ",") {
+	for text := range strings.SplitSeq(s.Peers, ",") {
 		p, err := netip.ParsePrefix(strings.TrimSpace(text))
 		if err != nil || p != p.Masked() {
 			return nil, errors.New("AI_BRIDGE_PEERS is not a list of networks such as 127.0.0.0/8, separated by commas")

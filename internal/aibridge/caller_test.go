@@ -289,7 +289,7 @@ func (p *phone) options(ctx context.Context) *sip.Response {
 // media begins to send and hear RTP, to where the answer says.
 func (l *leg) media() {
 	l.phone.t.Helper()
-	for _, line := range strings.Split(string(l.answer.Body()), "\r\n") {
+	for line := range strings.SplitSeq(string(l.answer.Body()), "\r\n") {
 		var port uint16
 		if n, _ := fmt.Sscanf(line, "m=audio %d ", &port); n == 1 {
 			l.far = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)

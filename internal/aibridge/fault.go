@@ -59,7 +59,7 @@ func inTime(ctx context.Context, f *fault) *fault {
 	case errors.As(cause, &ended):
 		return ended
 	case errors.Is(cause, context.DeadlineExceeded):
-		return unavailable(outcomeConnectLate, f)
+		return unavailable(outcomeConnectLate, f.cause)
 	}
 	return unavailable(outcomeInternal, cause)
 }
