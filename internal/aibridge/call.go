@@ -36,8 +36,8 @@ type call struct {
 	mu    sync.Mutex // guards what follows
 	local local
 	timer sessionTimer
-	// late is true while a re-INVITE without an offer waits for its answer, which comes in the ACK.
-	late bool
+	// late is the number of the re-INVITE without an offer whose answer is to come in its ACK; zero if none is.
+	late uint32
 
 	// held is told when the switch holds the call, and when it does not any more.
 	held chan bool

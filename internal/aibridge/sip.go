@@ -54,8 +54,9 @@ func (b *Bridge) bye(req *sip.Request, tx sip.ServerTransaction) {
 		outside(req, tx)
 		return
 	}
-	respond(tx, c.dialog.response(req, sip.StatusOK, "OK", nil))
+	// First, so that what comes after the answer finds no dialog.
 	c.dialog.end()
+	respond(tx, c.dialog.response(req, sip.StatusOK, "OK", nil))
 }
 
 // update refreshes a dialog (RFC 3311, RFC 4028), with or without an offer.

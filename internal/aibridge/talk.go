@@ -240,7 +240,9 @@ func (c *call) change(req *sip.Request, tx sip.ServerTransaction) {
 	if offered || req.IsInvite() {
 		c.local.version++
 		body = c.local.answer(far)
-		c.late = !offered
+		if c.late = 0; !offered {
+			c.late = req.CSeq().SeqNo
+		}
 	}
 	respond(tx, c.dialog.response(req, sip.StatusOK, "OK", body, timer.headers()...))
 }
@@ -252,10 +254,10 @@ const statusRequestPending = 491
 func (c *call) lateAnswer(ack *sip.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.late {
+	if c.late == 0 || ack.CSeq() == nil || ack.CSeq().SeqNo != c.late {
 		return
 	}
-	c.late = false
+	c.late = 0
 	if far, err := parseMedia(ack.Body()); err == nil {
 		c.move(far)
 	}
