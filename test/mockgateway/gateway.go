@@ -113,10 +113,11 @@ func New(o Options) (*Gateway, error) {
 
 func newAPI(loopback bool) (*webrtc.API, error) {
 	var engine webrtc.MediaEngine
-	for pt, c := range map[webrtc.PayloadType]webrtc.RTPCodecCapability{
-		0: {MimeType: webrtc.MimeTypePCMU, ClockRate: sampleRate}, eventsType: {MimeType: mimeEvents, ClockRate: sampleRate},
+	for _, c := range []webrtc.RTPCodecParameters{
+		{RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypePCMU, ClockRate: sampleRate}, PayloadType: 0},
+		{RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: mimeEvents, ClockRate: sampleRate}, PayloadType: eventsType},
 	} {
-		if err := engine.RegisterCodec(webrtc.RTPCodecParameters{RTPCodecCapability: c, PayloadType: pt}, webrtc.RTPCodecTypeAudio); err != nil {
+		if err := engine.RegisterCodec(c, webrtc.RTPCodecTypeAudio); err != nil {
 			return nil, fmt.Errorf("codec: %w", err)
 		}
 	}
