@@ -54,7 +54,14 @@ func newPhoneOver(tb testing.TB, bridge netip.AddrPort, network string) *phone {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p.client, err = sipgo.NewClient(p.ua, sipgo.WithClientLogger(quiet), sipgo.WithClientHostname("127.0.0.1"), sipgo.WithClientPort(int(p.addr.Port())), sipgo.WithClientConnectionAddr(p.addr.String()))
+	options := []sipgo.ClientOption{
+		sipgo.WithClientLogger(quiet), sipgo.WithClientHostname("127.0.0.1"), sipgo.WithClientPort(int(p.addr.Port())),
+	}
+	if network == "udp" {
+		// The same socket for what is sent and what is heard. The port may be taken for TCP.
+		options = append(options, sipgo.WithClientConnectionAddr(p.addr.String()))
+	}
+	p.client, err = sipgo.NewClient(p.ua, options...)
 	if err != nil {
 		tb.Fatal(err)
 	}
