@@ -32,7 +32,7 @@ test: .tools/testcount ## Run all tests that need no switch, on a private Postgr
 check: format-check lint vet race schema fuzz-smoke tidy-check ## Everything that CI asks of a change besides the tests
 
 .PHONY: build
-build: ## Build bin/xmlcurl and bin/integration-api
+build: ## Build bin/xmlcurl, bin/integration-api and bin/ai-bridge
 	@# The version comes from git describe; Go's own stamp of the same would fail in a checkout of another user.
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
 

@@ -14,9 +14,10 @@
 
 CREATE SCHEMA edgvoip;
 
--- Two roles. Neither can log in: grant them to the login that each process uses.
---   edgvoip_api      integration-api: reads and writes everything; the audit log only grows.
---   edgvoip_xmlcurl  xmlcurl: reads what it renders and nothing else, neither Argon2id hashes nor API secrets.
+-- Three roles. None can log in: grant them to the login that each process uses.
+--   edgvoip_api        integration-api: reads and writes everything; the audit log only grows.
+--   edgvoip_xmlcurl    xmlcurl: reads what it renders and nothing else, neither Argon2id hashes nor API secrets.
+--   edgvoip_ai_bridge  ai-bridge: reads who answers the calls of which trunk, and what W3's gateway is asked with.
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'edgvoip_api') THEN
@@ -24,6 +25,9 @@ BEGIN
   END IF;
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'edgvoip_xmlcurl') THEN
     CREATE ROLE edgvoip_xmlcurl NOLOGIN;
+  END IF;
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'edgvoip_ai_bridge') THEN
+    CREATE ROLE edgvoip_ai_bridge NOLOGIN;
   END IF;
 END
 $$;
@@ -832,3 +836,11 @@ REVOKE EXECUTE ON FUNCTION edgvoip.count_gateway_revisions(), edgvoip.tell_switc
   edgvoip.tell_webhooks(), edgvoip.tell_switches_about_trunk(edgvoip.sip_trunks, boolean, boolean, boolean, boolean),
   edgvoip.expire_cdr(uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION edgvoip.expire_cdr(uuid) TO edgvoip_api;
+
+-- ai-bridge reads which trunk has which agent, where the tenant's W3 is and what to sign with; no bearer token, no number, no password.
+GRANT USAGE ON SCHEMA edgvoip TO edgvoip_ai_bridge;
+GRANT SELECT (id, status) ON edgvoip.tenants TO edgvoip_ai_bridge;
+GRANT SELECT (tenant_id, id, store_id, status, ai_agent_ref) ON edgvoip.sip_trunks TO edgvoip_ai_bridge;
+GRANT SELECT (tenant_id, base_url, status) ON edgvoip.webhook_endpoints TO edgvoip_ai_bridge;
+GRANT SELECT (tenant_id, id, hmac_secret_sealed, hmac_secret_key_id, created_at, rotated_at, expires_at, last_used_at)
+  ON edgvoip.integration_secrets TO edgvoip_ai_bridge;

@@ -363,4 +363,19 @@ GRANT EXECUTE ON FUNCTION edgvoip.expire_cdr(uuid) TO edgvoip_api;
 GRANT SELECT (record_calls, timezone) ON edgvoip.tenants TO edgvoip_xmlcurl;
 GRANT SELECT (proxy, number_format, tech_prefix, prefixes, codecs, ping_seconds, gateway_revision, ai_agent_ref, ai_time_policy)
   ON edgvoip.sip_trunks TO edgvoip_xmlcurl;
+
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'edgvoip_ai_bridge') THEN
+    CREATE ROLE edgvoip_ai_bridge NOLOGIN;
+  END IF;
+END
+$$;
+-- ai-bridge reads which trunk has which agent, where the tenant's W3 is and what to sign with; no bearer token, no number, no password.
+GRANT USAGE ON SCHEMA edgvoip TO edgvoip_ai_bridge;
+GRANT SELECT (id, status) ON edgvoip.tenants TO edgvoip_ai_bridge;
+GRANT SELECT (tenant_id, id, store_id, status, ai_agent_ref) ON edgvoip.sip_trunks TO edgvoip_ai_bridge;
+GRANT SELECT (tenant_id, base_url, status) ON edgvoip.webhook_endpoints TO edgvoip_ai_bridge;
+GRANT SELECT (tenant_id, id, hmac_secret_sealed, hmac_secret_key_id, created_at, rotated_at, expires_at, last_used_at)
+  ON edgvoip.integration_secrets TO edgvoip_ai_bridge;
 -- +goose StatementEnd

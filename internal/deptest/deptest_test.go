@@ -34,7 +34,7 @@ type goPackage struct {
 // domain lists the packages that hold what the program is about. They must work, and be tested, without a network, a
 // database or a switch.
 var domain = []string{
-	"directory", "dialplan", "trunk", "numbering", "schedule", "templates", "node", "integration", "webhook", "cdr",
+	"directory", "dialplan", "trunk", "numbering", "schedule", "templates", "node", "integration", "webhook", "cdr", "aisession",
 	"internal/fstext", "internal/fsxml", "internal/secret",
 }
 
@@ -48,7 +48,7 @@ var technology = []string{
 // edges lists our own packages at the rim, which domain packages must not know.
 var edges = []string{
 	"internal/xmlcurl", "internal/api", "internal/httpd", "internal/postgres", "internal/readmodel", "internal/esl",
-	"internal/fleet", "internal/feed", "internal/sender", "internal/ingest", "internal/records", "internal/telemetry",
+	"internal/fleet", "internal/feed", "internal/sender", "internal/ingest", "internal/records", "internal/aibridge", "internal/telemetry",
 }
 
 // testHelpers may be imported by tests and by each other only.

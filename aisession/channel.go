@@ -1,0 +1,173 @@
+package aisession
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Subprotocol names the messages of this package (RFC 6455, 1.9). A gateway that selects another is not ours.
+const Subprotocol = "edgvoip.ai.v1"
+
+// How often a gateway is asked whether it is there, how long its answer may take, how long a message may take to be sent, and how
+// long a gateway may take to close the channel after a goodbye.
+const (
+	pingInterval = 2 * time.Second
+	pingTimeout  = 2 * time.Second
+	sendTimeout  = 2 * time.Second
+
+	goodbyeTimeout = 500 * time.Millisecond
+)
+
+// Channel carries the messages about one session, over a WebSocket. Its methods are safe for concurrent use.
+type Channel struct {
+	conn     *websocket.Conn
+	messages chan Message
+	cancel   context.CancelFunc
+	loops    sync.WaitGroup
+
+	mu  sync.Mutex
+	err error
+}
+
+// errWrongProtocol means that the gateway speaks something else.
+var errWrongProtocol = errors.New("the gateway did not select " + Subprotocol)
+
+// Dial opens the channel of a session. It lives until Close, not until ctx ends.
+func (c *Client) Dial(ctx context.Context, s Session) (*Channel, error) {
+	header := http.Header{"User-Agent": {userAgent}}
+	if s.Token != "" {
+		header.Set("Authorization", "Bearer "+s.Token)
+	}
+	conn, resp, err := websocket.Dial(ctx, s.Endpoint.String(), &websocket.DialOptions{ //nolint:bodyclose // the library closes it
+		HTTPClient: c.http, HTTPHeader: header, Subprotocols: []string{Subprotocol},
+	})
+	if err != nil {
+		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
+			return nil, &RefusedError{resp.StatusCode}
+		}
+		return nil, cause(ctx, err)
+	}
+	if conn.Subprotocol() != Subprotocol {
+		_ = conn.CloseNow() // it is not used
+		return nil, errWrongProtocol
+	}
+	conn.SetReadLimit(MaxMessage)
+	living, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ch := &Channel{conn: conn, messages: make(chan Message, 16), cancel: cancel}
+	ch.loops.Go(func() { ch.read(living) })
+	ch.loops.Go(func() { ch.ping(living) })
+	return ch, nil
+}
+
+// Messages returns what the gateway says; closed when the channel is lost, and then Err says why.
+func (ch *Channel) Messages() <-chan Message { return ch.messages }
+
+// Err returns why the channel was lost; nil while it is not.
+func (ch *Channel) Err() error {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.err
+}
+
+func (ch *Channel) lost(err error) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.err == nil {
+		ch.err = err
+	}
+}
+
+func (ch *Channel) read(ctx context.Context) {
+	defer close(ch.messages)
+	for {
+		kind, b, err := ch.conn.Read(ctx)
+		if err != nil {
+			ch.lost(fmt.Errorf("receive: %w", err))
+			return
+		}
+		if kind != websocket.MessageText {
+			ch.lost(errors.New("receive: a message that is no text"))
+			return
+		}
+		m, err := ParseMessage(b)
+		if errors.Is(err, ErrUnknownMessage) {
+			continue
+		} else if err != nil {
+			ch.lost(fmt.Errorf("receive: %w", err))
+			return
+		}
+		select {
+		case ch.messages <- m:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// ping finds out when a gateway is gone without a word. A connection that does not answer is closed, which ends read.
+func (ch *Channel) ping(ctx context.Context) {
+	tick := time.NewTicker(pingInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		asking, cancel := context.WithTimeout(ctx, pingTimeout)
+		err := ch.conn.Ping(asking)
+		cancel()
+		if err != nil {
+			ch.lost(fmt.Errorf("ping: %w", err))
+			_ = ch.conn.CloseNow() // it is lost already
+			return
+		}
+	}
+}
+
+// Send sends a message.
+func (ch *Channel) Send(ctx context.Context, m Message) error {
+	b, err := m.encode()
+	if err != nil {
+		return fmt.Errorf("send %s: %w", m.Type, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	if err := ch.conn.Write(ctx, websocket.MessageText, b); err != nil {
+		return fmt.Errorf("send %s: %w", m.Type, err)
+	}
+	return nil
+}
+
+// Close says goodbye with a reason, gives the gateway a moment to close the channel itself, and closes it, also when ctx has ended.
+// It is called once.
+func (ch *Channel) Close(ctx context.Context, reason HangupReason) {
+	// Whoever is gone does not hear it.
+	if ch.Err() == nil && ch.Send(context.WithoutCancel(ctx), Message{Type: TypeHangup, Reason: reason}) == nil {
+		ch.linger()
+	}
+	ch.cancel()
+	_ = ch.conn.CloseNow() // nothing is left to be said
+	ch.loops.Wait()
+}
+
+// linger reads what is still on its way. A connection that is closed with something unread would take the goodbye with it.
+func (ch *Channel) linger() {
+	patience := time.After(goodbyeTimeout)
+	for {
+		select {
+		case _, ok := <-ch.messages:
+			if !ok {
+				return
+			}
+		case <-patience:
+			return
+		}
+	}
+}

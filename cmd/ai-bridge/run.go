@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edgvoip/edgvoip/aisession"
+	"github.com/edgvoip/edgvoip/internal/aibridge"
+	"github.com/edgvoip/edgvoip/internal/httpd"
+	"github.com/edgvoip/edgvoip/internal/postgres"
+	"github.com/edgvoip/edgvoip/internal/secret"
+	"github.com/edgvoip/edgvoip/internal/telemetry"
+)
+
+const usage = `ai-bridge connects calls from FreeSWITCH to W3's AI voice agents. It takes no arguments but these:
+
+  ai-bridge            run; settings come from the environment, see docs/settings.md
+  ai-bridge version    print the version
+`
+
+// run is the process: it returns when ctx ends and everything is closed, or with the error that stopped it.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
+	switch {
+	case len(args) == 1 && args[0] == "version":
+		_, err := fmt.Fprintln(stdout, version)
+		return err
+	case len(args) == 1 && (args[0] == "help" || args[0] == "-h" || args[0] == "-help" || args[0] == "--help"):
+		_, err := io.WriteString(stdout, usage)
+		return err
+	case len(args) > 0:
+		_, _ = io.WriteString(stderr, usage)
+		return errors.New("unknown argument")
+	}
+	s, err := readSettings(environ)
+	if err != nil {
+		return err
+	}
+	log, err := telemetry.NewLogger(stderr, s.LogFormat, s.LogLevel)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, s, log)
+}
+
+// Bounds on the database, which no call waits for, and on requests of operators.
+const (
+	databaseTimeout   = 5 * time.Second
+	internalBodyLimit = 4 << 10
+	internalTimeout   = 2 * time.Second
+)
+
+// process is the parts of a running ai-bridge.
+type process struct {
+	settings settings
+	log      *slog.Logger
+	db       *postgres.DB
+	trunks   *aisession.Trunks
+	client   *aisession.Client
+	bridge   *aibridge.Bridge
+	internal *httpd.Server // for operators: health and metrics
+}
+
+// serve works until ctx ends and everything is closed, or returns the error that stopped it.
+func serve(ctx context.Context, s settings, log *slog.Logger) error {
+	p := &process{settings: s, log: log}
+	var err error
+	p.db, err = postgres.Open(postgres.Options{
+		URL: s.DatabaseURL, Role: s.DatabaseRole, Application: "edgvoip-ai-bridge", MaxConns: s.DatabaseMaxConns, StatementTimeout: databaseTimeout,
+	}, log)
+	if err != nil {
+		return err
+	}
+	if err := p.build(ctx); err != nil {
+		return errors.Join(err, p.db.Close())
+	}
+	defer p.client.Close()
+	return errors.Join(p.run(ctx), p.db.Close())
+}
+
+// build puts the process together, and opens the ports for SIP.
+func (p *process) build(ctx context.Context) error {
+	s := p.settings
+	addr, err := s.sipAddr()
+	if err != nil {
+		return err
+	}
+	peers, err := s.peers()
+	if err != nil {
+		return err
+	}
+	if p.client, err = s.client(); err != nil {
+		return err
+	}
+	p.trunks = aisession.NewTrunks(aisession.TrunksOptions{Store: p.db, Interval: s.TrunksInterval, Timeout: databaseTimeout, Log: p.log.With("component", "trunks")})
+	breakers := aisession.NewBreakers(time.Now)
+	registry := telemetry.NewRegistry()
+	p.bridge, err = aibridge.New(ctx, aibridge.Options{
+		Addr: addr, Peers: peers, Sessions: p.client, Trunks: p.trunks, Limits: aisession.NewLimits(s.MaxSessions, s.MaxSessionsPerTenant), Breakers: breakers,
+		ConnectBudget: s.ConnectBudget, AgentSilence: s.MediaTimeout, CallerSilence: s.CallerTimeout, DrainTimeout: s.DrainTimeout,
+		// Without it a gateway on this machine could not be reached.
+		Loopback: p.client.AllowsICE(netip.AddrFrom4([4]byte{127, 0, 0, 1})),
+		Metrics:  aibridge.NewMetrics(registry, func() float64 { return float64(breakers.Open()) }, func() float64 { return p.trunks.Age().Seconds() }),
+		Log:      p.log,
+	})
+	if err != nil {
+		return fmt.Errorf("AI_BRIDGE_SIP_ADDR: %w", err)
+	}
+	p.internal = httpd.New(httpd.Options{
+		Name: "internal", BodyLimit: internalBodyLimit, RequestTimeout: internalTimeout,
+		Ready:    func(context.Context) error { return errors.Join(p.bridge.Ready(), p.trunks.Ready()) },
+		Registry: registry, Log: p.log,
+	})
+	return nil
+}
+
+// client returns what talks to gateways.
+func (s settings) client() (*aisession.Client, error) {
+	keys, err := secret.LoadKeyRing(s.SecretKeysFile)
+	if err != nil {
+		return nil, fmt.Errorf("SECRET_KEYS_FILE: %w", err)
+	}
+	networks, err := s.networks()
+	if err != nil {
+		return nil, err
+	}
+	o := aisession.Options{Keys: keys, Budget: s.SessionBudget, Allow: networks, Plain: s.AllowPlain}
+	if s.CAFile != "" {
+		pem, err := os.ReadFile(s.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("AI_CA_FILE: %w", err)
+		}
+		if o.Roots = x509.NewCertPool(); !o.Roots.AppendCertsFromPEM(pem) {
+			return nil, errors.New("AI_CA_FILE: no certificate in it")
+		}
+	}
+	return aisession.NewClient(o), nil
+}
+
+// run runs the parts. The trunks and the listener for operators stay until the last call is over.
+func (p *process) run(ctx context.Context) error {
+	l, err := httpd.Listen(ctx, p.settings.MetricsAddr)
+	if err != nil {
+		return fmt.Errorf("AI_BRIDGE_METRICS_ADDR: %w", err)
+	}
+	rest, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	parts, rest := errgroup.WithContext(rest)
+	parts.Go(func() error {
+		p.trunks.Run(rest)
+		return nil
+	})
+	parts.Go(func() error { return p.internal.Run(rest, l, internalTimeout) })
+	p.log.InfoContext(ctx, "serving", "addr", p.bridge.Addr().String(), "metrics_addr", l.Addr().String(), "version", version)
+	calls, cancel := context.WithCancel(ctx)
+	defer cancel()
+	context.AfterFunc(rest, cancel) // when one of them fails
+	err = p.bridge.Run(calls)
+	stop()
+	return errors.Join(err, parts.Wait())
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edgvoip/edgvoip/internal/settingstest"
+	"github.com/edgvoip/edgvoip/internal/testdb"
+)
+
+const keyFile = "test MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n"
+
+// environment returns settings that work, changed by "KEY=value".
+func environment(tb testing.TB, changes ...string) []string {
+	tb.Helper()
+	keys := filepath.Join(tb.TempDir(), "keys")
+	if err := os.WriteFile(keys, []byte(keyFile), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return append([]string{
+		"AI_BRIDGE_SIP_ADDR=127.0.0.1:0", "AI_BRIDGE_METRICS_ADDR=127.0.0.1:0", "DATABASE_URL=host=/nowhere dbname=x sslmode=disable",
+		"SECRET_KEYS_FILE=" + keys, "LOG_FORMAT=json",
+	}, changes...)
+}
+
+// A wrong setting stops the start with a sentence that names it and keeps secrets to itself.
+func TestWrongSettings(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		setting string
+		changes []string
+	}{
+		{"AI_BRIDGE_SIP_ADDR", []string{"AI_BRIDGE_SIP_ADDR=nonsense"}},
+		{"AI_BRIDGE_SIP_ADDR", []string{"AI_BRIDGE_SIP_ADDR=0.0.0.0:5090"}},
+		{"AI_BRIDGE_PEERS", []string{"AI_BRIDGE_PEERS=127.0.0.1"}},
+		{"AI_BRIDGE_METRICS_ADDR", []string{"AI_BRIDGE_METRICS_ADDR=127.0.0.1:99999"}},
+		{"AI_SESSION_BUDGET", []string{"AI_SESSION_BUDGET=5s"}},
+		{"AI_SESSION_BUDGET", []string{"AI_SESSION_BUDGET=1500"}},
+		{"AI_CONNECT_BUDGET", []string{"AI_CONNECT_BUDGET=1m"}},
+		{"AI_MEDIA_TIMEOUT", []string{"AI_MEDIA_TIMEOUT=0s"}},
+		{"AI_CALLER_TIMEOUT", []string{"AI_CALLER_TIMEOUT=0s"}},
+		{"AI_DRAIN_TIMEOUT", []string{"AI_DRAIN_TIMEOUT=-1s"}},
+		{"AI_MAX_SESSIONS", []string{"AI_MAX_SESSIONS=0"}},
+		{"AI_MAX_SESSIONS_PER_TENANT", []string{"AI_MAX_SESSIONS_PER_TENANT=101"}},
+		{"AI_TRUNKS_INTERVAL", []string{"AI_TRUNKS_INTERVAL=0s"}},
+		{"AI_ALLOW_NETWORKS", []string{"AI_ALLOW_NETWORKS=10.1.2.3/8"}},
+		{"AI_ALLOW_PLAIN", []string{"AI_ALLOW_PLAIN=perhaps"}},
+		{"AI_CA_FILE", []string{"AI_CA_FILE=/nowhere"}},
+		{"DATABASE_URL", []string{"DATABASE_URL="}},
+		{"DATABASE_URL", []string{"DATABASE_URL=postgres://u:s3cret@h:port/d"}},
+		{"SECRET_KEYS_FILE", []string{"SECRET_KEYS_FILE=/nowhere"}},
+		{"LOG_LEVEL", []string{"LOG_LEVEL=loud"}},
+	} {
+		err := run(t.Context(), nil, environment(t, tc.changes...), io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), tc.setting) {
+			t.Errorf("%v: %v, want a sentence that names %s", tc.changes, err, tc.setting)
+		} else if strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%v: the error shows a secret: %v", tc.changes, err)
+		}
+	}
+}
+
+func TestArguments(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"version"}, nil, &out, io.Discard); err != nil || out.String() != version+"\n" {
+		t.Errorf("version printed %q, %v", out.String(), err)
+	}
+	if err := run(t.Context(), []string{"--nonsense"}, nil, io.Discard, io.Discard); err == nil {
+		t.Error("nonsense was taken")
+	}
+}
+
+// docs/settings.md has a row for each setting, with its default, and none for what is not there.
+func TestSettingsAreDocumented(t *testing.T) {
+	t.Parallel()
+	settingstest.Documented[settings](t, filepath.Join("..", "..", "docs", "settings.md"), "AI_", "DATABASE_", "LOG_", "SECRET_")
+}
+
+// The whole process on a real database: it comes up, is ready as soon as it knows the trunks, shows its metrics, and goes when
+// it is told to.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	read, write := io.Pipe()
+	done := make(chan error, 1)
+	env := environment(t, "DATABASE_URL="+testdb.New(t))
+	go func() {
+		err := run(ctx, nil, env, io.Discard, write)
+		_ = write.Close()
+		done <- err
+	}()
+	lines := bufio.NewScanner(read)
+	var addr string
+	for addr == "" && lines.Scan() {
+		var line struct {
+			Addr string `json:"metrics_addr"`
+		}
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			t.Fatalf("log line %s: %v", lines.Bytes(), err)
+		}
+		addr = line.Addr
+	}
+	go func() {
+		for lines.Scan() { // the log must be drained
+			continue
+		}
+	}()
+	get := func(path string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if status, _ := get("/readyz"); status == http.StatusOK {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("not ready within 10 s")
+		}
+	}
+	if status, body := get("/metrics"); status != http.StatusOK || !strings.Contains(body, "aibridge_calls 0") || !strings.Contains(body, "aibridge_trunks_age_seconds") {
+		t.Errorf("metrics: %d\n%s", status, body)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
