@@ -29,6 +29,9 @@ BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'edgvoip_ai_bridge') THEN
     CREATE ROLE edgvoip_ai_bridge NOLOGIN;
   END IF;
+EXCEPTION
+  -- Roles are the cluster's: another database of it may be at the same point.
+  WHEN duplicate_object OR unique_violation THEN NULL;
 END
 $$;
 

@@ -46,8 +46,8 @@ func standIn(f Facts) *directory.Extension {
 }
 
 // The agent's leg: it must show progress within a second, which ai-bridge does as soon as it has read the INVITE, and be
-// there within three; and as ai-bridge sends a packet every 20 ms whatever the agent says, two seconds without one mean that
-// it is gone.
+// there within three; and as a packet comes every 20 ms whatever the agent says, two seconds without one mean that the agent or
+// ai-bridge is gone.
 const agentLeg = "outbound_redirect_fatal=true;leg_progress_timeout=1;leg_timeout=3;media_timeout=2000;media_hold_timeout=2000" +
 	";absolute_codec_string=PCMU;sip_h_X-edgvoip-Trunk="
 

@@ -369,6 +369,9 @@ BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'edgvoip_ai_bridge') THEN
     CREATE ROLE edgvoip_ai_bridge NOLOGIN;
   END IF;
+EXCEPTION
+  -- Roles are the cluster's: another database of it may be at the same point.
+  WHEN duplicate_object OR unique_violation THEN NULL;
 END
 $$;
 -- ai-bridge reads which trunk has which agent, where the tenant's W3 is and what to sign with; no bearer token, no number, no password.
