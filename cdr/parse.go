@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -96,8 +97,11 @@ func parse(all map[string]any) (Document, error) {
 	return Document{l, text}, nil
 }
 
-// secretive are variables that nobody may read: digests, keys of media, and descriptions of sessions, which hold such keys.
-var secretive = regexp.MustCompile(`(?i)passw|a1.hash|auth_(response|nonce|cnonce)|crypto|sdp|_ice_|vm_pin|secret`)
+// secretive are parts of the names of variables that nobody may read: digests, keys of media, and descriptions of sessions,
+// which hold such keys. A document has hundreds of variables: a regular expression would take a third of the time of reading it.
+var secretive = []string{
+	"passw", "a1-hash", "a1_hash", "auth_response", "auth_nonce", "auth_cnonce", "crypto", "sdp", "_ice_", "vm_pin", "secret",
+}
 
 func discreet(all map[string]any) {
 	vars, ok := all["variables"].(map[string]any)
@@ -105,10 +109,15 @@ func discreet(all map[string]any) {
 		return
 	}
 	for name := range vars {
-		if secretive.MatchString(name) {
+		if isSecretive(name) {
 			delete(vars, name)
 		}
 	}
+}
+
+func isSecretive(name string) bool {
+	name = strings.ToLower(name)
+	return slices.ContainsFunc(secretive, func(part string) bool { return strings.Contains(name, part) })
 }
 
 func (r record) leg() (Leg, error) {

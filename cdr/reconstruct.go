@@ -18,7 +18,7 @@ func NewSighting(node uuid.UUID, event map[string]string) (Sighting, bool) {
 	}
 	s := Sighting{LegID: leg, NodeID: node, Event: map[string]string{}}
 	for name, value := range event {
-		if !secretive.MatchString(name) {
+		if !isSecretive(name) {
 			s.Event[name] = strings.ToValidUTF8(value, "")
 		}
 	}

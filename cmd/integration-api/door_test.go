@@ -61,6 +61,7 @@ type door struct {
 	killed bool
 	ended  chan struct{}
 	addr   atomic.Pointer[string] // where it listens, or nil
+	cdr    atomic.Pointer[string] // where it takes call records, or nil
 	log    lockedBuffer
 }
 
@@ -95,10 +96,10 @@ func openDoor(t *testing.T, i installation) *door {
 	var roots *x509.CertPool
 	var key string
 	d.certFile, key, roots = certificate(t)
-	d.env = slices.Concat(os.Environ(), i.env, []string{
+	d.env = slices.Concat(os.Environ(), []string{
 		"API_ADDR=127.0.0.1:0", "CDR_ADDR=off", "API_METRICS_ADDR=127.0.0.1:0", "API_TLS_CERT_FILE=" + d.certFile, "API_TLS_KEY_FILE=" + key,
 		"API_RATE_PER_ADDRESS=100000", "API_RATE_PER_TENANT=100000",
-	})
+	}, i.env)
 	transport := &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, MaxIdleConnsPerHost: 32,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -141,7 +142,13 @@ func (d *door) start(t *testing.T) {
 		defer close(d.ended)
 		for lines := bufio.NewScanner(io.TeeReader(stderr, &d.log)); lines.Scan(); { // the log must be drained
 			var line struct{ Msg, Addr string }
-			if err := json.Unmarshal(lines.Bytes(), &line); err == nil && line.Msg == "serving" {
+			if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+				continue
+			}
+			switch line.Msg {
+			case "taking call records": // comes first
+				d.cdr.Store(&line.Addr)
+			case "serving":
 				listening <- line.Addr
 			}
 		}
@@ -161,6 +168,7 @@ func (d *door) start(t *testing.T) {
 func (d *door) kill(t *testing.T) {
 	t.Helper()
 	d.addr.Store(nil)
+	d.cdr.Store(nil)
 	d.killed = true
 	// At the end of a test its context has killed it already.
 	if err := d.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -100,6 +100,12 @@ type installation struct {
 
 func install(t *testing.T) installation {
 	t.Helper()
+	return installOn(t, testdb.Empty(t))
+}
+
+// installOn installs on an empty database.
+func installOn(t *testing.T, dsn string) installation {
+	t.Helper()
 	keys := filepath.Join(t.TempDir(), "keys")
 	var line bytes.Buffer
 	if err := run(t.Context(), []string{"keygen"}, nil, streams{nil, &line, io.Discard}); err != nil {
@@ -108,7 +114,6 @@ func install(t *testing.T) installation {
 	if err := os.WriteFile(keys, line.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	dsn := testdb.Empty(t)
 	i := installation{dsn, []string{"DATABASE_URL=" + dsn, "SECRET_KEYS_FILE=" + keys, "LOG_FORMAT=json"}}
 	i.command(t, "migrate")
 	return i

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -154,6 +155,27 @@ func (m *mock) kill(t *testing.T) {
 	_ = m.cmd.Wait() // it was killed
 }
 
+// recall kills the process and starts it again, and returns what it tells then, which is what its file tells.
+func (m *mock) recall(t *testing.T, roots *x509.CertPool) (r w3receiver.Report) {
+	t.Helper()
+	m.kill(t)
+	m.start(t)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+m.addr+"/mock/report", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // Our process and W3's are killed at random moments while events are sent, and started again. In the end each event has had
 // its effect once, those of a subject in order, and W3 knows everything that it said it had taken.
 func TestWebhooksKilledAtRandom(t *testing.T) {
@@ -212,23 +234,7 @@ func TestWebhooksKilledAtRandom(t *testing.T) {
 			t.Fatalf("%d delivered: %v", delivered, err)
 		}
 	}
-	// What W3 tells is what its file tells: it has just come back.
-	w3.kill(t)
-	w3.start(t)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+"/mock/report", http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var r w3receiver.Report
-	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
-		t.Fatal(err)
-	}
+	r := w3.recall(t, roots)
 	if r.Effects != subjects*each || len(r.Keys) != subjects*each || len(r.OutOfOrder)+len(r.Conflicts) != 0 {
 		t.Errorf("%d effects, %d keys, out of order %v, conflicts %v", r.Effects, len(r.Keys), r.OutOfOrder, r.Conflicts)
 	}

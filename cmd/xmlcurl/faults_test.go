@@ -17,7 +17,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
@@ -603,21 +602,11 @@ func (w *wire) pump(c *wired, to, from net.Conn) {
 	}
 }
 
-// cluster is a PostgreSQL server of the test's own, to be killed.
-type cluster struct {
-	*testing.T
-	dir, dsn string
-}
-
-// newCluster starts a server that holds the population.
-func newCluster(t *testing.T) cluster {
+// newCluster starts a server, to be killed, that holds the population.
+func newCluster(t *testing.T) *testdb.Cluster {
 	t.Helper()
-	testdb.Empty(t) // or there is no PostgreSQL here, and the test is skipped like all others that need it
-	c := cluster{T: t, dir: filepath.Join(t.TempDir(), "postgres")}
-	t.Cleanup(func() { c.do(context.WithoutCancel(t.Context()), "stop") })
-	// What was committed must be there after a crash.
-	c.dsn = c.do(t.Context(), "start", "--durable")
-	db, err := postgres.Open(postgres.Options{URL: c.dsn}, slog.New(slog.DiscardHandler))
+	c := testdb.NewCluster(t)
+	db, err := postgres.Open(postgres.Options{URL: c.DSN}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -625,18 +614,8 @@ func newCluster(t *testing.T) cluster {
 	if _, err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	populateTables(t, c.dsn)
+	populateTables(t, c.DSN)
 	return c
-}
-
-// do runs dev/postgres.
-func (c cluster) do(ctx context.Context, command string, flags ...string) string {
-	c.Helper()
-	out, err := exec.CommandContext(ctx, "../../dev/postgres", append(append([]string{command}, flags...), c.dir)...).Output()
-	if err != nil {
-		c.Errorf("dev/postgres %s: %v", command, err)
-	}
-	return strings.TrimSpace(string(out))
 }
 
 // execute changes something in a database, over a connection of its own.
@@ -687,7 +666,7 @@ func (s spare) changed(x *xml) (changed bool) {
 // trial is a running xmlcurl under load, and what can be done to it.
 type trial struct {
 	*testing.T
-	server cluster
+	server *testdb.Cluster
 	wire   *wire
 	x      *xml
 	load   *load
@@ -700,7 +679,7 @@ func (r *trial) change() {
 	if s := spareOf(r.round); s.changed(r.x) {
 		r.Fatalf("%+v is changed already", s)
 	}
-	spareOf(r.round).change(r.T, r.server.dsn)
+	spareOf(r.round).change(r.T, r.server.DSN)
 	r.round++
 }
 
@@ -729,7 +708,7 @@ func TestFaults(t *testing.T) {
 	t.Parallel()
 	r := &trial{T: t, server: newCluster(t), load: &load{list: questions(t)}}
 	var dsn string
-	r.wire, dsn = newWire(t, r.server.dsn)
+	r.wire, dsn = newWire(t, r.server.DSN)
 	// What a machine that is too busy refuses is not what this is about.
 	r.x = start(t, "DATABASE_URL="+dsn, "XMLCURL_MAX_CONNECTIONS=65536")
 	r.load.addr = r.x.addr
@@ -756,15 +735,15 @@ func TestFaults(t *testing.T) {
 	r.recovers()
 
 	r.load.enter("killed with -9")
-	r.server.do(t.Context(), "kill")
+	r.server.Kill()
 	time.Sleep(3 * time.Second)
 	r.load.enter("started after the kill")
-	r.server.do(t.Context(), "resume")
+	r.server.Resume()
 	r.change()
 	r.recovers()
 
 	r.load.enter("stopped for 20 s")
-	r.server.do(t.Context(), "halt")
+	r.server.Halt()
 	halted := time.Now()
 	r.outage()
 	time.Sleep(20*time.Second - time.Since(halted))
@@ -772,7 +751,7 @@ func TestFaults(t *testing.T) {
 		t.Errorf("20 s after the database stopped, the data are said to be %v s old", age)
 	}
 	r.load.enter("started again")
-	r.server.do(t.Context(), "resume")
+	r.server.Resume()
 	r.change()
 	r.recovers()
 

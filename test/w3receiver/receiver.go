@@ -49,6 +49,8 @@ type Report struct {
 	Effects  int `json:"effects"`
 	// Keys is how often each key was received.
 	Keys map[string]int `json:"keys"`
+	// Bodies is the SHA-256, in hex, of the body that each key came with first.
+	Bodies map[string]string `json:"bodies"`
 	// Subjects is how many events of each subject had their effect.
 	Subjects map[string]int `json:"subjects"`
 	// OutOfOrder are keys whose event had its effect after a newer one of the same subject.
@@ -122,6 +124,7 @@ func (r *Receiver) Report() Report {
 	defer r.mu.Unlock()
 	out := r.report
 	out.Keys, out.Subjects, out.Refused = maps.Clone(out.Keys), maps.Clone(out.Subjects), maps.Clone(out.Refused)
+	out.Bodies = maps.Clone(r.bodies)
 	out.OutOfOrder, out.Conflicts = append([]string{}, out.OutOfOrder...), append([]string{}, out.Conflicts...)
 	return out
 }

@@ -1,0 +1,62 @@
+package testdb
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Cluster is a PostgreSQL server of a test's own, to be killed: what was committed is there when it comes back. Its methods
+// fail the test if they cannot do what they say; they are not for concurrent use.
+type Cluster struct {
+	// DSN is the connection string of an empty database, the same after each start.
+	DSN string
+
+	t           *testing.T
+	script, dir string
+}
+
+// NewCluster starts a server, which ends with the test. Where New skips, so does NewCluster.
+func NewCluster(t *testing.T) *Cluster {
+	t.Helper()
+	serverFor(t)
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Cluster{t: t, script: filepath.Join(root, "dev", "postgres"), dir: filepath.Join(t.TempDir(), "postgres")}
+	t.Cleanup(func() { c.run(context.WithoutCancel(t.Context()), "stop") })
+	// Otherwise a crash may take back what was committed.
+	c.DSN = c.run(t.Context(), "start", "--durable")
+	return c
+}
+
+// Kill ends all processes of the server as a crash does.
+func (c *Cluster) Kill() {
+	c.t.Helper()
+	c.run(c.t.Context(), "kill")
+}
+
+// Halt stops the server in order.
+func (c *Cluster) Halt() {
+	c.t.Helper()
+	c.run(c.t.Context(), "halt")
+}
+
+// Resume starts the server again on its data, and returns when it answers.
+func (c *Cluster) Resume() {
+	c.t.Helper()
+	c.run(c.t.Context(), "resume")
+}
+
+// run runs dev/postgres.
+func (c *Cluster) run(ctx context.Context, command string, flags ...string) string {
+	c.t.Helper()
+	out, err := exec.CommandContext(ctx, c.script, append(append([]string{command}, flags...), c.dir)...).Output()
+	if err != nil {
+		c.t.Fatalf("dev/postgres %s: %v", command, err)
+	}
+	return strings.TrimSpace(string(out))
+}
