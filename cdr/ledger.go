@@ -35,6 +35,16 @@ type Tally struct {
 	Changed    int // calls of which there is something to tell
 }
 
+// Add adds what became of others.
+func (t *Tally) Add(other Tally) {
+	t.Taken += other.Taken
+	t.Recorded += other.Recorded
+	t.Unreadable += other.Unreadable
+	t.Unassigned += other.Unassigned
+	t.Postponed += other.Postponed
+	t.Changed += other.Changed
+}
+
 // DocumentState says what became of a document that is still there.
 type DocumentState string
 

@@ -19,10 +19,15 @@ func NewSighting(node uuid.UUID, event map[string]string) (Sighting, bool) {
 	s := Sighting{LegID: leg, NodeID: node, Event: map[string]string{}}
 	for name, value := range event {
 		if !isSecretive(name) {
-			s.Event[name] = strings.ToValidUTF8(value, "")
+			s.Event[storable(name)] = storable(value)
 		}
 	}
 	return s, true
+}
+
+// storable takes out what PostgreSQL cannot keep in a text.
+func storable(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "")
 }
 
 // Reconstruct makes the document of a channel from its event CHANNEL_HANGUP_COMPLETE, given as its headers. The event tells

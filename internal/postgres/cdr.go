@@ -69,24 +69,49 @@ type callKey struct{ tenant, call uuid.UUID }
 var (
 	errUnassigned = errors.New("the record belongs to no tenant")
 	errWaits      = errors.New("the calling leg has not come yet")
+	errStored     = errors.New("a leg of the call that is stored already cannot be read")
 )
 
 // ReadDocuments reads up to so many documents into call records, in one transaction: what cannot be read is marked and kept,
 // and keeps nobody up. Several processes may do it at the same time.
-func (d *DB) ReadDocuments(ctx context.Context, most int) (t cdr.Tally, err error) {
-	err = d.inTx(ctx, func(tx *txn) error {
-		t = cdr.Tally{}
-		entries, err := claimDocuments(ctx, tx, most)
-		if err != nil {
-			return err
-		}
-		t.Taken = len(entries)
-		if err := enter(ctx, tx, entries, &t); err != nil {
-			return err
-		}
-		return settleDocuments(ctx, tx, entries, &t)
+func (d *DB) ReadDocuments(ctx context.Context, most int) (cdr.Tally, error) {
+	return inBatch(most, func(most int) (t cdr.Tally, err error) {
+		err = d.inTx(ctx, func(tx *txn) error {
+			t = cdr.Tally{}
+			entries, err := claimDocuments(ctx, tx, most)
+			if err != nil {
+				return err
+			}
+			t.Taken = len(entries)
+			if err := enter(ctx, tx, entries, &t); err != nil {
+				return err
+			}
+			return settleDocuments(ctx, tx, entries, &t)
+		})
+		return t, err
 	})
-	return t, err
+}
+
+// errPoisoned means that a call cannot be written although its legs can, and so no leg of the batch may stay: which of them it
+// is shows when each is read alone.
+var errPoisoned = errors.New("a call of the batch cannot be written")
+
+// inBatch runs a transaction about up to so many documents or sightings, and about one after the other if they cannot go
+// together.
+func inBatch(most int, run func(most int) (cdr.Tally, error)) (cdr.Tally, error) {
+	total, err := run(most)
+	if !errors.Is(err, errPoisoned) {
+		return total, err
+	}
+	total = cdr.Tally{}
+	for range most {
+		one, err := run(1)
+		if err != nil || one.Taken == 0 {
+			return total, err
+		}
+		total.Add(one)
+	}
+	return total, nil
 }
 
 func claimDocuments(ctx context.Context, tx *txn, most int) ([]*entry, error) {
@@ -113,23 +138,26 @@ func claimDocuments(ctx context.Context, tx *txn, most int) ([]*entry, error) {
 }
 
 // enter writes the legs of documents and then the calls that they are of. An error is of the database and ends the
-// transaction; what is wrong with one document is in its entry.
+// transaction, as does errPoisoned; what is wrong with one document is in its entry.
 func enter(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tally) error {
 	if err := lockLegs(ctx, tx, entries); err != nil {
 		return err
 	}
-	byCall := map[callKey][]*entry{}
+	if len(entries) == 1 {
+		return enterAlone(ctx, tx, entries[0], t)
+	}
 	for _, e := range entries {
 		if e.failure != nil {
 			continue
 		}
-		failure, err := attempt(ctx, tx, func() error { return putLeg(ctx, tx, e) })
-		if err != nil {
+		var err error
+		if e.failure, err = attempt(ctx, tx, func() error { return putLeg(ctx, tx, e) }); err != nil {
 			return err
 		}
-		if e.failure = failure; failure == nil {
-			byCall[e.call] = append(byCall[e.call], e)
-		}
+	}
+	byCall, err := groupByCall(ctx, tx, entries)
+	if err != nil {
+		return err
 	}
 	for _, key := range sortedKeys(byCall) {
 		members := byCall[key]
@@ -139,10 +167,12 @@ func enter(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tally) error {
 			changed, err = putCall(ctx, tx, key, old)
 			return err
 		})
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if changed {
+		case failure != nil && !errors.Is(failure, errWaits):
+			return errPoisoned
+		case changed:
 			t.Changed++
 		}
 		for _, e := range members {
@@ -150,6 +180,52 @@ func enter(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tally) error {
 		}
 	}
 	return nil
+}
+
+// enterAlone writes a leg and its call behind one savepoint: a leg does not stay without its call.
+func enterAlone(ctx context.Context, tx *txn, e *entry, t *cdr.Tally) error {
+	if e.failure != nil {
+		return nil
+	}
+	changed, waits := false, false
+	failure, err := attempt(ctx, tx, func() error {
+		if err := putLeg(ctx, tx, e); err != nil {
+			return err
+		}
+		var err error
+		changed, err = putCall(ctx, tx, e.call, e.old)
+		if waits = errors.Is(err, errWaits); waits {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if e.failure = failure; waits {
+		e.failure = errWaits
+	}
+	if changed && failure == nil {
+		t.Changed++
+	}
+	return nil
+}
+
+// groupByCall groups what was written by call, once all of it was: a leg that came later in the batch may have taken an
+// earlier one into another call.
+func groupByCall(ctx context.Context, tx *txn, entries []*entry) (map[callKey][]*entry, error) {
+	byCall := map[callKey][]*entry{}
+	for _, e := range entries {
+		if e.failure != nil {
+			continue
+		}
+		var err error
+		if e.call.call, err = callOfLeg(ctx, tx, e.call.tenant, e.leg.ID); err != nil {
+			return nil, err
+		}
+		byCall[e.call] = append(byCall[e.call], e)
+	}
+	return byCall, nil
 }
 
 func sortedKeys(m map[callKey][]*entry) []callKey {
@@ -177,7 +253,7 @@ func attempt(ctx context.Context, tx *txn, f func() error) (failure, err error) 
 		}
 		// The server's own text may repeat what is in the document.
 		failure = fmt.Errorf("the database does not take it: SQLSTATE %s", pe.Code)
-	} else if !errors.Is(failure, errUnassigned) && !errors.Is(failure, errWaits) {
+	} else if !errors.Is(failure, errUnassigned) && !errors.Is(failure, errWaits) && !errors.Is(failure, errStored) {
 		return nil, failure
 	}
 	if _, err := tx.Tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT attempt`); err != nil {
@@ -291,7 +367,7 @@ func legByID(ctx context.Context, tx *txn, tenant, leg uuid.UUID) (*cdr.Document
 	}
 	doc, err := cdr.Parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("leg %s: %w", leg, err)
+		return nil, errStored
 	}
 	return &doc, nil
 }
@@ -390,7 +466,7 @@ func (d *DB) AddSightings(ctx context.Context, list []cdr.Sighting) error {
 		if err != nil {
 			return fmt.Errorf("add sightings: %w", err)
 		}
-		legs[i], nodes[i], events[i] = s.LegID.String(), s.NodeID.String(), strings.ReplaceAll(string(event), `\u0000`, "")
+		legs[i], nodes[i], events[i] = s.LegID.String(), s.NodeID.String(), string(event)
 	}
 	_, err := bounded(ctx, func() (sql.Result, error) {
 		return d.db.ExecContext(ctx, query, pq.StringArray(legs), pq.StringArray(nodes), pq.StringArray(events))
@@ -403,43 +479,45 @@ func (d *DB) AddSightings(ctx context.Context, list []cdr.Sighting) error {
 
 // Reconstruct makes records of channels that were seen to end so long ago, up to so many, and of which no document came. It
 // waits while documents wait to be read, as theirs may be among them.
-func (d *DB) Reconstruct(ctx context.Context, after time.Duration, most int) (t cdr.Tally, err error) {
+func (d *DB) Reconstruct(ctx context.Context, after time.Duration, most int) (cdr.Tally, error) {
 	const query = `
 		SELECT leg_id, event FROM edgvoip.cdr_sightings
 		 WHERE seen_at < now() - make_interval(secs => $1)
 		   AND NOT EXISTS (SELECT FROM edgvoip.cdr_documents WHERE state = 'new' AND due_at < now() - interval '5 s')
 		 ORDER BY seen_at LIMIT $2 FOR UPDATE SKIP LOCKED`
-	err = d.inTx(ctx, func(tx *txn) error {
-		t = cdr.Tally{}
-		var rows []struct {
-			LegID uuid.UUID `db:"leg_id"`
-			Event []byte    `db:"event"`
-		}
-		if err := tx.SelectContext(ctx, &rows, query, after.Seconds(), most); err != nil {
-			return fmt.Errorf("select sightings: %w", err)
-		}
-		t.Taken = len(rows)
-		var entries []*entry
-		for _, r := range rows {
-			e := &entry{old: true}
-			var event map[string]string
-			if e.failure = json.Unmarshal(r.Event, &event); e.failure == nil {
-				e.doc, e.failure = cdr.Reconstruct(event)
-				e.leg = e.doc.Leg()
+	return inBatch(most, func(most int) (t cdr.Tally, err error) {
+		err = d.inTx(ctx, func(tx *txn) error {
+			t = cdr.Tally{}
+			var rows []struct {
+				LegID uuid.UUID `db:"leg_id"`
+				Event []byte    `db:"event"`
 			}
-			entries = append(entries, e)
-		}
-		if err := enter(ctx, tx, entries, &t); err != nil {
-			return err
-		}
-		for i, r := range rows {
-			if err := settleSighting(ctx, tx, r.LegID, r.Event, entries[i].failure, &t); err != nil {
+			if err := tx.SelectContext(ctx, &rows, query, after.Seconds(), most); err != nil {
+				return fmt.Errorf("select sightings: %w", err)
+			}
+			t.Taken = len(rows)
+			var entries []*entry
+			for _, r := range rows {
+				e := &entry{old: true}
+				var event map[string]string
+				if e.failure = json.Unmarshal(r.Event, &event); e.failure == nil {
+					e.doc, e.failure = cdr.Reconstruct(event)
+					e.leg = e.doc.Leg()
+				}
+				entries = append(entries, e)
+			}
+			if err := enter(ctx, tx, entries, &t); err != nil {
 				return err
 			}
-		}
-		return nil
+			for i, r := range rows {
+				if err := settleSighting(ctx, tx, r.LegID, r.Event, entries[i].failure, &t); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return t, err
 	})
-	return t, err
 }
 
 // settleSighting ends a sighting. One that makes no record is kept as a document that cannot be read.

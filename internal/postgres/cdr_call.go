@@ -76,6 +76,9 @@ func putCall(ctx context.Context, tx *txn, key callKey, orphan bool) (changed bo
 	if err != nil {
 		return false, err
 	}
+	if len(docs) == 0 {
+		return false, nil // they are of another call by now
+	}
 	kept, err := callByID(ctx, tx, key)
 	if err != nil {
 		return false, err
@@ -140,7 +143,7 @@ func legsOfCall(ctx context.Context, tx *txn, key callKey) ([]cdr.Document, erro
 	for i, raw := range rows {
 		var err error
 		if docs[i], err = cdr.Parse(raw); err != nil {
-			return nil, fmt.Errorf("leg of call %s: %w", key.call, err)
+			return nil, errStored
 		}
 	}
 	return docs, nil

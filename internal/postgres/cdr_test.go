@@ -208,6 +208,63 @@ func TestGrandchild(t *testing.T) {
 	}
 }
 
+// The same in one batch after the patience with callers, and where the switch was only seen to end them.
+func TestGrandchildInOneBatch(t *testing.T) {
+	t.Parallel()
+	id, caller, called := call("a")
+	child := uuid.NewSHA1(id, []byte("called"))
+	third := document(uuid.NewSHA1(id, []byte("third")), "outbound", map[string]string{"edgvoip_tenant_id": tenantA.String()}, "originating_leg_uuid", child.String())
+	l := newLedger(t)
+	l.keep(third, called, caller)
+	l.due()
+	l.read()
+	l.want("calls", `SELECT string_agg(call_id::text, ',') FROM edgvoip.cdr`, id.String())
+	l.want("legs", `SELECT count(*) FROM edgvoip.cdr_legs WHERE call_id = $1`, "3", id)
+
+	l = newLedger(t)
+	l.sight(third)
+	l.sight(called)
+	l.sight(caller)
+	exec1(t, l.look, `UPDATE edgvoip.cdr_sightings SET seen_at = seen_at - interval '3 minutes'`)
+	l.reconstruct()
+	l.want("reconstructed legs", `SELECT count(*) FROM edgvoip.cdr_legs WHERE reconstructed`, "3")
+}
+
+// A call that the database does not take leaves no leg behind, and the other calls of its batch are recorded.
+func TestPoisonedCall(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	exec1(t, l.look, `ALTER TABLE edgvoip.cdr ADD CHECK (raw::text NOT LIKE '%poison%')`)
+	id, poisoned, _ := call("poisoned", "sip_from_display", "poison")
+	good, caller, called := call("good")
+	l.keep(poisoned, caller, called)
+	for range 10 {
+		l.read()
+		l.due()
+	}
+	l.want("legs of the poisoned call", `SELECT count(*) FROM edgvoip.cdr_legs WHERE call_id = $1`, "0", id)
+	l.want("calls", `SELECT string_agg(call_id::text, ',') FROM edgvoip.cdr`, good.String())
+	l.want("unreadable", `SELECT count(*) FROM edgvoip.cdr_documents WHERE state = 'unreadable'`, "1")
+}
+
+// Whatever a caller calls himself, his channel is taken down.
+func TestHostileSighting(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	for _, name := range []string{`\u0000`, `\\u0000`, "\x00", "\xff", `"`, "\u2028", `{}`} {
+		s, ours := cdr.NewSighting(uuid.New(), map[string]string{
+			"Unique-ID": uuid.NewString(), "variable_edgvoip_tenant_id": tenantA.String(), "Caller-Caller-ID-Name": name, name: name,
+		})
+		if !ours {
+			t.Fatal("not ours")
+		}
+		if err := l.db.AddSightings(t.Context(), []cdr.Sighting{s}); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	l.want("sightings", `SELECT count(*) FROM edgvoip.cdr_sightings`, "7")
+}
+
 // What cannot be read, what is nobody's and what the database does not take stays, with the reason, and holds up nothing.
 func TestPoison(t *testing.T) {
 	t.Parallel()
