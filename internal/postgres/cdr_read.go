@@ -224,25 +224,28 @@ func (d *DB) EnsurePartitions(ctx context.Context) error {
 // are then removed, see RemovedRecordings.
 func (d *DB) ExpireRecordings(ctx context.Context) error {
 	const query = `
-		UPDATE edgvoip.cdr c SET recording_state = 'removed', recording_url = NULL, updated_at = now()
-		  FROM edgvoip.tenants t
-		 WHERE c.tenant_id = t.id AND c.recording_state IN ('expected', 'ready', 'lost')
-		   AND c.start_time < now() - make_interval(days => least(t.recording_days, t.cdr_days))`
-	_, err := bounded(ctx, func() (sql.Result, error) { return d.db.ExecContext(ctx, query) })
-	if err != nil {
-		return fmt.Errorf("expire recordings: %w", err)
+		UPDATE edgvoip.cdr SET recording_state = 'removed', recording_url = NULL, updated_at = now()
+		 WHERE (tenant_id, start_time, call_id) IN (
+		       SELECT c.tenant_id, c.start_time, c.call_id FROM edgvoip.tenants t JOIN edgvoip.cdr c ON c.tenant_id = t.id
+		        WHERE c.recording_state IN ('expected', 'ready', 'lost')
+		          AND c.start_time < now() - make_interval(days => least(t.recording_days, t.cdr_days)) LIMIT $1)`
+	for {
+		res, err := bounded(ctx, func() (sql.Result, error) { return d.db.ExecContext(ctx, query, pruneBatch) })
+		if err != nil {
+			return fmt.Errorf("expire recordings: %w", err)
+		}
+		if n, err := res.RowsAffected(); err != nil {
+			return fmt.Errorf("expire recordings: %w", err)
+		} else if n < pruneBatch {
+			return nil
+		}
 	}
-	return nil
 }
 
-// ExpireCalls removes call records that are older than their tenants keep them. With files, those stay whose recordings are
-// still there. It returns how many.
-func (d *DB) ExpireCalls(ctx context.Context, files bool) (removed int64, err error) {
-	const tenants = `
-		SELECT t.id FROM edgvoip.tenants t WHERE t.cdr_days IS NOT NULL AND (NOT $1 OR NOT EXISTS (
-		  SELECT FROM edgvoip.cdr c WHERE c.tenant_id = t.id AND c.recording_path IS NOT NULL
-		     AND c.start_time < now() - make_interval(days => t.cdr_days)))`
-	ids, err := list[uuid.UUID](ctx, d, tenants, files)
+// ExpireCalls removes call records that are older than their tenants keep them, but for those whose recordings are still
+// there: without them nobody would know of the files. It returns how many rows.
+func (d *DB) ExpireCalls(ctx context.Context) (removed int64, err error) {
+	ids, err := list[uuid.UUID](ctx, d, `SELECT id FROM edgvoip.tenants WHERE cdr_days IS NOT NULL`)
 	if err != nil {
 		return 0, fmt.Errorf("expire calls: %w", err)
 	}

@@ -310,6 +310,11 @@ func TestPartitions(t *testing.T) {
 	if made != 6 || again != 0 {
 		t.Errorf("made %d and then %d partitions, want 6 and 0", made, again)
 	}
+	// A row in the default partition keeps its own month from being made, and no other.
+	exec1(t, db, `INSERT INTO edgvoip.cdr_legs (tenant_id, leg_id, call_id, start_time, raw) VALUES (gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), '2027-03-05', '{}')`)
+	if err := db.QueryRowContext(t.Context(), `SELECT edgvoip.ensure_cdr_partitions('2027-02-01', 2)`).Scan(&made); err != nil || made != 5 {
+		t.Errorf("beside a stray row: %d partitions, %v; want 5", made, err)
+	}
 	const insert = `INSERT INTO edgvoip.cdr (tenant_id, call_id, "from", "to", direction, start_time, disposition, raw)
 		VALUES (gen_random_uuid(), gen_random_uuid(), '1', '2', 'internal', $1, 'answered', '{}') RETURNING tableoid::regclass::text`
 	for at, want := range map[string]string{

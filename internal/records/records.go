@@ -6,12 +6,13 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/edgvoip/edgvoip/cdr"
+	"github.com/edgvoip/edgvoip/internal/background"
 )
 
 // Store is where records are. Implementations are safe for concurrent use.
@@ -28,7 +29,7 @@ type Store interface {
 	// ExpireRecordings gives up recordings, and ExpireCalls removes records, that are older than their tenants keep them. With
 	// files, records stay whose recordings are still there.
 	ExpireRecordings(ctx context.Context) error
-	ExpireCalls(ctx context.Context, files bool) (removed int64, err error)
+	ExpireCalls(ctx context.Context) (removed int64, err error)
 
 	// Recordings returns recordings of a state, from after one on.
 	Recordings(ctx context.Context, state cdr.RecordingState, after cdr.Recording, limit int) ([]cdr.Recording, error)
@@ -80,23 +81,16 @@ func New(o Options) *Worker {
 }
 
 // Wake tells that there may be documents. It does not block.
-func (w *Worker) Wake() {
-	select {
-	case w.due <- struct{}{}:
-	default:
-	}
-}
+func (w *Worker) Wake() { background.Poke(w.due) }
 
 // Run works until ctx ends and everything it started has ended.
 func (w *Worker) Run(ctx context.Context) {
-	var parts errgroup.Group
+	var parts sync.WaitGroup
 	part := func(what string, every time.Duration, wake <-chan struct{}, f func(context.Context) (more bool, err error)) {
-		parts.Go(func() error {
-			w.repeat(ctx, what, every, wake, f)
-			return nil
-		})
+		parts.Go(func() { w.repeat(ctx, what, every, wake, f) })
 	}
 	// Before the first record: its month should be there.
+	w.makeRoom(ctx)
 	part("records are kept", keepInterval, nil, w.keep)
 	part("documents are read", w.opts.Poll, w.due, w.read)
 	part("channels without documents are reconstructed", max(w.opts.Patience/12, w.opts.Poll), nil, w.reconstruct)
@@ -105,7 +99,7 @@ func (w *Worker) Run(ctx context.Context) {
 		part("recordings are looked for", recordingInterval, nil, w.look)
 		part("recordings are removed", recordingInterval, nil, w.remove)
 	}
-	_ = parts.Wait() // no part returns an error
+	parts.Wait()
 }
 
 // repeat does something again and again: at once while there is more, otherwise every so often. It logs when that begins to
@@ -113,19 +107,12 @@ func (w *Worker) Run(ctx context.Context) {
 func (w *Worker) repeat(ctx context.Context, what string, every time.Duration, wake <-chan struct{}, f func(context.Context) (bool, error)) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	failing := false
+	outage := background.NewOutage(w.log, what)
 	for ctx.Err() == nil {
 		doing, cancel := context.WithTimeout(ctx, storeTimeout)
 		more, err := f(doing)
 		cancel()
-		switch {
-		case err != nil && ctx.Err() == nil && !failing:
-			failing = true
-			w.log.ErrorContext(ctx, "out of order", "what", what, "error", err)
-		case err == nil && failing:
-			failing = false
-			w.log.InfoContext(ctx, "in order again", "what", what)
-		}
+		outage.Note(ctx, err)
 		if more && err == nil {
 			continue
 		}
@@ -169,16 +156,22 @@ func (w *Worker) count(ctx context.Context) (more bool, err error) {
 	return false, err
 }
 
-// keep makes room for what comes, and removes what is too old.
-func (w *Worker) keep(ctx context.Context) (more bool, err error) {
-	if err := w.opts.Store.EnsurePartitions(ctx); err != nil {
-		// A row in the wrong place keeps a month from being made, and nothing else: records go on.
+// makeRoom makes partitions. Without one a record goes to the default partition, and is found there as well.
+func (w *Worker) makeRoom(ctx context.Context) {
+	making, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := w.opts.Store.EnsurePartitions(making); err != nil && ctx.Err() == nil {
 		w.log.ErrorContext(ctx, "partitions cannot be made", "error", err)
 	}
+}
+
+// keep makes room for what comes, and removes what is too old.
+func (w *Worker) keep(ctx context.Context) (more bool, err error) {
+	w.makeRoom(ctx)
 	if err := w.opts.Store.ExpireRecordings(ctx); err != nil {
 		return false, err
 	}
-	n, err := w.opts.Store.ExpireCalls(ctx, w.opts.Files != nil)
+	n, err := w.opts.Store.ExpireCalls(ctx)
 	if n > 0 {
 		w.log.InfoContext(ctx, "removed old call records", "rows", n)
 	}
