@@ -37,6 +37,9 @@ type Outage struct {
 // NewOutage returns an outage that is none yet. What says in the log what does not work then.
 func NewOutage(log *slog.Logger, what string) *Outage { return &Outage{log: log, what: what} }
 
+// Failing tells whether it failed when last noted.
+func (o *Outage) Failing() bool { return o.failing }
+
 // Note takes in how it went. An error after ctx has ended is no failure.
 func (o *Outage) Note(ctx context.Context, err error) {
 	switch {

@@ -285,6 +285,18 @@ func TestEndpoints(t *testing.T) {
 	if claimed := claimEvents(t, db, tenant, 1); len(claimed) != 0 {
 		t.Errorf("claimed from a paused endpoint: %v", payloads(claimed))
 	}
+	// What was tried before the pause has its whole patience again, and is due.
+	exec1(t, look, `UPDATE edgvoip.webhook_events SET attempts = 1, first_attempt_at = now() - interval '73 hours', due_at = now() + interval '1 hour'`)
+	yes := true
+	if _, err := p.Put(t.Context(), tenant, webhook.Change{Active: &yes}, "bert"); err != nil {
+		t.Error(err)
+	}
+	if claimed := claimEvents(t, db, tenant, 1); len(claimed) != 1 || time.Since(claimed[0].FirstAttemptAt) > time.Hour {
+		t.Errorf("after the pause: %+v", claimed)
+	}
+	if _, err := p.Put(t.Context(), tenant, webhook.Change{Active: &no}, "bert"); err != nil {
+		t.Error(err)
+	}
 	if _, err := p.Put(t.Context(), uuid.New(), webhook.Change{BaseURL: &url}, "anna"); !errors.Is(err, directory.ErrUnknownTenant) {
 		t.Errorf("unknown tenant: %v", err)
 	}

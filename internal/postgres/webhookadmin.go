@@ -78,6 +78,9 @@ func (d *DB) ChangeEndpoint(ctx context.Context, tenant uuid.UUID, change func(*
 		if err := putEndpoint(ctx, tx, wanted); err != nil {
 			return err
 		}
+		if err := beginAnew(ctx, tx, wanted); err != nil {
+			return err
+		}
 		if err := auditEndpoint(ctx, tx, actor, stored, &wanted); err != nil {
 			return err
 		}
@@ -104,6 +107,21 @@ func putEndpoint(ctx context.Context, tx *txn, e webhook.Endpoint) error {
 		ON CONFLICT (tenant_id) DO UPDATE SET base_url = $2, status = $3, updated_at = now()`
 	if _, err := tx.ExecContext(ctx, query, e.TenantID, e.BaseURL.String(), endpointStatus(e)); err != nil {
 		return fmt.Errorf("put webhook endpoint: %w", err)
+	}
+	return nil
+}
+
+// beginAnew gives what was tried before an endpoint was changed or resumed its whole patience again, and tries it at once:
+// what the endpoint before did, or nobody tried while it was paused, is not held against it.
+func beginAnew(ctx context.Context, tx *txn, e webhook.Endpoint) error {
+	if !e.Active {
+		return nil
+	}
+	const query = `
+		UPDATE edgvoip.webhook_events SET first_attempt_at = NULL, due_at = least(due_at, now())
+		 WHERE tenant_id = $1 AND state = 'pending' AND front AND first_attempt_at IS NOT NULL`
+	if _, err := tx.ExecContext(ctx, query, e.TenantID); err != nil {
+		return fmt.Errorf("begin anew: %w", err)
 	}
 	return nil
 }

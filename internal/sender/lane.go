@@ -33,8 +33,9 @@ type lane struct {
 
 // result is what a lane must know of an attempt that ended.
 type result struct {
-	answer answer
-	own    bool
+	receiver webhook.Receiver
+	answer   answer
+	own      bool
 }
 
 // errPlain means that an endpoint was given while plain HTTP was allowed, which it is no more.
@@ -83,7 +84,7 @@ func (l *lane) fill(ctx, sending context.Context) bool {
 		l.breaker.Begin()
 		l.underway++
 		receiver, event := l.receiver, claimed[i]
-		l.sender.running.Go(func() { l.ended <- result{l.attempt(sending, receiver, event, keys), own} })
+		l.sender.running.Go(func() { l.ended <- result{receiver, l.attempt(sending, receiver, event, keys), own} })
 	}
 	l.show()
 	return len(claimed) == len(room)
@@ -152,6 +153,9 @@ func (l *lane) settleAll(ctx context.Context) {
 func (l *lane) settle(ctx context.Context, r result) {
 	l.underway--
 	l.release(r.own)
+	if r.receiver != l.receiver {
+		return // it says nothing of the endpoint that there is now
+	}
 	now := time.Now()
 	before := l.breaker.State(now)
 	switch {

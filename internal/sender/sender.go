@@ -175,7 +175,7 @@ func (s *Sender) look(ctx, sending context.Context) error {
 }
 
 // rest says that a lane has nothing to do; false means that somebody has found something meanwhile. A lane whose breaker is
-// closed is forgotten.
+// closed is forgotten, unless it has an outage to tell the end of.
 func (s *Sender) rest(l *lane) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,7 +185,7 @@ func (s *Sender) rest(l *lane) bool {
 	default:
 	}
 	l.running = false
-	if l.breaker.State(time.Now()) == webhook.Closed {
+	if l.breaker.State(time.Now()) == webhook.Closed && !l.outage.Failing() {
 		delete(s.lanes, l.found.TenantID)
 	}
 	return true

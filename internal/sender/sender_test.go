@@ -525,3 +525,25 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("%v", v)
 	}
 }
+
+// A tenant for whom nothing can be signed is told of once, and once more when it works.
+func TestOutageIsToldOnce(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	w := s.tenant(t, "shop")
+	s.exec(t, `UPDATE edgvoip.integration_secrets SET expires_at = now() - interval '1 hour'`)
+	w.add(t, subject(1), 1)
+	send(t, s.options(w))
+	eventually(t, "it is told", func() bool { return strings.Contains(s.log.String(), "out of order") })
+	for n := range 5 {
+		w.add(t, subject(2+n), 1) // wakes the sender
+	}
+	s.exec(t, `UPDATE edgvoip.integration_secrets SET expires_at = NULL`)
+	eventually(t, "it is delivered", func() bool { return w.state(t, webhook.Delivered) == 6 })
+	if n := strings.Count(s.log.String(), "out of order"); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	if !strings.Contains(s.log.String(), "in order again") {
+		t.Error("nobody is told that it works again")
+	}
+}
