@@ -51,12 +51,18 @@ type profile struct {
 	} `json:"times"`
 }
 
+// maxProfiles bounds the stations that are read, the newest and the oldest: no call has as many.
+const maxProfiles = 256
+
 // UnmarshalJSON leaves out what is no list of profiles: a record is worth keeping without it.
 func (p *profiles) UnmarshalJSON(text []byte) error {
 	var list []json.RawMessage
 	if err := json.Unmarshal(text, &list); err != nil {
 		*p = nil
 		return nil //nolint:nilerr // see above
+	}
+	if n := len(list); n > maxProfiles {
+		list = append(list[:maxProfiles/2:maxProfiles/2], list[n-maxProfiles/2:]...)
 	}
 	for _, item := range list {
 		var one profile
@@ -109,10 +115,18 @@ func discreet(all map[string]any) {
 		return
 	}
 	for name := range vars {
-		if isSecretive(name) {
+		if isSecretive(name) || isHeader(name) {
 			delete(vars, name)
 		}
 	}
+}
+
+// headers are the beginnings of the names of variables that hold headers of requests and answers as they came (mod_sofia.h,
+// SOFIA_SIP_HEADER_PREFIX and those beside it). A phone can send thousands of them with the end of a call.
+var headers = []string{"sip_h_", "sip_rh_", "sip_ph_", "sip_bye_h_", "sip_info_h_"}
+
+func isHeader(name string) bool {
+	return slices.ContainsFunc(headers, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 func isSecretive(name string) bool {
@@ -169,10 +183,9 @@ func (r record) identity(l *Leg) {
 	} else if !l.IsCalling() && own != uuid.Nil {
 		l.CalleeID = own
 	}
-	for _, name := range []string{"edgvoip_trunk_id", "sip_gateway_name", "sip_gateway"} {
-		if l.TrunkID == uuid.Nil {
-			l.TrunkID = r.id(name)
-		}
+	// A calling channel's sip_gateway is what the caller wrote into his request (;gw=…, sofia.c, sofia_handle_sip_i_invite).
+	if l.TrunkID = r.id("edgvoip_trunk_id"); l.TrunkID == uuid.Nil && !l.IsCalling() {
+		l.TrunkID = r.id("sip_gateway_name")
 	}
 	for _, name := range []string{"domain_name", "sip_auth_realm", "edgvoip_leg_realm", "dialed_domain"} {
 		if l.Realm == "" {
@@ -234,7 +247,7 @@ func (r record) times(l *Leg) error {
 		return errStart
 	}
 	l.Answer, l.End = r.epoch("answer", last.Times.Answered), r.epoch("end", last.Times.HungUp)
-	if l.End.Before(l.Start) {
+	if l.End.Before(l.Start) || l.End.Sub(l.Start) > maxLength {
 		l.End = time.Time{}
 	}
 	if l.Answer.Before(l.Start) && !l.Answer.IsZero() {
@@ -260,6 +273,9 @@ const (
 	earliest = 946684800_000000  // 2000
 	latest   = 4102444800_000000 // 2100
 )
+
+// maxLength is the longest that a call is taken to have lasted: beyond it one of its times is a mistake.
+const maxLength = 366 * 24 * time.Hour
 
 // moment reads microseconds since 1970. It returns zero for what is none.
 func moment(v any) time.Time {

@@ -317,6 +317,9 @@ DECLARE
   parent    text;
   made      integer := 0;
 BEGIN
+  IF months NOT BETWEEN 0 AND 24 THEN
+    RAISE EXCEPTION 'months is not between 0 and 24';
+  END IF;
   FOREACH parent IN ARRAY ARRAY['cdr', 'cdr_legs'] LOOP
     FOR i IN 0..months LOOP
       first_day := (date_trunc('month', from_day) + make_interval(months => i))::date;

@@ -29,19 +29,20 @@ func ParseNetworks(s string) (Networks, error) {
 // special are the networks that are not hosts of the public Internet, besides those that netip knows (IANA's registries of
 // special-purpose addresses, RFC 6890). Those of IPv6 outside of 2000::/3 need no entry.
 var special = prefixes(
-	"0.0.0.0/8",       // this network
-	"100.64.0.0/10",   // carrier-grade NAT
-	"192.0.0.0/24",    // IETF protocols
-	"192.0.2.0/24",    // documentation
-	"192.88.99.0/24",  // 6to4 relays
-	"198.18.0.0/15",   // benchmarks
-	"198.51.100.0/24", // documentation
-	"203.0.113.0/24",  // documentation
-	"240.0.0.0/4",     // reserved, and broadcast
-	"2001::/23",       // IETF protocols, Teredo
-	"2001:db8::/32",   // documentation
-	"2002::/16",       // 6to4: an IPv4 address in disguise
-	"3fff::/20",       // documentation
+	"0.0.0.0/8",        // this network
+	"100.64.0.0/10",    // carrier-grade NAT
+	"192.0.0.0/24",     // IETF protocols
+	"168.63.129.16/32", // what a virtual machine of Azure is managed by
+	"192.0.2.0/24",     // documentation
+	"192.88.99.0/24",   // 6to4 relays
+	"198.18.0.0/15",    // benchmarks
+	"198.51.100.0/24",  // documentation
+	"203.0.113.0/24",   // documentation
+	"240.0.0.0/4",      // reserved, and broadcast
+	"2001::/23",        // IETF protocols, Teredo
+	"2001:db8::/32",    // documentation
+	"2002::/16",        // 6to4: an IPv4 address in disguise
+	"3fff::/20",        // documentation
 )
 
 // globalUnicast is where the public Internet is. NAT64 (64:ff9b::/96), unique local, link-local and mapped addresses, and the

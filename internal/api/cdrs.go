@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -318,12 +319,16 @@ func csvRow(e cdr.Event) []string {
 // harmless puts an apostrophe before what a spreadsheet would take for a formula. A public number begins with a plus sign and
 // has nothing but digits behind it: it computes nothing, and stays as it is.
 func harmless(s string) string {
+	s = formula.ReplaceAllString(s, "$1'$2")
 	if s == "" || isNumber(s) || !strings.ContainsAny(s[:1], "=+-@\t\r\n|%") && !strings.HasPrefix(s, "＝") &&
 		!strings.HasPrefix(s, "＋") && !strings.HasPrefix(s, "－") && !strings.HasPrefix(s, "＠") {
 		return s
 	}
 	return "'" + s
 }
+
+// formula is the beginning of one behind something that a spreadsheet may take for the end of a cell.
+var formula = regexp.MustCompile(`([;,|\t\r\n][\pZ]*)([=+\-@])`)
 
 func isNumber(s string) bool {
 	_, err := fstext.NewE164(s)

@@ -19,8 +19,9 @@ import (
 	"github.com/edgvoip/edgvoip/internal/httpd"
 )
 
-// BodyLimit is the largest body taken. A record of a long call with many stations is some 100 KiB.
-const BodyLimit = 2 << 20
+// BodyLimit is the largest body taken. A record of a long call with many stations is some 100 KiB; a phone that ends its call
+// with thousands of headers makes it megabytes, of which little is kept.
+const BodyLimit = 8 << 20
 
 // HeaderFile names the file that a document lay in; a document with it was swept, not posted by a switch.
 const HeaderFile = "X-Cdr-File"

@@ -72,12 +72,13 @@ type Worker struct {
 	log     *slog.Logger
 	metrics *metrics
 	due     chan struct{} // holds something when there may be documents
+	most    int           // documents in the next batch; of the goroutine that reads
 }
 
 // New returns a worker that does nothing until Run.
 func New(o Options) *Worker {
 	o.Patience, o.Poll = cmp.Or(o.Patience, defaultPatience), cmp.Or(o.Poll, defaultPoll)
-	return &Worker{opts: o, log: o.Log.With("component", "records"), metrics: newMetrics(o.Registry), due: make(chan struct{}, 1)}
+	return &Worker{opts: o, log: o.Log.With("component", "records"), metrics: newMetrics(o.Registry), due: make(chan struct{}, 1), most: batch}
 }
 
 // Wake tells that there may be documents. It does not block.
@@ -124,16 +125,21 @@ func (w *Worker) repeat(ctx context.Context, what string, every time.Duration, w
 	}
 }
 
+// read reads a batch. After one that failed, as it may have been too much for the time that there is, one document is read at
+// a time, then twice as many each time.
 func (w *Worker) read(ctx context.Context) (more bool, err error) {
-	t, err := w.opts.Store.ReadDocuments(ctx, batch)
+	most := w.most
+	t, err := w.opts.Store.ReadDocuments(ctx, most)
 	if err != nil {
+		w.most = 1
 		return false, err
 	}
+	w.most = min(2*most, batch)
 	w.metrics.tally(t)
 	if t.Unreadable > 0 || t.Unassigned > 0 {
 		w.log.WarnContext(ctx, "documents wait for an operator", "unreadable", t.Unreadable, "unassigned", t.Unassigned)
 	}
-	return t.Taken == batch, nil
+	return t.Taken == most, nil
 }
 
 func (w *Worker) reconstruct(ctx context.Context) (more bool, err error) {
