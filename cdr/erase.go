@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/numbering"
 )
@@ -44,7 +46,7 @@ func digits(text string) string {
 // lasting are the variables that an erased document keeps: what records are made of, and no text of a person or his phone.
 var lasting = []string{
 	"uuid", "direction", "originating_leg_uuid", "edgvoip_tenant_id", "edgvoip_store_id", "edgvoip_caller_id", "edgvoip_callee_id", "edgvoip_extension_id",
-	"edgvoip_trunk_id", "edgvoip_direction", "edgvoip_route", "edgvoip_reason", "sofia_profile_name", "hangup_cause",
+	"edgvoip_trunk_id", "edgvoip_direction", "edgvoip_route", "edgvoip_reason", "sofia_profile_name", "hangup_cause", "refer_uuid",
 	"last_bridge_hangup_cause", "sip_hangup_disposition", "sip_term_status", "sip_invite_failure_status", "start_uepoch", "answer_uepoch",
 	"end_uepoch",
 }
@@ -69,6 +71,13 @@ func (d Document) Erase(p Person) (Document, error) {
 		if v := r.text(name); v != "" {
 			variables[name] = strings.ReplaceAll(p.erase(v), "%", "%25")
 		}
+	}
+	if _, joined := r.joined(); joined != uuid.Nil {
+		variables["transfer_source"] = r.text("transfer_source")
+		variables["last_sent_callee_id_number"] = p.erase(r.joinedTo())
+	}
+	if to := r.text("transfer_to"); strings.HasPrefix(to, "att:") && parseID(to[len("att:"):]) != uuid.Nil {
+		variables["transfer_to"] = to
 	}
 	flow := make([]any, len(r.Callflow))
 	for i, f := range r.Callflow {
