@@ -26,6 +26,11 @@ func NewPerson(number fstext.E164) Person { return Person{numbering.National(num
 // Digits are those that stand at the end of every form of the number.
 func (p Person) Digits() string { return p.national }
 
+// In tells whether the number stands anywhere in a text, with or without what is written between its digits.
+func (p Person) In(text string) bool { return strings.Contains(between.Replace(text), p.national) }
+
+var between = strings.NewReplacer("%20", "", " ", "", "(", "", ")", "", ".", "", "/", "", "-", "")
+
 // has tells whether a text is the person's number.
 func (p Person) has(text string) bool {
 	if text == "" || text == Erased {
@@ -92,6 +97,29 @@ func (d Document) Erase(p Person) (Document, error) {
 		"edgvoip_reconstructed": r.Reconstructed, "edgvoip_erased": true,
 		"channel_data": map[string]any{"direction": r.direction()}, "variables": variables, "callflow": flow,
 	})
+}
+
+// Assign returns the document as one of a tenant.
+func (d Document) Assign(tenant uuid.UUID) (Document, error) {
+	var all map[string]any
+	if err := json.Unmarshal(d.json, &all); err != nil {
+		return Document{}, errJSON
+	}
+	vars, ok := all["variables"].(map[string]any)
+	if !ok {
+		return Document{}, errLeg
+	}
+	vars["edgvoip_tenant_id"] = tenant.String()
+	return parse(all)
+}
+
+// Erase returns the event without a person's number.
+func (e Event) Erase(p Person) Event {
+	for _, number := range []*string{&e.From, &e.To, &e.AnsweredBy, &e.TransferredTo} {
+		*number = p.erase(*number)
+	}
+	e.RecordingURL, e.Erased = "", true
+	return e
 }
 
 func (p Person) erase(number string) string {
