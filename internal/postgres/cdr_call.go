@@ -163,7 +163,7 @@ func callByID(ctx context.Context, tx *txn, key callKey) (*cdr.Record, error) {
 const routeAgent = "agent"
 
 // complete adds to a record what legs do not tell. What was found before stays: a trunk may have another agent by now.
-func complete(ctx context.Context, tx *txn, r *cdr.Record, kept *cdr.Record) (err error) {
+func complete(ctx context.Context, tx *txn, r, kept *cdr.Record) (err error) {
 	if r.RelatedID != uuid.Nil {
 		if r.RelatedID, err = callOfLeg(ctx, tx, r.TenantID, r.RelatedID); err != nil {
 			return err
