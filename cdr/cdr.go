@@ -62,6 +62,11 @@ type Leg struct {
 	// Transferred is where the channel was sent later, at TransferredAt; empty if it never was.
 	Transferred   string
 	TransferredAt time.Time
+	// Joined is the channel that an attended transfer connected this one with, JoinedTo the number there, at JoinedAt. On the
+	// channel of who transferred, HandedOn is whom he connected the other side with, and Consulted the channel on which he asked.
+	Joined, HandedOn, Consulted uuid.UUID
+	JoinedTo                    string
+	JoinedAt                    time.Time
 	// Times are exact to the microsecond and in UTC; Answer and End are zero if that did not happen.
 	Start, Answer, End time.Time
 	// Cause is why it ended, in FreeSWITCH's words: NORMAL_CLEARING. BridgeCause is why its last bridge did.
@@ -106,7 +111,8 @@ func key(l Leg) []string {
 	return []string{
 		at(l.Start), l.ID.String(), at(l.Answer), at(l.End), l.Parent.String(), l.TenantID.String(), l.StoreID.String(), l.TrunkID.String(),
 		l.CallerID.String(), l.CalleeID.String(), string(l.Direction), l.From, l.To, l.Transferred, at(l.TransferredAt), l.Cause, l.BridgeCause,
-		l.HungUp, l.Route, l.Reason, l.Recording, l.Called, l.Realm,
+		l.HungUp, l.Route, l.Reason, l.Recording, l.Called, l.Realm, l.Joined.String(), l.HandedOn.String(), l.Consulted.String(), l.JoinedTo,
+		at(l.JoinedAt),
 	}
 }
 
@@ -127,9 +133,14 @@ type Call struct {
 	CallerID, CalleeID uuid.UUID
 	// AnsweredBy is the number of who took it at last, TransferredTo of whom it was handed on to.
 	AnsweredBy, TransferredTo string
-	Route, Reason             string
-	Recording                 string
-	Reconstructed, Erased     bool
+	// RelatedID is the other call of an attended transfer: that on which was asked, or that which was handed on. Join knows it by a
+	// channel of that call.
+	RelatedID     uuid.UUID
+	Route, Reason string
+	// AgentRef names the agent of W3 that the call was routed to; empty if it was not. Join does not know it.
+	AgentRef              string
+	Recording             string
+	Reconstructed, Erased bool
 }
 
 // Duration is from start to end in whole seconds.

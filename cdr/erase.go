@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/numbering"
 )
@@ -23,6 +25,11 @@ func NewPerson(number fstext.E164) Person { return Person{numbering.National(num
 
 // Digits are those that stand at the end of every form of the number.
 func (p Person) Digits() string { return p.national }
+
+// In tells whether the number stands anywhere in a text, with or without what is written between its digits.
+func (p Person) In(text string) bool { return strings.Contains(between.Replace(text), p.national) }
+
+var between = strings.NewReplacer("%20", "", " ", "", "(", "", ")", "", ".", "", "/", "", "-", "")
 
 // has tells whether a text is the person's number.
 func (p Person) has(text string) bool {
@@ -44,7 +51,7 @@ func digits(text string) string {
 // lasting are the variables that an erased document keeps: what records are made of, and no text of a person or his phone.
 var lasting = []string{
 	"uuid", "direction", "originating_leg_uuid", "edgvoip_tenant_id", "edgvoip_store_id", "edgvoip_caller_id", "edgvoip_callee_id", "edgvoip_extension_id",
-	"edgvoip_trunk_id", "edgvoip_direction", "edgvoip_route", "edgvoip_reason", "sofia_profile_name", "hangup_cause",
+	"edgvoip_trunk_id", "edgvoip_direction", "edgvoip_route", "edgvoip_reason", "sofia_profile_name", "hangup_cause", "refer_uuid",
 	"last_bridge_hangup_cause", "sip_hangup_disposition", "sip_term_status", "sip_invite_failure_status", "start_uepoch", "answer_uepoch",
 	"end_uepoch",
 }
@@ -70,6 +77,13 @@ func (d Document) Erase(p Person) (Document, error) {
 			variables[name] = strings.ReplaceAll(p.erase(v), "%", "%25")
 		}
 	}
+	if _, joined := r.joined(); joined != uuid.Nil {
+		variables["transfer_source"] = r.text("transfer_source")
+		variables["last_sent_callee_id_number"] = p.erase(r.joinedTo())
+	}
+	if to := r.text("transfer_to"); strings.HasPrefix(to, "att:") && parseID(to[len("att:"):]) != uuid.Nil {
+		variables["transfer_to"] = to
+	}
 	flow := make([]any, len(r.Callflow))
 	for i, f := range r.Callflow {
 		flow[i] = map[string]any{
@@ -83,6 +97,29 @@ func (d Document) Erase(p Person) (Document, error) {
 		"edgvoip_reconstructed": r.Reconstructed, "edgvoip_erased": true,
 		"channel_data": map[string]any{"direction": r.direction()}, "variables": variables, "callflow": flow,
 	})
+}
+
+// Assign returns the document as one of a tenant.
+func (d Document) Assign(tenant uuid.UUID) (Document, error) {
+	var all map[string]any
+	if err := json.Unmarshal(d.json, &all); err != nil {
+		return Document{}, errJSON
+	}
+	vars, ok := all["variables"].(map[string]any)
+	if !ok {
+		return Document{}, errLeg
+	}
+	vars["edgvoip_tenant_id"] = tenant.String()
+	return parse(all)
+}
+
+// Erase returns the event without a person's number.
+func (e Event) Erase(p Person) Event {
+	for _, number := range []*string{&e.From, &e.To, &e.AnsweredBy, &e.TransferredTo} {
+		*number = p.erase(*number)
+	}
+	e.RecordingURL, e.Erased = "", true
+	return e
 }
 
 func (p Person) erase(number string) string {

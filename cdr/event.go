@@ -51,8 +51,10 @@ type Event struct {
 	ExtensionIDs  []uuid.UUID `json:"extensionIds,omitempty" doc:"edgvoipExtensionId of who called and of who was called."`
 	AnsweredBy    string      `json:"answeredBy,omitempty" doc:"Number of who took it at last."`
 	TransferredTo string      `json:"transferredTo,omitempty" doc:"Number that it was handed on to at last."`
+	RelatedCallID *uuid.UUID  `json:"relatedCallId,omitempty" format:"uuid" doc:"The other call of an attended transfer: that on which was asked, or that which was handed on."`
 	Route         string      `json:"route,omitempty" doc:"How the call was routed."`
 	Reason        string      `json:"reason,omitempty" doc:"Why it was routed so."`
+	AIAgentRef    string      `json:"aiAgentRef,omitempty" doc:"The agent that the call was routed to."`
 	RecordingURL  string      `json:"recordingUrl,omitempty" doc:"Answers a link to the recording; not there until the recording is."`
 	Reconstructed bool        `json:"reconstructed" doc:"True if the record was put together from events, as its documents did not come."`
 	Erased        bool        `json:"erased,omitempty" doc:"True if a person's number was erased."`
@@ -64,7 +66,7 @@ func (r Record) Event() Event {
 		Event: "cdr", CallID: r.ID, Revision: r.Revision, TenantID: r.TenantID, StoreID: known(r.StoreID), From: r.From, To: r.To,
 		Direction: string(r.Direction), StartTime: r.Start, AnswerTime: happened(r.Answer), EndTime: happened(r.End),
 		Duration: r.Duration(), BillSec: r.BillSec(), Disposition: string(r.Disposition), HangupCause: r.Cause, TrunkID: known(r.TrunkID),
-		AnsweredBy: r.AnsweredBy, TransferredTo: r.TransferredTo, Route: r.Route, Reason: r.Reason, RecordingURL: r.RecordingURL,
+		AnsweredBy: r.AnsweredBy, TransferredTo: r.TransferredTo, RelatedCallID: known(r.RelatedID), AIAgentRef: r.AgentRef, Route: r.Route, Reason: r.Reason, RecordingURL: r.RecordingURL,
 		Reconstructed: r.Reconstructed, Erased: r.Erased,
 	}
 	for _, id := range []uuid.UUID{r.CallerID, r.CalleeID} {

@@ -2,6 +2,7 @@ package cdr
 
 import (
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -116,6 +117,21 @@ func (c *Call) takers(root Leg, called []Leg) {
 		}
 	}
 	c.TransferredTo = handed.Transferred
+	c.attended(append([]Leg{root}, called...), handed.TransferredAt)
+}
+
+// attended finds the other call of an attended transfer, and whom this one was handed on to if it was, at a later time than another
+// transfer.
+func (c *Call) attended(legs []Leg, after time.Time) {
+	for _, l := range legs {
+		i := slices.IndexFunc(legs, func(by Leg) bool { return by.HandedOn != uuid.Nil && by.HandedOn == l.Joined })
+		switch {
+		case i >= 0 && !l.JoinedAt.Before(after.Truncate(time.Second)):
+			c.TransferredTo, c.RelatedID, after = l.JoinedTo, legs[i].Consulted, l.JoinedAt
+		case i < 0 && c.RelatedID == uuid.Nil && !slices.ContainsFunc(legs, func(o Leg) bool { return o.ID == l.Joined }):
+			c.RelatedID = l.Joined
+		}
+	}
 }
 
 // sum takes from whichever leg has it what belongs to the whole call.

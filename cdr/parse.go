@@ -147,6 +147,7 @@ func (r record) leg() (Leg, error) {
 	}
 	r.identity(&l)
 	r.numbers(&l)
+	r.transfer(&l)
 	l.Cause, l.BridgeCause = r.word("hangup_cause"), r.word("last_bridge_hangup_cause")
 	l.HungUp = r.word("sip_hangup_disposition")
 	if l.SIPStatus = r.number("sip_term_status"); l.SIPStatus == 0 {
@@ -237,6 +238,39 @@ func (r record) numbers(l *Leg) {
 	}
 }
 
+// transfer reads what an attended transfer leaves on channels (switch_ivr_bridge.c, switch_ivr_uuid_bridge; mod_sofia's sofia.c).
+func (r record) transfer(l *Leg) {
+	if at, joined := r.joined(); joined != uuid.Nil {
+		l.Joined, l.JoinedAt, l.JoinedTo = joined, at, r.joinedTo()
+	}
+	if to, attended := strings.CutPrefix(r.text("transfer_to"), "att:"); attended {
+		l.HandedOn, l.Consulted = parseID(to), r.id("refer_uuid")
+	}
+}
+
+// joined reads transfer_source, "seconds:id:uuid_br:channel" if the channel was connected with another; both are zero otherwise.
+func (r record) joined() (at time.Time, channel uuid.UUID) {
+	parts := strings.Split(r.text("transfer_source"), ":")
+	if len(parts) != 4 || parts[2] != "uuid_br" {
+		return at, channel
+	}
+	return moment(parts[0] + "000000"), parseID(parts[3])
+}
+
+// joinedNumber is what stands before the realm in the "user%realm" of a phone, or the number that came from a carrier. It is taken
+// from the text as it came: decoded, the beginning of a realm may turn into something else.
+var joinedNumber = regexp.MustCompile(`^(%2B|\+)?([0-9A-Za-z._*#-]*)`)
+
+// joinedTo is the number at the other end.
+func (r record) joinedTo() string {
+	text, _ := r.Variables["last_sent_callee_id_number"].(string)
+	m := joinedNumber.FindStringSubmatch(text)
+	if m[1] != "" {
+		m[2] = "+" + m[2]
+	}
+	return clean(m[2], numberBytes)
+}
+
 // times reads the epochs. The stamps beside them are in the switch's own zone.
 func (r record) times(l *Leg) error {
 	var first, last profile
@@ -318,8 +352,9 @@ func (r record) number(name string) int {
 }
 
 // id returns a variable that is a UUID in the form that FreeSWITCH writes, or zero.
-func (r record) id(name string) uuid.UUID {
-	s := r.text(name)
+func (r record) id(name string) uuid.UUID { return parseID(r.text(name)) }
+
+func parseID(s string) uuid.UUID {
 	if len(s) != 36 {
 		return uuid.Nil
 	}

@@ -265,6 +265,8 @@ CREATE TABLE edgvoip.cdr (
   -- Number of who took it at last, and of whom it was handed on to; empty if nobody.
   answered_by     text        NOT NULL DEFAULT '',
   transferred_to  text        NOT NULL DEFAULT '',
+  -- The other call of an attended transfer.
+  related_call_id uuid,
   -- How the dialplan decided: its route, and why.
   route           text        NOT NULL DEFAULT '',
   reason          text        NOT NULL DEFAULT '',

@@ -33,6 +33,7 @@ func TestAPISettings(t *testing.T) {
 		{"CDR_ADDR is not a loopback", []string{"API_DEVELOPMENT_HTTP=true", "CDR_ADDR=0.0.0.0:8083"}},
 		{"", []string{"API_DEVELOPMENT_HTTP=true", "CDR_ADDR=0.0.0.0:8083", "CDR_ALLOW_PLAIN=true"}},
 		{"", []string{"API_DEVELOPMENT_HTTP=true", "CDR_ADDR=off", "CDR_CREDENTIALS_FILE="}},
+		{"", []string{"API_DEVELOPMENT_HTTP=true", "CDR_ADDR=", "CDR_CREDENTIALS_FILE="}},
 		{"CDR_CREDENTIALS_FILE", []string{"API_DEVELOPMENT_HTTP=true", "CDR_CREDENTIALS_FILE="}},
 		{"CDR_TLS_CERT_FILE", []string{"API_DEVELOPMENT_HTTP=true", "CDR_TLS_KEY_FILE=k"}},
 		{"CDR_TLS_CLIENT_CA_FILE", []string{"API_DEVELOPMENT_HTTP=true", "CDR_TLS_CLIENT_CA_FILE=k"}},

@@ -28,6 +28,9 @@ const ingestTimeout = 5 * time.Second
 // off is the CDR_ADDR of a process that takes no call records.
 const off = "off"
 
+// takesCDR tells whether the process takes call records.
+func (s settings) takesCDR() bool { return s.CDRAddr != "" && s.CDRAddr != off }
+
 // buildRecords makes what takes call records, unless that is turned off, and what works on them.
 func (p *process) buildRecords() error {
 	s := p.settings
@@ -42,7 +45,7 @@ func (p *process) buildRecords() error {
 		o.Files = p.recordings
 	}
 	p.records = records.New(o)
-	if s.CDRAddr == off {
+	if !s.takesCDR() {
 		return nil
 	}
 	credentials, err := readCredentials(s.CDRCredentialsFile)
@@ -122,7 +125,7 @@ func (s settings) checkCDR() error {
 		return errors.New("API_PUBLIC_URL is not https:// and a host, without a path")
 	case s.RecordingsDir != "" && s.PublicURL == "":
 		return errors.New("RECORDINGS_DIR needs API_PUBLIC_URL: recordings are asked for there")
-	case s.CDRAddr == off:
+	case !s.takesCDR():
 		return nil
 	}
 	host, port, err := net.SplitHostPort(s.CDRAddr)

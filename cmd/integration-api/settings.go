@@ -12,7 +12,7 @@ import (
 type settings struct {
 	common.Common
 
-	DatabaseRole string `env:"DATABASE_ROLE" envDefault:"edgvoip_api"`
+	DatabaseRole string `env:"DATABASE_ROLE" envDefault:"edgvoip_api" empty:"stays"`
 
 	Addr            string        `env:"API_ADDR" envDefault:"127.0.0.1:8443"`
 	TLSCertFile     string        `env:"API_TLS_CERT_FILE"`
@@ -24,11 +24,11 @@ type settings struct {
 	RatePerTenant   int           `env:"API_RATE_PER_TENANT" envDefault:"100"`
 	HashConcurrency int           `env:"API_HASH_CONCURRENCY" envDefault:"0"`
 
-	AIBridgeAddr string `env:"AI_BRIDGE_ADDR" envDefault:"127.0.0.1:5090"`
+	AIBridgeAddr string `env:"AI_BRIDGE_ADDR" envDefault:"127.0.0.1:5090" empty:"stays"`
 
 	PublicURL          string `env:"API_PUBLIC_URL"`
 	RecordingsDir      string `env:"RECORDINGS_DIR"`
-	CDRAddr            string `env:"CDR_ADDR" envDefault:"127.0.0.1:8083"`
+	CDRAddr            string `env:"CDR_ADDR" envDefault:"127.0.0.1:8083" empty:"stays"`
 	CDRCredentialsFile string `env:"CDR_CREDENTIALS_FILE"`
 	CDRTLSCertFile     string `env:"CDR_TLS_CERT_FILE"`
 	CDRTLSKeyFile      string `env:"CDR_TLS_KEY_FILE"`

@@ -39,7 +39,7 @@ type settings struct {
 	SnapshotFile     string        `env:"XMLCURL_SNAPSHOT_FILE"`
 	SnapshotInterval time.Duration `env:"XMLCURL_SNAPSHOT_INTERVAL" envDefault:"5m"`
 
-	DatabaseRole string `env:"DATABASE_ROLE" envDefault:"edgvoip_xmlcurl"`
+	DatabaseRole string `env:"DATABASE_ROLE" envDefault:"edgvoip_xmlcurl" empty:"stays"`
 
 	SIPIP           string `env:"SIP_IP" envDefault:"auto"`
 	RTPIP           string `env:"RTP_IP" envDefault:"auto"`
@@ -54,7 +54,7 @@ type settings struct {
 	SIPTLSCertDir   string `env:"SIP_TLS_CERT_DIR"`
 	AuthAlgorithms  string `env:"SIP_AUTH_ALGORITHMS" envDefault:"MD5"`
 
-	AIBridgeAddr  string `env:"AI_BRIDGE_ADDR" envDefault:"127.0.0.1:5090"`
+	AIBridgeAddr  string `env:"AI_BRIDGE_ADDR" envDefault:"127.0.0.1:5090" empty:"stays"`
 	RecordingsDir string `env:"RECORDINGS_DIR"`
 
 	SwitchCachesUsers time.Duration `env:"SWITCH_CACHES_USERS" envDefault:"0s"`

@@ -141,19 +141,13 @@ func (a *API) changeTenant(ctx context.Context, in *struct {
 	Body ChangedTenant
 },
 ) (*body[Tenant], error) {
-	actor := infoOf(ctx).operator.Actor()
-	policy, err := a.store.ChangeCallPolicy(ctx, in.TenantID, cdr.PolicyPatch{
-		RecordCalls: in.Body.RecordCalls, CDRDays: in.Body.CDRDays, RecordingDays: in.Body.RecordingDays,
-	}, actor)
-	if err != nil {
-		return nil, err
-	}
-	var t directory.Tenant
+	var active *bool
 	if in.Body.Status != nil {
-		t, err = a.store.SetTenantStatus(ctx, in.TenantID, *in.Body.Status == "active", actor)
-	} else {
-		t, err = a.store.Tenant(ctx, in.TenantID)
+		active = new(*in.Body.Status == "active")
 	}
+	t, policy, err := a.store.ChangeTenant(ctx, in.TenantID, active, cdr.PolicyPatch{
+		RecordCalls: in.Body.RecordCalls, CDRDays: in.Body.CDRDays, RecordingDays: in.Body.RecordingDays,
+	}, infoOf(ctx).operator.Actor())
 	if err != nil {
 		return nil, err
 	}

@@ -224,6 +224,7 @@ func (a *API) register(app *fiber.App) {
 	a.registerExtensions()
 	a.registerDomains()
 	a.registerTrunks()
+	app.Use(BasePath+"/cdrs", preferCSV)
 	a.registerCDRs()
 	app.Use(AdminPath, a.authenticateOperator)
 	a.registerAdmin()

@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/cdr"
+	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/invalid"
 )
@@ -29,11 +30,11 @@ type CallStore interface {
 	Legs(ctx context.Context, tenant, call uuid.UUID) ([]cdr.Leg, error)
 	// EraseNumber takes a person's number out of a tenant's records and returns how many they were.
 	EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, actor string) (int, error)
-	// CallPolicy and CallPolicies return what tenants want of their records; ChangeCallPolicy changes it. Errors:
-	// directory.ErrUnknownTenant, *invalid.FieldError.
+	// CallPolicy and CallPolicies return what tenants want of their records. ChangeTenant changes that, and the status unless active
+	// is nil: both or nothing. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
 	CallPolicy(ctx context.Context, tenant uuid.UUID) (cdr.Policy, error)
 	CallPolicies(ctx context.Context) (map[uuid.UUID]cdr.Policy, error)
-	ChangeCallPolicy(ctx context.Context, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (cdr.Policy, error)
+	ChangeTenant(ctx context.Context, tenant uuid.UUID, active *bool, patch cdr.PolicyPatch, actor string) (directory.Tenant, cdr.Policy, error)
 	// KeptDocuments returns documents that wait for an operator, KeptDocument one of them, with its body. RetryDocument has it
 	// read once more, DiscardDocument removes it. Error: cdr.ErrUnknownCall.
 	KeptDocuments(ctx context.Context, state cdr.DocumentState, after int64, limit int) ([]cdr.KeptDocument, error)
@@ -81,8 +82,18 @@ type CDRWithLegs struct {
 	Legs []Leg `json:"legs" doc:"In order of start."`
 }
 
+// preferCSV leads who would rather have the list of call records as CSV than as JSON to the export. It stands before all routes below
+// the list's, as Fiber makes one route of two that have the same path.
+func preferCSV(c *fiber.Ctx) error {
+	if c.Method() == fiber.MethodGet && strings.TrimSuffix(c.Path(), "/") == BasePath+"/cdrs" &&
+		c.Accepts(fiber.MIMEApplicationJSON, "text/csv") == "text/csv" {
+		c.Path(BasePath + "/cdrs.csv")
+	}
+	return c.Next()
+}
+
 func (a *API) registerCDRs() {
-	handle(a, operation("list-cdrs", http.MethodGet, "/cdrs", "List call records", "The newest first.", 422), a.listCDRs)
+	handle(a, operation("list-cdrs", http.MethodGet, "/cdrs", "List call records", "The newest first. With Accept: text/csv, the answer is that of /cdrs.csv.", 422), a.listCDRs)
 	export := operation("export-cdrs", http.MethodGet, "/cdrs.csv", "Export call records",
 		"All that the filters leave, the newest first, as CSV (RFC 4180). A text that a spreadsheet would take for a formula has an apostrophe before it. "+
 			"An export that breaks off ends without the end of its encoding: do not use it.", 422)

@@ -202,6 +202,16 @@ func TestExport(t *testing.T) {
 			t.Errorf("%q is there %d times too few", text, n)
 		}
 	}
+	same := w.do(t, http.MethodGet, "/cdrs", "", "Accept", "text/csv, application/json;q=0.5")
+	if same.status != http.StatusOK || same.body != a.body || same.header.Get("Content-Type") != a.header.Get("Content-Type") {
+		t.Errorf("the list as CSV: %d %v %q", same.status, same.header, same.body)
+	}
+	if a := w.do(t, http.MethodGet, "/cdrs", "", "Accept", "application/json, text/csv"); a.json(t)["items"] == nil {
+		t.Errorf("the list for who takes both: %d %q", a.status, a.body)
+	}
+	if a := w.do(t, http.MethodGet, "/cdrs?direction=up", "", "Accept", "text/csv"); a.status != http.StatusUnprocessableEntity || a.json(t)["code"] == nil {
+		t.Errorf("a wrong filter: %d %s", a.status, a.body)
+	}
 	if a := w.do(t, http.MethodGet, "/cdrs.csv?number=1001", ""); strings.Count(a.body, "\n") != 2 {
 		t.Errorf("filtered: %q", a.body)
 	}
@@ -408,5 +418,14 @@ func TestCDRDocuments(t *testing.T) {
 	}
 	if a := anna.do(t, http.MethodPatch, tenant, `{"recordCalls":"some"}`); a.status != http.StatusUnprocessableEntity {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := anna.do(t, http.MethodPatch, tenant, `{"status":"suspended","cdrDays":-1}`); a.status != http.StatusUnprocessableEntity {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if got := anna.do(t, http.MethodPatch, tenant, `{}`).json(t); got["status"] != "active" || got["cdrDays"] != 365.0 {
+		t.Errorf("a change that was refused: %v", got)
+	}
+	if got := anna.do(t, http.MethodPatch, tenant, `{"status":"suspended","cdrDays":30}`).json(t); got["status"] != "suspended" || got["cdrDays"] != 30.0 {
+		t.Errorf("both: %v", got)
 	}
 }

@@ -18,26 +18,6 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
-// KeepDocument stores a document as it came, before anybody reads it. It returns false for one that is there already.
-func (d *DB) KeepDocument(ctx context.Context, p cdr.Posted) (added bool, err error) {
-	const query = `
-		INSERT INTO edgvoip.cdr_documents (sha256, leg_id, source, sender, content_type, body)
-		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (sha256) DO NOTHING`
-	sum := sha256.Sum256(p.Body)
-	return bounded(ctx, func() (bool, error) {
-		stmt, err := d.prepared(ctx, query)
-		if err != nil {
-			return false, err
-		}
-		res, err := stmt.ExecContext(ctx, sum[:], nullID(p.LegID), p.Source, p.Sender, p.ContentType, p.Body)
-		if err != nil {
-			return false, fmt.Errorf("keep document: %w", err)
-		}
-		n, err := res.RowsAffected()
-		return n > 0, err
-	})
-}
-
 // Times of the ledger.
 const (
 	// postponement is how long a called leg waits before it is looked at again whether its caller has come, orphanAge

@@ -17,7 +17,7 @@ import (
 // callColumns are what a callRow is read from, of table c.
 const callColumns = `
 	c.tenant_id, c.call_id, c.store_id, c."from", c."to", c.direction, c.start_time, c.answer_time, c.end_time, c.disposition, c.hangup_cause,
-	c.trunk_id, c.caller_id, c.callee_id, c.answered_by, c.transferred_to, c.route, c.reason, coalesce(c.recording_path, '') AS recording_path,
+	c.trunk_id, c.caller_id, c.callee_id, c.answered_by, c.transferred_to, c.related_call_id, c.route, c.reason, coalesce(c.ai_agent_ref, '') AS ai_agent_ref, coalesce(c.recording_path, '') AS recording_path,
 	c.recording_state, coalesce(c.recording_url, '') AS recording_url, c.reconstructed, c.erased, c.revision`
 
 type callRow struct {
@@ -37,8 +37,10 @@ type callRow struct {
 	CalleeID       uuid.NullUUID `db:"callee_id"`
 	AnsweredBy     string        `db:"answered_by"`
 	TransferredTo  string        `db:"transferred_to"`
+	RelatedID      uuid.NullUUID `db:"related_call_id"`
 	Route          string        `db:"route"`
 	Reason         string        `db:"reason"`
+	AgentRef       string        `db:"ai_agent_ref"`
 	RecordingPath  string        `db:"recording_path"`
 	RecordingState string        `db:"recording_state"`
 	RecordingURL   string        `db:"recording_url"`
@@ -59,7 +61,7 @@ func (r callRow) record() cdr.Record {
 			TenantID: r.TenantID, ID: r.CallID, StoreID: r.StoreID.UUID, From: r.From, To: r.To, Direction: cdr.Direction(r.Direction),
 			Start: r.StartTime.UTC(), Answer: at(r.AnswerTime), End: at(r.EndTime), Disposition: cdr.Disposition(r.Disposition), Cause: r.Cause,
 			TrunkID: r.TrunkID.UUID, CallerID: r.CallerID.UUID, CalleeID: r.CalleeID.UUID, AnsweredBy: r.AnsweredBy, TransferredTo: r.TransferredTo,
-			Route: r.Route, Reason: r.Reason, Recording: r.RecordingPath, Reconstructed: r.Reconstructed, Erased: r.Erased,
+			RelatedID: r.RelatedID.UUID, Route: r.Route, Reason: r.Reason, AgentRef: r.AgentRef, Recording: r.RecordingPath, Reconstructed: r.Reconstructed, Erased: r.Erased,
 		},
 		Revision: r.Revision, RecordingState: cdr.RecordingState(r.RecordingState), RecordingURL: r.RecordingURL,
 	}
@@ -108,10 +110,8 @@ func storeCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, r
 	if r.Recording != "" {
 		r.RecordingState = cdr.RecordingExpected
 	}
-	if r.StoreID == uuid.Nil && r.TrunkID != uuid.Nil {
-		if r.StoreID, err = storeOfTrunk(ctx, tx, key.tenant, r.TrunkID); err != nil {
-			return false, err
-		}
+	if err := complete(ctx, tx, &r, kept); err != nil {
+		return false, err
 	}
 	if kept == nil {
 		if err := insertCall(ctx, tx, r, docs[raw].JSON()); err != nil {
@@ -162,13 +162,36 @@ func callByID(ctx context.Context, tx *txn, key callKey) (*cdr.Record, error) {
 	return &r, nil
 }
 
-func storeOfTrunk(ctx context.Context, tx *txn, tenant, trunk uuid.UUID) (uuid.UUID, error) {
-	var store uuid.NullUUID
-	err := tx.GetContext(ctx, &store, `SELECT store_id FROM edgvoip.sip_trunks WHERE tenant_id = $1 AND id = $2`, tenant, trunk)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return uuid.Nil, fmt.Errorf("store of a trunk: %w", err)
+// routeAgent is the route of a call that the dialplan sent to an agent.
+const routeAgent = "agent"
+
+// complete adds to a record what legs do not tell. What was found before stays: a trunk may have another agent by now.
+func complete(ctx context.Context, tx *txn, r, kept *cdr.Record) (err error) {
+	if r.RelatedID != uuid.Nil {
+		if r.RelatedID, err = callOfLeg(ctx, tx, r.TenantID, r.RelatedID); err != nil {
+			return err
+		}
 	}
-	return store.UUID, nil
+	if r.TrunkID == uuid.Nil {
+		return nil
+	}
+	var trunk struct {
+		Store uuid.NullUUID `db:"store_id"`
+		Agent string        `db:"ai_agent_ref"`
+	}
+	const query = `SELECT store_id, coalesce(ai_agent_ref, '') AS ai_agent_ref FROM edgvoip.sip_trunks WHERE tenant_id = $1 AND id = $2`
+	if err := tx.GetContext(ctx, &trunk, query, r.TenantID, r.TrunkID); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("trunk of a call: %w", err)
+	}
+	if r.StoreID == uuid.Nil {
+		r.StoreID = trunk.Store.UUID
+	}
+	if kept != nil && kept.AgentRef != "" {
+		r.AgentRef = kept.AgentRef
+	} else if r.Route == routeAgent {
+		r.AgentRef = trunk.Agent
+	}
+	return nil
 }
 
 // callValues are what insertCall and updateCall write, from $1 on.
@@ -177,7 +200,7 @@ func callValues(r cdr.Record, raw []byte) []any {
 		r.TenantID, r.ID, r.Start, nullID(r.StoreID), r.From, r.To, string(r.Direction), nullTime(r.Answer), nullTime(r.End), r.Duration(), r.BillSec(),
 		string(r.Disposition), r.Cause, nullID(r.TrunkID), nullID(r.CallerID), nullID(r.CalleeID), r.AnsweredBy, r.TransferredTo, r.Route, r.Reason,
 		nullable(r.Recording != "", r.Recording), string(r.RecordingState), nullable(r.RecordingURL != "", r.RecordingURL), r.Reconstructed, r.Erased,
-		r.Revision, string(raw),
+		r.Revision, string(raw), nullID(r.RelatedID), nullable(r.AgentRef != "", r.AgentRef),
 	}
 }
 
@@ -185,8 +208,8 @@ func insertCall(ctx context.Context, tx *txn, r cdr.Record, raw []byte) error {
 	const query = `
 		INSERT INTO edgvoip.cdr (tenant_id, call_id, start_time, store_id, "from", "to", direction, answer_time, end_time, duration, billsec,
 			disposition, hangup_cause, trunk_id, caller_id, callee_id, answered_by, transferred_to, route, reason,
-			recording_path, recording_state, recording_url, reconstructed, erased, revision, raw)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)`
+			recording_path, recording_state, recording_url, reconstructed, erased, revision, raw, related_call_id, ai_agent_ref)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)`
 	if _, err := tx.ExecContext(ctx, query, callValues(r, raw)...); err != nil {
 		return fmt.Errorf("insert call: %w", err)
 	}
@@ -199,8 +222,8 @@ func updateCall(ctx context.Context, tx *txn, r cdr.Record, start time.Time, raw
 		UPDATE edgvoip.cdr SET start_time = $3, store_id = $4, "from" = $5, "to" = $6, direction = $7, answer_time = $8, end_time = $9, duration = $10,
 			billsec = $11, disposition = $12, hangup_cause = $13, trunk_id = $14, caller_id = $15, callee_id = $16, answered_by = $17, transferred_to = $18,
 			route = $19, reason = $20, recording_path = $21, recording_state = $22, recording_url = $23, reconstructed = $24, erased = $25,
-			revision = $26, raw = $27, updated_at = now()
-		 WHERE tenant_id = $1 AND call_id = $2 AND start_time = $28`
+			revision = $26, raw = $27, related_call_id = $28, ai_agent_ref = $29, updated_at = now()
+		 WHERE tenant_id = $1 AND call_id = $2 AND start_time = $30`
 	if _, err := tx.ExecContext(ctx, query, append(callValues(r, raw), start)...); err != nil {
 		return fmt.Errorf("update call: %w", err)
 	}

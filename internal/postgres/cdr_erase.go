@@ -9,11 +9,15 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
-// EraseNumber takes a person's number out of a tenant's call records, their legs, the events about them and their recordings,
-// whose files go as soon as somebody has removed them; see RemovedRecordings. It returns how many calls it was in. The audit
+// EraseNumber takes a person's number out of a tenant's call records, their legs, what is not read yet, the events about calls and
+// the recordings, whose files go as soon as somebody has removed them; see RemovedRecordings. It returns how many calls it was in. The audit
 // log has how many there were, and not the number.
 func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, actor string) (calls int, err error) {
 	err = d.inTx(ctx, func(tx *txn) error {
+		// Documents before calls, as whoever reads them does.
+		if err := eraseUnread(ctx, tx, tenant, p); err != nil {
+			return err
+		}
 		ids, err := callsOfPerson(ctx, tx, tenant, p)
 		if err != nil {
 			return err
@@ -26,6 +30,9 @@ func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, ac
 				return err
 			}
 		}
+		if err := eraseStrayEvents(ctx, tx, tenant, p); err != nil {
+			return err
+		}
 		calls = len(ids)
 		return audit(ctx, tx, tenant, actor, "number.erased", tenant, nil, map[string]any{"calls": calls})
 	})
@@ -35,11 +42,11 @@ func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, ac
 // callsOfPerson returns the calls in which the digits of a number stand anywhere, in order of id. What is not the person's
 // number after all loses no more than texts around it.
 func callsOfPerson(ctx context.Context, tx *txn, tenant uuid.UUID, p cdr.Person) ([]string, error) {
-	const query = `
-		SELECT call_id::text FROM edgvoip.cdr_legs WHERE tenant_id = $1 AND position($2 IN raw::text) > 0
+	query := `
+		SELECT call_id::text FROM edgvoip.cdr_legs WHERE tenant_id = $1 AND position($2 IN ` + closedUp("raw::text") + `) > 0
 		UNION
 		SELECT call_id::text FROM edgvoip.cdr WHERE tenant_id = $1
-		   AND position($2 IN regexp_replace(concat_ws('|', "from", "to", answered_by, transferred_to, raw::text), '[ ().-]', '', 'g')) > 0
+		   AND position($2 IN ` + closedUp(`concat_ws('|', "from", "to", answered_by, transferred_to, raw::text)`) + `) > 0
 		ORDER BY 1`
 	var ids []string
 	if err := tx.SelectContext(ctx, &ids, query, tenant, p.Digits()); err != nil {
@@ -47,6 +54,9 @@ func callsOfPerson(ctx context.Context, tx *txn, tenant uuid.UUID, p cdr.Person)
 	}
 	return ids, nil
 }
+
+// closedUp is a text without what people and phones write between the digits of a number.
+func closedUp(text string) string { return `regexp_replace(` + text + `, '%20|[ ()./-]', '', 'g')` }
 
 func eraseCall(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 	docs, err := legsOfCall(ctx, tx, key)

@@ -182,28 +182,46 @@ func (d *DB) CallPolicies(ctx context.Context) (map[uuid.UUID]cdr.Policy, error)
 	return policies, nil
 }
 
-// ChangeCallPolicy changes what a tenant wants of its call records. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
-func (d *DB) ChangeCallPolicy(ctx context.Context, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (cdr.Policy, error) {
-	var changed cdr.Policy
-	err := d.inTx(ctx, func(tx *txn) error {
-		var row policyRow
-		err := tx.GetContext(ctx, &row, `SELECT`+policyColumns+` FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR UPDATE`, tenant)
-		if errors.Is(err, sql.ErrNoRows) {
-			return directory.ErrUnknownTenant
-		} else if err != nil {
-			return fmt.Errorf("lock tenant: %w", err)
-		}
-		if changed, err = patch.Apply(row.policy()); err != nil || changed == row.policy() {
+// ChangeTenant changes what a tenant wants of its call records, and unless active is nil, whether it is active: both or nothing.
+// Errors: directory.ErrUnknownTenant, *invalid.FieldError.
+func (d *DB) ChangeTenant(ctx context.Context, id uuid.UUID, active *bool, patch cdr.PolicyPatch, actor string) (t directory.Tenant, p cdr.Policy, err error) {
+	err = d.inTx(ctx, func(tx *txn) error {
+		if p, err = changePolicy(ctx, tx, id, patch, actor); err != nil {
 			return err
 		}
-		const query = `
-			UPDATE edgvoip.tenants SET record_calls = $2, cdr_days = nullif($3, 0), recording_days = nullif($4, 0), updated_at = now() WHERE id = $1`
-		if _, err := tx.ExecContext(ctx, query, tenant, string(changed.RecordCalls), changed.CDRDays, changed.RecordingDays); err != nil {
-			return fmt.Errorf("change call policy: %w", err)
+		if active != nil {
+			t, err = setTenantStatus(ctx, tx, id, *active, actor)
+		} else {
+			t, err = tenantBy(ctx, tx, `id = $1`, id)
 		}
-		return audit(ctx, tx, tenant, actor, "tenant.updated", tenant, policyForAudit(row.policy()), policyForAudit(changed))
+		return err
 	})
-	return changed, err
+	return t, p, err
+}
+
+// ChangeCallPolicy changes what a tenant wants of its call records. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
+func (d *DB) ChangeCallPolicy(ctx context.Context, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (cdr.Policy, error) {
+	_, p, err := d.ChangeTenant(ctx, tenant, nil, patch, actor)
+	return p, err
+}
+
+func changePolicy(ctx context.Context, tx *txn, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (changed cdr.Policy, err error) {
+	var row policyRow
+	err = tx.GetContext(ctx, &row, `SELECT`+policyColumns+` FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR UPDATE`, tenant)
+	if errors.Is(err, sql.ErrNoRows) {
+		return changed, directory.ErrUnknownTenant
+	} else if err != nil {
+		return changed, fmt.Errorf("lock tenant: %w", err)
+	}
+	if changed, err = patch.Apply(row.policy()); err != nil || changed == row.policy() {
+		return changed, err
+	}
+	const query = `
+		UPDATE edgvoip.tenants SET record_calls = $2, cdr_days = nullif($3, 0), recording_days = nullif($4, 0), updated_at = now() WHERE id = $1`
+	if _, err := tx.ExecContext(ctx, query, tenant, string(changed.RecordCalls), changed.CDRDays, changed.RecordingDays); err != nil {
+		return changed, fmt.Errorf("change call policy: %w", err)
+	}
+	return changed, audit(ctx, tx, tenant, actor, "tenant.updated", tenant, policyForAudit(row.policy()), policyForAudit(changed))
 }
 
 func policyForAudit(p cdr.Policy) map[string]any {

@@ -44,6 +44,8 @@ type DB struct {
 	db  *sqlx.DB
 	dsn string // for connections beside the pool
 	log *slog.Logger
+	// documents writes call records on connections of its own.
+	documents *documentWriter
 
 	mu        sync.Mutex
 	stmts     map[string]*sqlx.Stmt
@@ -76,24 +78,39 @@ func Open(o Options, log *slog.Logger) (*DB, error) {
 		add("statement_timeout", fmt.Sprint(o.StatementTimeout.Milliseconds()))
 		dialer.silence = o.StatementTimeout + silence
 	}
+	n := o.MaxConns
+	if n <= 0 {
+		n = 10
+	}
+	log = log.With("component", "postgres")
+	d, err := pool(dsn, dialer, n, log)
+	if err != nil {
+		return nil, err
+	}
+	documents, err := pool(dsn+" binary_parameters='yes'", dialer, documentWriters, log)
+	if err != nil {
+		return nil, errors.Join(err, d.db.Close())
+	}
+	d.documents = &documentWriter{db: documents}
+	return d, nil
+}
+
+// pool returns a pool of so many connections. It does not connect.
+func pool(dsn string, dialer deadlineDialer, conns int, log *slog.Logger) (*DB, error) {
 	connector, err := pq.NewConnector(dsn)
 	if err != nil {
 		return nil, ErrSettings
 	}
 	connector.Dialer(dialer)
 	db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
-	n := o.MaxConns
-	if n <= 0 {
-		n = 10
-	}
-	db.SetMaxOpenConns(n)
-	db.SetMaxIdleConns(n)
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
 	db.SetConnMaxLifetime(30 * time.Minute)
-	return &DB{db: db, dsn: dsn, log: log.With("component", "postgres"), stmts: map[string]*sqlx.Stmt{}, preparing: map[string]bool{}}, nil
+	return &DB{db: db, dsn: dsn, log: log, stmts: map[string]*sqlx.Stmt{}, preparing: map[string]bool{}}, nil
 }
 
-// Close closes the pool.
-func (d *DB) Close() error { return d.db.Close() }
+// Close closes the pool, and the connections beside it that documents are written on.
+func (d *DB) Close() error { return errors.Join(d.db.Close(), d.documents.db.db.Close()) }
 
 // Ping tells whether the server answers and the schema is there and readable.
 func (d *DB) Ping(ctx context.Context) error {

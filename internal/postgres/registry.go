@@ -79,20 +79,26 @@ func (d *DB) PutTenant(ctx context.Context, t directory.TenantRecord, actor stri
 // SetTenantStatus implements directory.Registry.
 func (d *DB) SetTenantStatus(ctx context.Context, id uuid.UUID, active bool, actor string) (t directory.Tenant, err error) {
 	err = d.inTx(ctx, func(tx *txn) error {
-		if t, err = tenantBy(ctx, tx, `id = $1 FOR UPDATE`, id); err != nil || t.Active == active {
-			return err
-		}
-		status, before := "suspended", "active"
-		if active {
-			status, before = before, status
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE edgvoip.tenants SET status = $2, updated_at = now() WHERE id = $1`, id, status); err != nil {
-			return fmt.Errorf("update tenant: %w", err)
-		}
-		t.Active = active
-		return audit(ctx, tx, id, actor, "tenant.updated", id, map[string]any{"status": before}, map[string]any{"status": status})
+		t, err = setTenantStatus(ctx, tx, id, active, actor)
+		return err
 	})
 	return t, err
+}
+
+func setTenantStatus(ctx context.Context, tx *txn, id uuid.UUID, active bool, actor string) (directory.Tenant, error) {
+	t, err := tenantBy(ctx, tx, `id = $1 FOR UPDATE`, id)
+	if err != nil || t.Active == active {
+		return t, err
+	}
+	status, before := "suspended", "active"
+	if active {
+		status, before = before, status
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE edgvoip.tenants SET status = $2, updated_at = now() WHERE id = $1`, id, status); err != nil {
+		return t, fmt.Errorf("update tenant: %w", err)
+	}
+	t.Active = active
+	return t, audit(ctx, tx, id, actor, "tenant.updated", id, map[string]any{"status": before}, map[string]any{"status": status})
 }
 
 // Tenants implements directory.Registry.

@@ -348,6 +348,32 @@ func TestPruneEvents(t *testing.T) {
 	}
 }
 
+// What has waited a month for an endpoint is discarded, however many events a subject has; what is younger waits on.
+func TestEventsWithoutEndpoint(t *testing.T) {
+	t.Parallel()
+	db, look, tenant := eventsScene(t)
+	for range 3 {
+		addEvent(t, db, event(tenant, "old", "x"))
+	}
+	exec1(t, look, `UPDATE edgvoip.webhook_events SET created_at = now() - interval '31 days'`)
+	addEvent(t, db, event(tenant, "old", "x"))
+	addEvent(t, db, event(tenant, "young", "x"))
+	states := func() (text string) {
+		if err := look.QueryRowContext(t.Context(), `SELECT string_agg(state || CASE WHEN front THEN '!' ELSE '' END, ' ' ORDER BY id)
+			FROM edgvoip.webhook_events`).Scan(&text); err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	if _, err := db.PruneEvents(t.Context(), 7*24*time.Hour); err != nil || states() != "pending! pending pending pending pending!" {
+		t.Errorf("with an endpoint: %s, %v", states(), err)
+	}
+	exec1(t, look, `DELETE FROM edgvoip.webhook_endpoints`)
+	if _, err := db.PruneEvents(t.Context(), 7*24*time.Hour); err != nil || !strings.HasSuffix(states(), " pending! pending!") || strings.Count(states(), "discarded") != 3 {
+		t.Errorf("without: %s, %v", states(), err)
+	}
+}
+
 func TestEventBacklogs(t *testing.T) {
 	t.Parallel()
 	db, look, tenant := eventsScene(t)

@@ -199,9 +199,16 @@ func (d *DB) EventBacklogs(ctx context.Context) ([]webhook.Backlog, error) {
 	return backlogs, nil
 }
 
+// unwanted is how many days an event waits for its tenant to have an endpoint.
+const unwanted = 30
+
 // PruneEvents removes events, with their attempts, that were delivered or discarded longer ago than keep, and returns how
 // many. What it has removed stays removed if ctx ends or the server fails in the middle. A dead event waits for an operator.
+// Events that have waited 30 days for their tenant to have an endpoint are discarded.
 func (d *DB) PruneEvents(ctx context.Context, keep time.Duration) (int, error) {
+	if err := d.discardUnwanted(ctx); err != nil {
+		return 0, err
+	}
 	const query = `
 		DELETE FROM edgvoip.webhook_events
 		 WHERE (tenant_id, id) IN (
@@ -220,6 +227,26 @@ func (d *DB) PruneEvents(ctx context.Context, keep time.Duration) (int, error) {
 		}
 		if removed += int(n); n < pruneBatch {
 			return removed, nil
+		}
+	}
+}
+
+// discardUnwanted discards what nobody takes, the oldest of each subject at a time: the next is in front then.
+func (d *DB) discardUnwanted(ctx context.Context) error {
+	const query = `
+		UPDATE edgvoip.webhook_events SET state = 'discarded', finished_at = now(), last_error = 'the tenant has no endpoint'
+		 WHERE (tenant_id, id) IN (
+		       SELECT e.tenant_id, e.id FROM edgvoip.webhook_events e
+		        WHERE e.front AND e.state = 'pending' AND e.created_at < now() - make_interval(days => $1)
+		          AND NOT EXISTS (SELECT FROM edgvoip.webhook_endpoints w WHERE w.tenant_id = e.tenant_id)
+		        LIMIT $2 FOR UPDATE SKIP LOCKED)`
+	for {
+		res, err := d.db.ExecContext(ctx, query, unwanted, pruneBatch)
+		if err != nil {
+			return fmt.Errorf("discard events that nobody takes: %w", err)
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return err
 		}
 	}
 }

@@ -40,11 +40,17 @@ func (c Common) CheckKeys() error {
 	return nil
 }
 
-// Parse reads a struct with env tags from an environment, given as KEY=value. The error names the settings that cannot
-// be read.
+// Parse reads a struct with env tags from an environment, given as KEY=value. A variable that is set and empty has its default
+// like one that is not set, but for a text with the tag empty:"stays". The error names the settings that cannot be read.
 func Parse[T any](environ []string) (T, error) {
-	s, err := env.ParseAsWithOptions[T](env.Options{Environment: env.ToMap(environ)})
+	given := env.ToMap(environ)
+	s, err := env.ParseAsWithOptions[T](env.Options{Environment: given})
 	if err == nil {
+		for _, f := range reflect.VisibleFields(reflect.TypeFor[T]()) {
+			if value, set := given[f.Tag.Get("env")]; set && value == "" && f.Tag.Get("empty") == "stays" {
+				reflect.ValueOf(&s).Elem().FieldByIndex(f.Index).SetString("")
+			}
+		}
 		return s, nil
 	}
 	// The library's own error would repeat the values.

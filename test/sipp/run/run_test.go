@@ -343,3 +343,18 @@ func TestWithDatabase(t *testing.T) {
 		}
 	}
 }
+
+func TestWithoutModule(t *testing.T) {
+	t.Parallel()
+	modules, err := os.ReadFile("../../../freeswitch-conf/autoload_configs/modules.conf.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := withoutModule(string(modules), "mod_json_cdr")
+	if err != nil || strings.Contains(left, "mod_json_cdr") || !strings.Contains(left, "mod_sofia") {
+		t.Errorf("%v: %s", err, left)
+	}
+	if _, err := withoutModule(left, "mod_json_cdr"); err == nil {
+		t.Error("a module is taken out that is not there")
+	}
+}

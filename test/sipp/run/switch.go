@@ -87,6 +87,14 @@ func configure(conf string, in *installation, k kind, x static) error {
 		"secrets/event_socket.xml": `<param name="password" value="` + in.eslPassword + `"/>`,
 		"local/event_socket.xml":   `<param name="listen-port" value="` + strconv.Itoa(in.esl) + `"/>`,
 	}
+	modules, err := os.ReadFile("freeswitch-conf/autoload_configs/modules.conf.xml")
+	if err != nil {
+		return err
+	}
+	// Nobody takes call records here: a file a leg would be measured, on both sides.
+	if files["autoload_configs/modules.conf.xml"], err = withoutModule(string(modules), "mod_json_cdr"); err != nil {
+		return err
+	}
 	if k == yardstick {
 		root, err := os.ReadFile("freeswitch-conf/freeswitch.xml")
 		if err != nil {
@@ -115,6 +123,15 @@ func includeSection(root []byte, name string) ([]byte, error) {
 		return nil, fmt.Errorf("freeswitch.xml has %d empty sections %q", n, name)
 	}
 	return empty.ReplaceAll(root, []byte(`<X-PRE-PROCESS cmd="include" data="`+name+`.xml"/>`)), nil
+}
+
+// withoutModule takes a module out of modules.conf.xml.
+func withoutModule(modules, name string) (string, error) {
+	load := `<load module="` + name + `"/>`
+	if strings.Count(modules, load) != 1 {
+		return "", fmt.Errorf("modules.conf.xml does not load %s once", name)
+	}
+	return strings.Replace(modules, load, "", 1), nil
 }
 
 // ready returns an error until the switch takes calls, on both profiles.
