@@ -177,7 +177,7 @@ func makeCalls(t *testing.T, random *rand.Rand, customers []customer, documents 
 		}
 		c := s.another(t, random, customers[random.IntN(len(customers))])
 		calls, made = append(calls, c), made+len(c.documents)
-		hold := random.IntN(2) == 0
+		hold := random.IntN(4) == 0
 		for _, d := range c.documents {
 			if hold && !d.leg.IsCalling() {
 				held[c.want.ID], hold = d, false
