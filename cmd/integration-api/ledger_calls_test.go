@@ -37,10 +37,11 @@ type call struct {
 	want      cdr.Call
 }
 
-// shape is the captured documents of a call, as texts, and the UUID of its calling channel.
+// shape is the captured documents of a call, each in parts of which every second one is to be another in another call, and the
+// UUID of its calling channel.
 type shape struct {
-	root  uuid.UUID
-	texts []string
+	root      uuid.UUID
+	documents [][]string
 }
 
 // capturedShapes returns the captured calls.
@@ -50,7 +51,7 @@ func capturedShapes(t *testing.T) (shapes []shape) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no captured documents: %v", err)
 	}
-	parents, texts := map[uuid.UUID]uuid.UUID{}, map[uuid.UUID]string{}
+	parents, parts := map[uuid.UUID]uuid.UUID{}, map[uuid.UUID][]string{}
 	for _, file := range files {
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -60,20 +61,29 @@ func capturedShapes(t *testing.T) (shapes []shape) {
 		if err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		parents[d.Leg().ID], texts[d.Leg().ID] = d.Leg().Parent, string(b)
+		parents[d.Leg().ID], parts[d.Leg().ID] = d.Leg().Parent, split(string(b))
 	}
-	calls := map[uuid.UUID][]string{}
+	calls := map[uuid.UUID][][]string{}
 	for id := range parents {
 		root := id
 		for parents[root] != uuid.Nil {
 			root = parents[root]
 		}
-		calls[root] = append(calls[root], texts[id])
+		calls[root] = append(calls[root], parts[id])
 	}
-	for root, list := range calls {
-		shapes = append(shapes, shape{root, list})
+	for root, documents := range calls {
+		shapes = append(shapes, shape{root, documents})
 	}
 	return shapes
+}
+
+func split(text string) (parts []string) {
+	end := 0
+	for _, at := range own.FindAllStringIndex(text, -1) {
+		parts = append(parts, text[end:at[0]], text[at[0]:at[1]])
+		end = at[1]
+	}
+	return append(parts, text[end:])
 }
 
 // What the captured calls have in common.
@@ -84,59 +94,63 @@ const (
 	capturedAt = 1795226042
 )
 
-// own are the parts of captured documents that belong to one call: identifiers, and times in seconds or microseconds.
-var own = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b1795[0-9]{6}(?:[0-9]{6})?\b`)
+// own are the parts of captured documents that belong to one call: identifiers, times in seconds or microseconds, the realm,
+// numbers of the public network without what may come before them, and extensions.
+var own = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b1795[0-9]{6}(?:[0-9]{6})?\b|` +
+	regexp.QuoteMeta(capturedRealm) + `|0699999999|3331234567|255551234|612345678|612345600|"100[0-5]"`)
 
 // another makes another call of a shape: all identifiers, times and numbers are its own.
 func (s shape) another(t *testing.T, random *rand.Rand, of customer) call {
 	t.Helper()
-	name := uuid.UUID{}
+	var name uuid.UUID
 	for i := range name {
 		name[i] = byte(random.UintN(256))
 	}
 	later := int(time.Now().Unix()) - capturedAt - random.IntN(20*24*3600)
-	numbers := strings.NewReplacer(
-		capturedRealm, of.realm,
+	known := map[string]string{
+		capturedTenant: of.id.String(), capturedRealm: of.realm,
 		// Of a carrier that is not known: only the number tells whose call it is.
-		"0699999999", fmt.Sprintf("+%d", of.did+random.IntN(1000)),
-		"3331234567", strconv.Itoa(3330000000+random.IntN(10000000)),
-		"255551234", strconv.Itoa(250000000+random.IntN(10000000)),
-		"612345678", strconv.Itoa(610000000+random.IntN(10000000)),
-		"612345600", strconv.Itoa(610000000+random.IntN(10000000)),
-		`"1000"`, `"`+strconv.Itoa(2000+random.IntN(1000))+`"`,
-		`"1001"`, `"`+strconv.Itoa(3000+random.IntN(1000))+`"`,
-		`"1002"`, `"`+strconv.Itoa(4000+random.IntN(1000))+`"`,
-	)
-	replace := func(part string) string {
-		switch {
-		case part == capturedTenant:
-			return of.id.String()
-		case len(part) == len(capturedTenant):
-			return uuid.NewSHA1(name, []byte(part)).String()
-		}
-		n, err := strconv.Atoi(part)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(part) == len("1795222382") {
-			return strconv.Itoa(n + later)
-		}
-		return strconv.Itoa(n + later*1e6)
+		"0699999999": fmt.Sprintf("+%d", of.did+random.IntN(1000)),
 	}
 	var c call
 	var legs []cdr.Leg
-	for _, text := range s.texts {
-		text = own.ReplaceAllStringFunc(numbers.Replace(text), replace)
-		d, err := cdr.Parse([]byte(text))
+	for _, parts := range s.documents {
+		var text strings.Builder
+		for i, part := range parts {
+			if i%2 == 1 {
+				if _, ok := known[part]; !ok {
+					known[part] = other(random, name, later, part)
+				}
+				part = known[part]
+			}
+			text.WriteString(part)
+		}
+		d, err := cdr.Parse([]byte(text.String()))
 		if err != nil {
 			t.Fatal(err)
 		}
 		legs = append(legs, d.Leg())
-		c.documents = append(c.documents, document{d.Leg(), encoded(random, text)})
+		c.documents = append(c.documents, document{d.Leg(), encoded(random, text.String())})
 	}
 	c.want = cdr.Join(uuid.NewSHA1(name, []byte(s.root.String())), legs)
 	c.want.TenantID = of.id
 	return c
+}
+
+// other returns what stands for an own part in a call of a name that is made so many seconds later.
+func other(random *rand.Rand, name uuid.UUID, later int, part string) string {
+	n, err := strconv.Atoi(part)
+	switch {
+	case strings.HasPrefix(part, `"`):
+		return fmt.Sprintf(`"%d"`, 1000+random.IntN(9000))
+	case err != nil:
+		return uuid.NewSHA1(name, []byte(part)).String()
+	case len(part) == len("1795222382199657"):
+		return strconv.Itoa(n + later*1e6)
+	case strings.HasPrefix(part, "1795"):
+		return strconv.Itoa(n + later)
+	}
+	return part[:3] + fmt.Sprintf("%0*d", len(part)-3, random.IntN(1000000))
 }
 
 // encoded returns a document in one of the forms in which mod_json_cdr posts.
@@ -150,23 +164,32 @@ func encoded(random *rand.Rand, text string) []byte {
 	return []byte(text)
 }
 
-// makeCalls makes calls of all shapes that have so many documents together, and returns them with their documents, those of
-// one call near each other but in no order.
-func makeCalls(t *testing.T, random *rand.Rand, customers []customer, documents int) (calls []call, all []document) {
+// makeCalls makes calls of all shapes that have so many documents together. It returns them with their documents, those of one
+// call near each other but in no order, but for those that are held back: of some calls, by their id, that of a called leg.
+func makeCalls(t *testing.T, random *rand.Rand, customers []customer, documents int) (calls []call, all []document, held map[uuid.UUID]document) {
 	t.Helper()
 	shapes := capturedShapes(t)
-	for n := 0; len(all) < documents; n++ {
+	held = map[uuid.UUID]document{}
+	for n, made := 0, 0; made < documents; n++ {
 		s := shapes[n%len(shapes)]
-		if len(all)+len(s.texts) > documents {
+		if made+len(s.documents) > documents {
 			continue // there are calls of one document
 		}
 		c := s.another(t, random, customers[random.IntN(len(customers))])
-		calls, all = append(calls, c), append(all, c.documents...)
+		calls, made = append(calls, c), made+len(c.documents)
+		hold := random.IntN(4) == 0
+		for _, d := range c.documents {
+			if hold && !d.leg.IsCalling() {
+				held[c.want.ID], hold = d, false
+				continue
+			}
+			all = append(all, d)
+		}
 	}
 	const near = 100
 	for i := 0; i < len(all); i += near {
 		part := all[i:min(i+near, len(all))]
 		random.Shuffle(len(part), func(i, j int) { part[i], part[j] = part[j], part[i] })
 	}
-	return calls, all
+	return calls, all, held
 }

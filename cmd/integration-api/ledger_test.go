@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edgvoip/edgvoip/cdr"
@@ -57,13 +58,14 @@ func TestTenThousandRecords(t *testing.T) {
 	t.Logf("random seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	l := openLedger(t)
-	calls, documents := makeCalls(t, random, l.customers, ledgerDocuments)
-	t.Logf("made %d calls, %d documents in %v", len(calls), len(documents), time.Since(begun).Round(time.Millisecond))
+	calls, documents, held := makeCalls(t, random, l.customers, ledgerDocuments)
+	t.Logf("made %d calls, %d documents in %v", len(calls), ledgerDocuments, time.Since(begun).Round(time.Millisecond))
 
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	begun = time.Now()
 	s := &switches{door: l.door, spool: t.TempDir(), credentials: l.credentials, outcomes: map[string]int{}}
+	l.switches, l.held = s, held
 	taken := make(chan struct{}, len(documents))
 	done := make(chan error, 1)
 	go func() {
@@ -74,24 +76,28 @@ func TestTenThousandRecords(t *testing.T) {
 	posted := make(chan struct{})
 	go func() { swept <- s.sweep(ctx, rand.New(rand.NewPCG(seed, 1)), posted) }()
 	l.trouble(random, taken)
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	err := <-done
+	for _, d := range l.held {
+		s.keep(t, d)
 	}
 	close(posted)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := <-swept; err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("all is posted and swept after %v: outcomes %v, killed %v", time.Since(begun).Round(time.Millisecond), s.outcomes, l.kills)
 	for who, least := range map[string]int{"integration-api": killsOfAPI, "W3": killsOfW3, "PostgreSQL": killsOfPostgres} {
-		if l.kills[who] < least-1 {
+		if l.kills[who] < least {
 			t.Errorf("%s was killed %d times only", who, l.kills[who])
 		}
 	}
+	t.Logf("%d documents posted and swept after %v: outcomes %v, killed %v", ledgerDocuments, time.Since(begun).Round(time.Millisecond), s.outcomes, l.kills)
 	l.settle(ctx)
 	took := time.Since(begun)
 	report := l.w3.recall(t, l.roots)
 	t.Logf("all is told after %v (%.1f documents/s): %d receptions, %d effects of %d calls", took.Round(time.Millisecond),
-		float64(len(documents))/took.Seconds(), report.Received, report.Effects, len(calls))
+		float64(ledgerDocuments)/took.Seconds(), report.Received, report.Effects, len(calls))
 	l.expectLegs(calls)
 	l.expectTold(l.expectCalls(calls), report)
 }
@@ -107,6 +113,9 @@ type ledger struct {
 	customers   []customer
 	credentials string // file
 	kills       map[string]int
+
+	switches *switches
+	held     map[uuid.UUID]document // that come late, by call
 }
 
 func openLedger(t *testing.T) *ledger {
@@ -198,6 +207,7 @@ func (s *switches) post(ctx context.Context, documents []document, seed uint64, 
 					return err
 				}
 				rid <- struct{}{}
+				<-time.After(time.Duration(random.Int64N(int64(30 * time.Millisecond)))) // until the next call ends
 			}
 			return nil
 		})
@@ -235,7 +245,7 @@ func (s *switches) send(ctx context.Context, random *rand.Rand, client *http.Cli
 		}
 		if random.IntN(20) == 0 {
 			s.note("spooled")
-			return os.WriteFile(filepath.Join(s.spool, d.leg.ID.String()+".cdr.json"), append(slices.Clip(d.body), '\n'), 0o600)
+			return s.write(d)
 		}
 		select {
 		case <-ctx.Done():
@@ -243,6 +253,20 @@ func (s *switches) send(ctx context.Context, random *rand.Rand, client *http.Cli
 		}
 	}
 	return ctx.Err()
+}
+
+// write gives a document to the spool, as a switch does.
+func (s *switches) write(d document) error {
+	return os.WriteFile(filepath.Join(s.spool, d.leg.ID.String()+".cdr.json"), append(slices.Clip(d.body), '\n'), 0o600)
+}
+
+// keep gives a document that is held back to the spool.
+func (s *switches) keep(t *testing.T, d document) {
+	t.Helper()
+	if err := s.write(d); err != nil {
+		t.Fatal(err)
+	}
+	s.note("late")
 }
 
 // try posts a document once. It returns 0 if there was no answer.
@@ -311,22 +335,37 @@ func (s *switches) sweepOnce(ctx context.Context, addr string, patience time.Dur
 	return out, err
 }
 
-// trouble kills everybody at random moments, in random order, and lets W3 be away for a while, while documents are taken.
+// act is something that is done to the parts of a ledger. taken tells how far the switches are.
+type act func(random *rand.Rand, taken <-chan struct{})
+
+// trouble kills everybody at random moments, in random order, and lets W3 be away for a while: first while documents are
+// posted, then while they are read and told.
 func (l *ledger) trouble(random *rand.Rand, taken <-chan struct{}) {
 	l.Helper()
-	acts := slices.Concat(
-		slices.Repeat([]func(*rand.Rand, <-chan struct{}){l.killAPI}, killsOfAPI-2), slices.Repeat([]func(*rand.Rand, <-chan struct{}){l.killW3}, killsOfW3-2),
-		slices.Repeat([]func(*rand.Rand, <-chan struct{}){l.killPostgres}, killsOfPostgres-1), []func(*rand.Rand, <-chan struct{}){l.leave, l.powerCut},
-	)
-	random.Shuffle(len(acts), func(i, j int) { acts[i], acts[j] = acts[j], acts[i] })
-	for _, act := range acts {
-		await(taken, 1+random.IntN(2*ledgerDocuments/(len(acts)+4)))
-		<-time.After(time.Duration(random.Int64N(int64(100 * time.Millisecond)))) // which moment it is is the chance that the test is about
-		act(random, taken)
-		l.hurry()
+	early, late := l.acts(1, l.leave), l.acts(2, l.powerCut)
+	for _, part := range [][]act{early, late} {
+		random.Shuffle(len(part), func(i, j int) { part[i], part[j] = part[j], part[i] })
 	}
+	for i, act := range slices.Concat(early, late) {
+		most := time.Second
+		if i < len(early) {
+			await(taken, 1+random.IntN(2*ledgerDocuments/(len(early)+8)))
+			most = 100 * time.Millisecond
+		}
+		<-time.After(time.Duration(random.Int64N(int64(most)))) // which moment it is is the chance that the test is about
+		act(random, taken)
+	}
+	// What PostgreSQL was not told keeps its lease unless its holder is gone.
+	l.killAPI(random, taken)
 	for range taken {
 	}
+}
+
+// acts returns half of the kills, the first or the second, and one act more.
+func (l *ledger) acts(half int, more act) []act {
+	share := func(n int) int { return n*half/2 - n*(half-1)/2 }
+	return slices.Concat(slices.Repeat([]act{l.killAPI}, share(killsOfAPI)), slices.Repeat([]act{l.killW3}, share(killsOfW3)),
+		slices.Repeat([]act{l.killPostgres}, share(killsOfPostgres)), []act{more})
 }
 
 // await returns when so many more are taken, or all.
@@ -376,17 +415,58 @@ func (l *ledger) powerCut(*rand.Rand, <-chan struct{}) {
 	l.w3.start(l.T)
 }
 
-// leave lets W3 be away while a tenth of all documents are taken, and integration-api be killed meanwhile.
+// leave lets W3 be away until the breaker of every tenant should have been open for a while, and longer, while integration-api
+// is killed.
 func (l *ledger) leave(random *rand.Rand, taken <-chan struct{}) {
 	l.Helper()
 	l.w3.kill(l.T)
 	l.kills["W3"]++
 	left := time.Now()
-	await(taken, ledgerDocuments/20)
+	// Eight attempts open it, and two more are made after one and two seconds.
+	for failed := 0; failed < 10*ledgerTenants; time.Sleep(50 * time.Millisecond) {
+		err := l.db.QueryRowContext(l.Context(), `SELECT count(*) FROM edgvoip.webhook_attempts WHERE status IS NULL AND at > $1`, left).Scan(&failed)
+		if err != nil || time.Since(left) > time.Minute {
+			l.Fatalf("%d attempts failed while W3 was away, %v", failed, err)
+		}
+	}
+	l.lateLegs()
 	l.killAPI(random, taken)
 	await(taken, ledgerDocuments/20)
 	l.w3.start(l.T)
 	l.Logf("W3 was away for %v", time.Since(left).Round(time.Millisecond))
+}
+
+// lateLegs lets legs come of calls whose events were tried in vain: that makes events which have to wait for those, and would
+// be sent before them otherwise.
+func (l *ledger) lateLegs() {
+	l.Helper()
+	var legs []string
+	l.rows(`SELECT DISTINCT subject FROM edgvoip.webhook_events WHERE state = 'pending' AND attempts > 0`, func(scan func(...any) error) error {
+		var call uuid.UUID
+		if err := scan(&call); err != nil {
+			return err
+		}
+		if d, ok := l.held[call]; ok {
+			l.switches.keep(l.T, d)
+			legs = append(legs, d.leg.ID.String())
+			delete(l.held, call)
+		}
+		return nil
+	})
+	for begun, read := time.Now(), 0; read < len(legs); time.Sleep(100 * time.Millisecond) {
+		l.exec(`UPDATE edgvoip.cdr_documents SET due_at = now() - interval '1 h' WHERE leg_id = ANY ($1) AND due_at > now() - interval '1 h'`, pq.Array(legs))
+		err := l.db.QueryRowContext(l.Context(), `SELECT count(*) FROM edgvoip.cdr_legs WHERE leg_id = ANY ($1)`, pq.Array(legs)).Scan(&read)
+		if err != nil || time.Since(begun) > time.Minute {
+			l.Fatalf("%d of %d late legs are read, %v", read, len(legs), err)
+		}
+	}
+	l.exec(`UPDATE edgvoip.webhook_events SET due_at = now() + interval '15 s' WHERE state = 'pending' AND attempts > 0`)
+	var waiting int
+	err := l.db.QueryRowContext(l.Context(), `SELECT count(*) FROM (SELECT FROM edgvoip.webhook_events WHERE state = 'pending' GROUP BY subject HAVING count(*) > 1) s`).Scan(&waiting)
+	if err != nil || waiting == 0 {
+		l.Fatalf("no event waits for another, %v", err)
+	}
+	l.Logf("%d late legs; events of %d calls wait for others", len(legs), waiting)
 }
 
 // endLeases ends the leases of a process that was killed.
@@ -405,20 +485,18 @@ func (l *ledger) hurry() {
 		SELECT id FROM edgvoip.cdr_documents WHERE state = 'new' AND due_at > now() FOR UPDATE SKIP LOCKED)`)
 }
 
-func (l *ledger) exec(query string) {
+func (l *ledger) exec(query string, args ...any) {
 	l.Helper()
-	if _, err := l.db.ExecContext(l.Context(), query); err != nil {
+	if _, err := l.db.ExecContext(l.Context(), query, args...); err != nil {
 		l.Fatal(err)
 	}
 }
 
-// settle kills all once more, and waits until everything that was posted is read and told.
+// settle waits until everything that was posted is read and told.
 func (l *ledger) settle(ctx context.Context) {
 	l.Helper()
-	l.killW3(nil, nil)
-	l.killAPI(nil, nil)
 	const query = `SELECT (SELECT count(*) FROM edgvoip.cdr_documents WHERE state = 'new'), (SELECT count(*) FROM edgvoip.webhook_events WHERE state IN ('pending', 'leased'))`
-	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+	for begun := time.Now(); ; time.Sleep(500 * time.Millisecond) {
 		var documents, events int
 		if err := l.db.QueryRowContext(ctx, query).Scan(&documents, &events); err != nil {
 			l.Fatal(err)

@@ -54,7 +54,7 @@ func (c *Cluster) Resume() {
 // run runs dev/postgres.
 func (c *Cluster) run(ctx context.Context, command string, flags ...string) string {
 	c.t.Helper()
-	out, err := exec.CommandContext(ctx, c.script, append(append([]string{command}, flags...), c.dir)...).Output()
+	out, err := exec.CommandContext(ctx, c.script, append(append([]string{command}, flags...), c.dir)...).Output() //nolint:gosec // A fixed program.
 	if err != nil {
 		c.t.Fatalf("dev/postgres %s: %v", command, err)
 	}
