@@ -24,7 +24,7 @@ func TestTrunksOverAPI(t *testing.T) {
 	t.Run("a trunk that an operator creates registers on the switch and carries a call", func(t *testing.T) {
 		s.begin(t)
 		begun := time.Now()
-		answer := o.order(t, http.StatusCreated, http.MethodPost, tenantA, "/trunks", map[string]any{
+		answer := o.order(t, http.StatusCreated, http.MethodPost, "/trunks", map[string]any{
 			"name": "Carrier", "host": "127.0.0.1", "port": port, "priority": 1, "register": true, "username": "acct", "password": "first-password",
 			"callerIdNumber": "+390612345600",
 		})
@@ -41,7 +41,7 @@ func TestTrunksOverAPI(t *testing.T) {
 	t.Run("a new password over the API registers anew with it", func(t *testing.T) {
 		s.begin(t)
 		r.set("second-password")
-		o.order(t, http.StatusOK, http.MethodPatch, tenantA, "/trunks/"+id, map[string]any{"password": "second-password"})
+		o.order(t, http.StatusOK, http.MethodPatch, "/trunks/"+id, map[string]any{"password": "second-password"})
 		o.expectTrunk(t, id, "2/2/REGED/")
 		if got := r.take(); len(got) == 0 || got[len(got)-1] != "registered" || slices.Contains(got[:len(got)-1], "registered") {
 			t.Errorf("the carrier saw %q", got)
@@ -49,10 +49,10 @@ func TestTrunksOverAPI(t *testing.T) {
 	})
 	t.Run("a new description over the API is nothing to the carrier", func(t *testing.T) {
 		s.begin(t)
-		o.order(t, http.StatusOK, http.MethodPatch, tenantA, "/trunks/"+id, map[string]any{"description": "the good one", "provider": "Somebody"})
+		o.order(t, http.StatusOK, http.MethodPatch, "/trunks/"+id, map[string]any{"description": "the good one", "provider": "Somebody"})
 		o.expectTrunk(t, id, "2/2/REGED/")
 		// What the carrier would see by now: a change after it that it does see.
-		o.order(t, http.StatusOK, http.MethodPatch, tenantA, "/trunks/"+id, map[string]any{"pingSeconds": 3600})
+		o.order(t, http.StatusOK, http.MethodPatch, "/trunks/"+id, map[string]any{"pingSeconds": 3600})
 		o.expectTrunk(t, id, "3/3/REGED/UP")
 		if got := r.take(); !slices.Equal(got, []string{"unregistered", "registered"}) && !slices.Equal(got, []string{"unregistered", "registered", "asked"}) {
 			t.Errorf("the carrier saw %q", got)
@@ -60,7 +60,7 @@ func TestTrunksOverAPI(t *testing.T) {
 	})
 	t.Run("a trunk that is deleted over the API is gone", func(t *testing.T) {
 		s.begin(t)
-		o.order(t, http.StatusNoContent, http.MethodDelete, tenantA, "/trunks/"+id, nil)
+		o.order(t, http.StatusNoContent, http.MethodDelete, "/trunks/"+id, nil)
 		o.expectTrunk(t, id, "0/0//")
 		if got := s.esl.api("sofia xmlstatus gateway"); strings.Contains(got, id) {
 			t.Errorf("the switch still has the gateway:\n%s", got)
@@ -99,7 +99,7 @@ func TestTrunksOverAPI(t *testing.T) {
 func (o *office) expectTrunk(t *testing.T, id, want string) {
 	t.Helper()
 	eventually(t, 20*time.Second, func() error {
-		answer := o.order(t, http.StatusOK, http.MethodGet, tenantA, "/trunks/"+id+"/status", nil)
+		answer := o.order(t, http.StatusOK, http.MethodGet, "/trunks/"+id+"/status", nil)
 		nodes, _ := answer["nodes"].([]any)
 		if len(nodes) != 1 || answer["converged"] != true {
 			return fmt.Errorf("status %v", answer)
