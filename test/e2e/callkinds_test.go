@@ -291,7 +291,7 @@ func (r *shift) attended(t *testing.T, d *desk) {
 		t.Fatalf("REFER answered %q", answer.start)
 	}
 	talked := r.talk(t, c, last, 25, c)
-	asked := time.Since(question.answered)
+	asked := c.answered.Add(talked).Sub(question.answered)
 	r.add(account{
 		kind: "attended transfer", callID: c.id, from: outsider, to: didE164, direction: cdr.Inbound, disposition: cdr.Answered, answeredBy: "1000",
 		route: "extension", talked: talked, handed: true,
