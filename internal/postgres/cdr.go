@@ -457,53 +457,79 @@ func (d *DB) AddSightings(ctx context.Context, list []cdr.Sighting) error {
 	return nil
 }
 
+// sightingRow is a channel that was seen to end.
+type sightingRow struct {
+	LegID uuid.UUID `db:"leg_id"`
+	Event []byte    `db:"event"`
+	// Recorded tells that its document has come: it was read when the channel was seen to end.
+	Recorded bool `db:"recorded"`
+}
+
+// entry makes a document of a sighting.
+func (r sightingRow) entry() *entry {
+	e := &entry{old: true}
+	var event map[string]string
+	if e.failure = json.Unmarshal(r.Event, &event); e.failure == nil {
+		e.doc, e.failure = cdr.Reconstruct(event)
+		e.leg = e.doc.Leg()
+	}
+	return e
+}
+
 // Reconstruct makes records of channels that were seen to end so long ago, up to so many, and of which no document came. It
 // waits while documents wait to be read, as theirs may be among them.
 func (d *DB) Reconstruct(ctx context.Context, after time.Duration, most int) (cdr.Tally, error) {
 	const query = `
-		SELECT leg_id, event FROM edgvoip.cdr_sightings
+		SELECT leg_id, event, EXISTS (SELECT FROM edgvoip.cdr_legs l WHERE l.leg_id = s.leg_id) AS recorded FROM edgvoip.cdr_sightings s
 		 WHERE seen_at < now() - make_interval(secs => $1)
 		   AND NOT EXISTS (SELECT FROM edgvoip.cdr_documents WHERE state = 'new' AND due_at < now() - interval '5 s')
 		 ORDER BY seen_at LIMIT $2 FOR UPDATE SKIP LOCKED`
 	return inBatch(most, func(most int) (t cdr.Tally, err error) {
 		err = d.inTx(ctx, func(tx *txn) error {
 			t = cdr.Tally{}
-			var rows []struct {
-				LegID uuid.UUID `db:"leg_id"`
-				Event []byte    `db:"event"`
-			}
+			var rows []sightingRow
 			if err := tx.SelectContext(ctx, &rows, query, after.Seconds(), most); err != nil {
 				return fmt.Errorf("select sightings: %w", err)
 			}
 			t.Taken = len(rows)
-			var entries []*entry
-			for _, r := range rows {
-				e := &entry{old: true}
-				var event map[string]string
-				if e.failure = json.Unmarshal(r.Event, &event); e.failure == nil {
-					e.doc, e.failure = cdr.Reconstruct(event)
-					e.leg = e.doc.Leg()
-				}
-				entries = append(entries, e)
-			}
-			if err := enter(ctx, tx, entries, &t); err != nil {
-				return err
-			}
-			for i, r := range rows {
-				if err := settleSighting(ctx, tx, r.LegID, r.Event, entries[i].failure, &t); err != nil {
-					return err
-				}
-			}
-			return nil
+			return enterSightings(ctx, tx, rows, &t)
 		})
 		return t, err
 	})
 }
 
-// settleSighting ends a sighting. One that makes no record is kept as a document that cannot be read.
-func settleSighting(ctx context.Context, tx *txn, leg uuid.UUID, event []byte, failure error, t *cdr.Tally) error {
+func enterSightings(ctx context.Context, tx *txn, rows []sightingRow, t *cdr.Tally) error {
+	var entries []*entry
+	var seen []sightingRow
+	for _, r := range rows {
+		if !r.Recorded {
+			entries, seen = append(entries, r.entry()), append(seen, r)
+		} else if err := endSighting(ctx, tx, r.LegID); err != nil {
+			return err
+		}
+	}
+	if err := enter(ctx, tx, entries, t); err != nil {
+		return err
+	}
+	for i, r := range seen {
+		if err := settleSighting(ctx, tx, r.LegID, r.Event, entries[i].failure, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func endSighting(ctx context.Context, tx *txn, leg uuid.UUID) error {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM edgvoip.cdr_sightings WHERE leg_id = $1`, leg); err != nil {
 		return fmt.Errorf("delete sighting: %w", err)
+	}
+	return nil
+}
+
+// settleSighting ends a sighting. One that makes no record is kept as a document that cannot be read.
+func settleSighting(ctx context.Context, tx *txn, leg uuid.UUID, event []byte, failure error, t *cdr.Tally) error {
+	if err := endSighting(ctx, tx, leg); err != nil {
+		return err
 	}
 	if failure == nil {
 		t.Recorded++

@@ -444,6 +444,23 @@ func TestReconstructed(t *testing.T) {
 	l.want("a sighting of what is recorded", `SELECT count(*) FROM edgvoip.cdr_sightings`, "0")
 }
 
+// A channel that was seen to end while its document was being read is no channel without a document.
+func TestSeenWhileRead(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	_, caller, called := call("a")
+	l.sight(caller)
+	exec1(t, l.look, `CREATE TABLE late AS SELECT * FROM edgvoip.cdr_sightings`)
+	l.keep(caller, called)
+	l.read()
+	exec1(t, l.look, `INSERT INTO edgvoip.cdr_sightings SELECT leg_id, node_id, seen_at - interval '3 minutes', event FROM late`)
+	if got := l.reconstruct(); got != (cdr.Tally{Taken: 1}) {
+		t.Errorf("%+v", got)
+	}
+	l.want("sightings", `SELECT count(*) FROM edgvoip.cdr_sightings`, "0")
+	l.want("legs", `SELECT count(*) || ' ' || bool_or(reconstructed) FROM edgvoip.cdr_legs`, "2 false")
+}
+
 // Nothing in the database holds an erased number, whatever comes later.
 func TestErasureLeavesNoTrace(t *testing.T) {
 	t.Parallel()

@@ -430,7 +430,8 @@ type call struct {
 	target              string // where requests of the dialog go
 	cseq                int
 	invite              *message
-	response            *message // the final one, for a call made
+	response            *message  // the final one, for a call made
+	answered            time.Time // when that came
 	media               *media
 	ended               chan struct{}
 	once                sync.Once
@@ -466,6 +467,7 @@ func (p *phone) dial(t *testing.T, number string, changes ...func(*request)) *ca
 	p.calls[c.id] = c
 	p.mu.Unlock()
 	c.response, c.invite = p.exchange(t, r, dialog{c.id, c.localTag, &c.cseq})
+	c.answered = time.Now()
 	c.local, c.remote = r.from, r.to
 	c.remoteTag = tagOf(c.response.get("To"))
 	if c.status() >= 300 {

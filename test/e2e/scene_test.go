@@ -132,8 +132,8 @@ func newScene(t *testing.T, o sceneOptions) *scene {
 	closed := freePort(t)
 	s.records = "http://127.0.0.1:" + strconv.Itoa(freePort(t)) + "/cdr" // where nobody listens, unless o.prepare says otherwise
 	s.carrier = freePort(t)
-	s.run(t, bin, "integration-api", "migrate")
-	s.run(t, bin, "integration-api", "seed", "-tenants", "2", "-extensions", "6",
+	s.run(t, bin, "migrate")
+	s.run(t, bin, "seed", "-tenants", "2", "-extensions", "6",
 		"-trunk", "127.0.0.1:"+strconv.Itoa(closed), "-trunk", "127.0.0.1:"+strconv.Itoa(s.carrier))
 	if o.prepare != nil {
 		o.prepare(t, s)
@@ -144,13 +144,13 @@ func newScene(t *testing.T, o sceneOptions) *scene {
 	return s
 }
 
-// run runs one of the project's programs to its end.
-func (s *scene) run(t *testing.T, bin, name string, args ...string) {
+// run runs integration-api to its end.
+func (s *scene) run(t *testing.T, bin string, args ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, name), args...)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "integration-api"), args...)
 	cmd.Env = s.env
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		t.Fatalf("integration-api %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 }
 
