@@ -515,6 +515,8 @@ CREATE TABLE edgvoip.webhook_events (
 );
 CREATE INDEX webhook_events_due_idx ON edgvoip.webhook_events (tenant_id, due_at, id) WHERE front AND state IN ('pending', 'leased');
 CREATE INDEX webhook_events_subject_idx ON edgvoip.webhook_events (tenant_id, subject, id) WHERE state IN ('pending', 'leased');
+-- What was told of a call, for erasure.
+CREATE INDEX webhook_events_told_idx ON edgvoip.webhook_events (tenant_id, subject);
 CREATE INDEX webhook_events_dead_idx ON edgvoip.webhook_events (tenant_id, id) WHERE state = 'dead';
 CREATE INDEX webhook_events_finished_idx ON edgvoip.webhook_events (finished_at) WHERE state IN ('delivered', 'discarded');
 

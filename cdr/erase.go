@@ -2,6 +2,8 @@ package cdr
 
 import (
 	"encoding/json"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -16,27 +18,71 @@ const Erased = "erased"
 // Person is a number that is to be erased, in each form in which phones and carriers write it. Its zero value matches every
 // number.
 type Person struct {
-	// national are the digits that stand at the end of every form.
-	national string
+	// full are the digits of the international form, national those behind the country's code.
+	full, national string
 }
 
-// NewPerson returns the person of a number.
-func NewPerson(number fstext.E164) Person { return Person{numbering.National(number)} }
+// shortest is the least that national digits must be to be told from an extension or a service without the country's code.
+const shortest = 6
 
-// Digits are those that stand at the end of every form of the number.
-func (p Person) Digits() string { return p.national }
+// NewPerson returns the person of a number.
+func NewPerson(number fstext.E164) Person {
+	return Person{strings.TrimPrefix(number.String(), "+"), numbering.National(number)}
+}
+
+// Pattern is a regular expression, of PostgreSQL and of Go, that finds the number in a text from which CloseUp has taken what is
+// written between digits: whole, and not as a part of longer digits such as a time or an id.
+func (p Person) Pattern() string {
+	forms := "(00)?" + p.full
+	if len(p.national) >= shortest {
+		forms += "|0?" + p.national
+	}
+	return "(^|[^0-9])(" + forms + ")($|[^0-9])"
+}
 
 // In tells whether the number stands anywhere in a text, with or without what is written between its digits.
-func (p Person) In(text string) bool { return strings.Contains(between.Replace(text), p.national) }
+func (p Person) In(text string) bool {
+	found, err := regexp.MatchString(p.Pattern(), between.Replace(text))
+	return found && err == nil
+}
 
-var between = strings.NewReplacer("%20", "", " ", "", "(", "", ")", "", ".", "", "/", "", "-", "")
+var between = strings.NewReplacer("%20", "", "%2B", "+", "%2b", "+", " ", "", "(", "", ")", "", ".", "", "/", "", "-", "")
 
-// has tells whether a text is the person's number.
+// has tells whether a text is the person's number: in international form the whole of it, without one the national digits,
+// before which a carrier or a dialling prefix may have put a few more.
 func (p Person) has(text string) bool {
-	if text == "" || text == Erased {
+	switch d := digits(text); {
+	case text == "" || text == Erased:
 		return false
+	case p == Person{}:
+		return true
+	case strings.HasPrefix(text, "+"):
+		return d == p.full
+	case len(d) >= len(p.full):
+		return strings.HasSuffix(d, p.full) || len(p.national) >= shortest && len(d) <= len(p.national)+1 && strings.HasSuffix(d, p.national)
+	default:
+		return len(p.national) >= shortest && len(d) <= len(p.national)+1 && strings.HasSuffix(d, p.national)
 	}
-	return strings.HasSuffix(digits(text), p.national)
+}
+
+// Concerns tells whether the number is that of somebody who took part in the call of these legs: then its recording is the
+// person's too.
+func (p Person) Concerns(legs []Document) bool {
+	for _, d := range legs {
+		var r record
+		if json.Unmarshal(d.json, &r) != nil {
+			continue
+		}
+		l := d.leg
+		numbers := []string{l.From, l.To, l.Called, l.Transferred}
+		for _, f := range r.Callflow {
+			numbers = append(numbers, f.Caller.From, f.Caller.To)
+		}
+		if slices.ContainsFunc(numbers, p.has) {
+			return true
+		}
+	}
+	return false
 }
 
 func digits(text string) string {

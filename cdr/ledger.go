@@ -45,6 +45,12 @@ func (t *Tally) Add(other Tally) {
 	t.Changed += other.Changed
 }
 
+// LegKey is the place of a leg among those of its tenant, in order of time. Its zero value is before all.
+type LegKey struct {
+	Start time.Time
+	ID    uuid.UUID
+}
+
 // DocumentState says what became of a document that is still there.
 type DocumentState string
 

@@ -149,6 +149,7 @@ type API struct {
 	addresses   *limiter
 	tenants     *limiter
 	preparing   turns
+	searching   turns
 	metrics     *metrics
 	now         func() time.Time
 	log         *slog.Logger
@@ -180,6 +181,8 @@ func New(o Options) (*API, error) {
 		figures:     &figures{store: o.Store, age: o.FiguresAge, now: o.Now},
 		addresses:   newLimiter(or(o.Limits.PerAddress, 200), or(o.Limits.BurstAddress, 400), o.Now),
 		tenants:     newLimiter(or(o.Limits.PerTenant, 100), or(o.Limits.BurstTenant, 200), o.Now),
+		preparing:   turns{name: "preparing", most: mostPreparing},
+		searching:   turns{name: "searching", most: mostSearching},
 		metrics:     newMetrics(o.Registry, o.Hasher),
 		now:         o.Now,
 		log:         o.Log.With("component", "api"),

@@ -28,8 +28,9 @@ type CallStore interface {
 	Calls(ctx context.Context, tenant uuid.UUID, f cdr.Filter) ([]cdr.Record, error)
 	Call(ctx context.Context, tenant, call uuid.UUID) (cdr.Record, error)
 	Legs(ctx context.Context, tenant, call uuid.UUID) ([]cdr.Leg, error)
-	// EraseNumber takes a person's number out of a tenant's records and returns how many they were.
-	EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, actor string) (int, error)
+	// EraseNumber takes a person's number out of a tenant's records, from a place on and for about so long. It returns how many
+	// they were, and where to go on unless it is done.
+	EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.LegKey, patience time.Duration, actor string) (calls int, next cdr.LegKey, done bool, err error)
 	// CallPolicy and CallPolicies return what tenants want of their records. ChangeTenant changes that, and the status unless active
 	// is nil: both or nothing. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
 	CallPolicy(ctx context.Context, tenant uuid.UUID) (cdr.Policy, error)
@@ -103,7 +104,8 @@ func (a *API) registerCDRs() {
 	handle(a, operation("get-recording", http.MethodGet, "/cdrs/{callId}/recording", "Get a link to the recording of a call",
 		"The link is good for five minutes, for whoever has it.", 404, 422), a.getRecording)
 	handle(a, operation("erase-number", http.MethodPost, "/erasures", "Erase a person's number",
-		"From call records, events and what was kept of the calls, with names and recordings. The records stay, without the number, and are told anew. The same again does no harm.",
+		"From call records, events and what was kept of the calls, with names and recordings. The records stay, without the number, and are told anew. The same again does no harm. "+
+			"A tenant with many records needs several requests: see done and cursor.",
 		413, 415, 422), a.eraseNumber)
 }
 
@@ -144,7 +146,7 @@ func (a *API) listCDRs(ctx context.Context, in *struct {
 	if f.Before.Start, f.Before.ID, err = parseCDRCursor(in.Cursor); err != nil {
 		return nil, err
 	}
-	records, err := a.store.Calls(ctx, infoOf(ctx).caller.TenantID, f)
+	records, err := a.calls(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -153,8 +155,22 @@ func (a *API) listCDRs(ctx context.Context, in *struct {
 		list[i] = cdrOf(r)
 	}
 	return &body[page[CDR]]{cut(list, in.Limit, func(c CDR) string {
-		return newCursor(strconv.FormatInt(c.StartTime.UnixMicro(), 10), c.CallID.String())
+		return newCDRCursor(c.StartTime, c.CallID)
 	})}, nil
+}
+
+// calls reads call records. A search for a number goes through all of them, so a tenant may have few of those under way.
+func (a *API) calls(ctx context.Context, f cdr.Filter) ([]cdr.Record, error) {
+	tenant := infoOf(ctx).caller.TenantID
+	read := func() ([]cdr.Record, error) { return a.store.Calls(ctx, tenant, f) }
+	if f.Number == "" {
+		return read()
+	}
+	return inTurn(a, &a.searching, tenant, read)
+}
+
+func newCDRCursor(start time.Time, id uuid.UUID) string {
+	return newCursor(strconv.FormatInt(start.UnixMicro(), 10), id.String())
 }
 
 func parseCDRCursor(cursor string) (start time.Time, id uuid.UUID, err error) {
@@ -198,12 +214,18 @@ func (a *API) getCDR(ctx context.Context, in *ByCall) (*body[CDRWithLegs], error
 // Erasure is the body of POST /erasures.
 type Erasure struct {
 	Number string `json:"number" doc:"E.164." example:"+393331234567"`
+	Cursor string `json:"cursor,omitempty" maxLength:"512" doc:"Where to go on: the cursor of an answer that was not done."`
 }
 
 // Erased is the answer to POST /erasures.
 type Erased struct {
-	Calls int `json:"calls" doc:"How many calls the number was in."`
+	Calls  int    `json:"calls" doc:"How many calls this request found the number in."`
+	Done   bool   `json:"done" doc:"Whether all records were gone through. If not, send the request again with cursor."`
+	Cursor string `json:"cursor,omitempty"`
 }
+
+// erasePatience is how long one request goes on erasing, well within what a client waits.
+const erasePatience = 3 * time.Second
 
 func (a *API) eraseNumber(ctx context.Context, in *struct{ Body Erasure }) (*body[Erased], error) {
 	number, err := fstext.NewE164(in.Body.Number)
@@ -211,11 +233,26 @@ func (a *API) eraseNumber(ctx context.Context, in *struct{ Body Erasure }) (*bod
 		return nil, invalid.Because("number", err)
 	}
 	caller := infoOf(ctx).caller
-	n, err := a.store.EraseNumber(ctx, caller.TenantID, cdr.NewPerson(number), caller.Actor())
+	from, err := parseLegKey(in.Body.Cursor)
 	if err != nil {
 		return nil, err
 	}
-	return &body[Erased]{Erased{n}}, nil
+	out, err := inTurn(a, &a.searching, caller.TenantID, func() (*body[Erased], error) {
+		n, next, done, err := a.store.EraseNumber(ctx, caller.TenantID, cdr.NewPerson(number), from, erasePatience, caller.Actor())
+		if err != nil || done {
+			return &body[Erased]{Erased{Calls: n, Done: done}}, err
+		}
+		return &body[Erased]{Erased{Calls: n, Cursor: newCDRCursor(next.Start, next.ID)}}, nil
+	})
+	return out, err
+}
+
+func parseLegKey(cursor string) (cdr.LegKey, error) {
+	start, id, err := parseCDRCursor(cursor)
+	if err != nil {
+		return cdr.LegKey{}, &invalid.FieldError{Name: "cursor", Reason: "is no cursor of an answer to such a request"}
+	}
+	return cdr.LegKey{Start: start, ID: id}, nil
 }
 
 // exportPage is how many records are read at a time, exportPatience how long that may take.
@@ -231,7 +268,7 @@ func (a *API) exportCDRs(ctx context.Context, in *struct{ CDRFilter }) (*huma.St
 	}
 	e := &export{store: a.store, tenant: infoOf(ctx).caller.TenantID, filter: f, ctx: context.WithoutCancel(ctx)}
 	// The first page is read before the answer begins, so that a fault has an answer of its own.
-	if err := e.first(ctx); err != nil {
+	if _, err := inTurn(a, &a.searching, e.tenant, func() (struct{}, error) { return struct{}{}, e.first(ctx) }); err != nil {
 		return nil, err
 	}
 	return &huma.StreamResponse{Body: func(c huma.Context) {

@@ -184,7 +184,7 @@ func write[T any](ctx context.Context, a *API, key string, prepare func() (func(
 	} else if found {
 		return replay[T](a, i, kept)
 	}
-	commit, err := inTurn(a, i.caller.TenantID, prepare)
+	commit, err := inTurn(a, &a.preparing, i.caller.TenantID, prepare)
 	if err != nil {
 		return nil, err
 	}
@@ -208,15 +208,15 @@ func write[T any](ctx context.Context, a *API, key string, prepare func() (func(
 }
 
 // inTurn prepares a write, unless the tenant has too many under way.
-func inTurn[T any](a *API, tenant uuid.UUID, prepare func() (T, error)) (v T, err error) {
-	if !a.preparing.enter(tenant) {
-		a.metrics.limited.WithLabelValues("preparing").Inc()
+func inTurn[T any](a *API, t *turns, tenant uuid.UUID, do func() (T, error)) (v T, err error) {
+	if !t.enter(tenant) {
+		a.metrics.limited.WithLabelValues(t.name).Inc()
 		p := newProblem(codeRateLimited)
 		p.retryAfter = 1
 		return v, p
 	}
-	defer a.preparing.leave(tenant)
-	return prepare()
+	defer t.leave(tenant)
+	return do()
 }
 
 // replay answers as the first request was answered. The body is encoded anew, from the same type: the bytes are the same.

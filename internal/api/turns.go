@@ -6,12 +6,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// mostPreparing is how many writes of one tenant may be prepared at a time, which is mostly passwords being hashed. All tenants
-// share the processors: whoever sends more must come again, so that the others need not wait behind him.
-const mostPreparing = 16
+// Bounds on what one tenant may have under way at a time. All tenants share the processors and the database: whoever sends more
+// must come again, so that the others need not wait behind him.
+const (
+	// Writes that are prepared, which is mostly passwords being hashed.
+	mostPreparing = 16
+	// Searches through all of a tenant's call records.
+	mostSearching = 2
+)
 
-// turns counts what each tenant has under way. The zero value is ready. It is safe for concurrent use.
+// turns counts what each tenant has under way. It is safe for concurrent use.
 type turns struct {
+	name  string // of the bound, in metrics
+	most  int
 	mu    sync.Mutex
 	under map[uuid.UUID]int
 }
@@ -20,7 +27,7 @@ type turns struct {
 func (t *turns) enter(tenant uuid.UUID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.under[tenant] >= mostPreparing {
+	if t.under[tenant] >= t.most {
 		return false
 	}
 	if t.under == nil {

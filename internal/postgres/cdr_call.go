@@ -89,7 +89,7 @@ func putCall(ctx context.Context, tx *txn, key callKey, orphan bool) (changed bo
 	if calling < 0 && kept == nil && !orphan {
 		return false, errWaits
 	}
-	if kept != nil && kept.Erased {
+	if kept != nil && kept.Erased || slices.ContainsFunc(docs, func(d cdr.Document) bool { return d.Leg().Erased }) {
 		// Whoever asked for it is still meant, and his number is not known any more.
 		if err := eraseLegs(ctx, tx, key, docs, cdr.Person{}); err != nil {
 			return false, err

@@ -3,60 +3,99 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
+// Erasing goes by pages of a tenant's legs and by batches of calls, each a transaction: a tenant with millions of them holds
+// neither locks nor a connection for long.
+const (
+	erasurePage  = 2000
+	erasureBatch = 50
+)
+
 // EraseNumber takes a person's number out of a tenant's call records, their legs, what is not read yet, the events about calls and
-// the recordings, whose files go as soon as somebody has removed them; see RemovedRecordings. It returns how many calls it was in. The audit
-// log has how many there were, and not the number.
-func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, actor string) (calls int, err error) {
-	err = d.inTx(ctx, func(tx *txn) error {
+// the recordings, whose files go as soon as somebody has removed them; see RemovedRecordings. It begins where another has stopped, and stops after a
+// while: it returns in how many calls the number was, and where to go on; done if that is nowhere. The audit log has how many there were, and not
+// the number.
+func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.LegKey, patience time.Duration, actor string) (calls int, next cdr.LegKey, done bool, err error) {
+	until := time.Now().Add(patience)
+	if from == (cdr.LegKey{}) {
 		// Documents before calls, as whoever reads them does.
-		if err := eraseUnread(ctx, tx, tenant, p); err != nil {
-			return err
+		if err := d.inTx(ctx, func(tx *txn) error { return eraseUnread(ctx, tx, tenant, p) }); err != nil {
+			return 0, from, false, err
 		}
-		ids, err := callsOfPerson(ctx, tx, tenant, p)
-		if err != nil {
-			return err
+	}
+	for next = from; !done && time.Now().Before(until); {
+		var found []uuid.UUID
+		if found, next, done, err = d.callsOfPerson(ctx, tenant, p, next); err != nil {
+			return calls, next, false, err
 		}
-		if err := lockCalls(ctx, tx, ids); err != nil {
-			return err
+		for batch := range slices.Chunk(found, erasureBatch) {
+			if err := d.inTx(ctx, func(tx *txn) error { return eraseCalls(ctx, tx, tenant, batch, p) }); err != nil {
+				return calls, next, false, err
+			}
 		}
-		for _, id := range ids {
-			if err := eraseCall(ctx, tx, callKey{tenant, uuid.MustParse(id)}, p); err != nil {
+		calls += len(found)
+	}
+	err = d.inTx(ctx, func(tx *txn) error {
+		if done {
+			if err := eraseStrayEvents(ctx, tx, tenant, p); err != nil {
 				return err
 			}
 		}
-		if err := eraseStrayEvents(ctx, tx, tenant, p); err != nil {
-			return err
-		}
-		calls = len(ids)
-		return audit(ctx, tx, tenant, actor, "number.erased", tenant, nil, map[string]any{"calls": calls})
+		return audit(ctx, tx, tenant, actor, "number.erased", tenant, nil, map[string]any{"calls": calls, "done": done})
 	})
-	return calls, err
+	return calls, next, done, err
 }
 
-// callsOfPerson returns the calls in which the digits of a number stand anywhere, in order of id. What is not the person's
-// number after all loses no more than texts around it.
-func callsOfPerson(ctx context.Context, tx *txn, tenant uuid.UUID, p cdr.Person) ([]string, error) {
+// callsOfPerson returns the calls of one page of legs in which a number stands anywhere, and the key of the page's last leg.
+func (d *DB) callsOfPerson(ctx context.Context, tenant uuid.UUID, p cdr.Person, after cdr.LegKey) (calls []uuid.UUID, last cdr.LegKey, done bool, err error) {
 	query := `
-		SELECT call_id::text FROM edgvoip.cdr_legs WHERE tenant_id = $1 AND position($2 IN ` + closedUp("raw::text") + `) > 0
-		UNION
-		SELECT call_id::text FROM edgvoip.cdr WHERE tenant_id = $1
-		   AND position($2 IN ` + closedUp(`concat_ws('|', "from", "to", answered_by, transferred_to, raw::text)`) + `) > 0
-		ORDER BY 1`
-	var ids []string
-	if err := tx.SelectContext(ctx, &ids, query, tenant, p.Digits()); err != nil {
-		return nil, fmt.Errorf("calls of a person: %w", err)
+		SELECT start_time, leg_id, call_id, ` + closedUp("raw::text") + ` ~ $4 AS hit
+		  FROM edgvoip.cdr_legs WHERE tenant_id = $1 AND (start_time, leg_id) > ($2, $3) ORDER BY start_time, leg_id LIMIT $5`
+	rows, err := list[struct {
+		Start  time.Time `db:"start_time"`
+		LegID  uuid.UUID `db:"leg_id"`
+		CallID uuid.UUID `db:"call_id"`
+		Hit    bool      `db:"hit"`
+	}](ctx, d, query, tenant, after.Start, after.ID, p.Pattern(), erasurePage)
+	if err != nil {
+		return nil, after, false, fmt.Errorf("calls of a person: %w", err)
 	}
-	return ids, nil
+	last = after
+	for _, r := range rows {
+		if last = (cdr.LegKey{Start: r.Start, ID: r.LegID}); r.Hit && !slices.Contains(calls, r.CallID) {
+			calls = append(calls, r.CallID)
+		}
+	}
+	return calls, last, len(rows) < erasurePage, nil
 }
 
 // closedUp is a text without what people and phones write between the digits of a number.
-func closedUp(text string) string { return `regexp_replace(` + text + `, '%20|[ ()./-]', '', 'g')` }
+func closedUp(text string) string {
+	return `regexp_replace(replace(replace(` + text + `, '%2B', '+'), '%2b', '+'), '%20|[ ()./-]', '', 'g')`
+}
+
+func eraseCalls(ctx context.Context, tx *txn, tenant uuid.UUID, calls []uuid.UUID, p cdr.Person) error {
+	ids := make([]string, len(calls))
+	for i, id := range calls {
+		ids[i] = id.String()
+	}
+	if err := lockCalls(ctx, tx, ids); err != nil {
+		return err
+	}
+	for _, id := range calls {
+		if err := eraseCall(ctx, tx, callKey{tenant, id}, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func eraseCall(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 	docs, err := legsOfCall(ctx, tx, key)
@@ -67,20 +106,17 @@ func eraseCall(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 	if err != nil {
 		return err
 	}
+	concerned := p.Concerns(docs)
 	if err := eraseLegs(ctx, tx, key, docs, p); err != nil {
 		return err
 	}
 	if kept == nil || len(docs) == 0 {
 		return nil
 	}
-	const recording = `
-		UPDATE edgvoip.cdr SET recording_state = 'removed', recording_url = NULL
-		 WHERE tenant_id = $1 AND call_id = $2 AND recording_state IN ('expected', 'ready', 'lost')`
-	if _, err := tx.ExecContext(ctx, recording, key.tenant, key.call); err != nil {
-		return fmt.Errorf("erase recording: %w", err)
-	}
-	if kept.RecordingState != cdr.RecordingNone {
-		kept.RecordingState, kept.RecordingURL = cdr.RecordingRemoved, ""
+	if concerned {
+		if err := eraseRecording(ctx, tx, key, kept); err != nil {
+			return err
+		}
 	}
 	calling := 0
 	for i, doc := range docs {
@@ -97,6 +133,20 @@ func eraseCall(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 		return fmt.Errorf("erase raw record: %w", err)
 	}
 	return eraseEvents(ctx, tx, key)
+}
+
+// eraseRecording gives up the recording of a call, in its record too.
+func eraseRecording(ctx context.Context, tx *txn, key callKey, kept *cdr.Record) error {
+	const query = `
+		UPDATE edgvoip.cdr SET recording_state = 'removed', recording_url = NULL
+		 WHERE tenant_id = $1 AND call_id = $2 AND recording_state IN ('expected', 'ready', 'lost')`
+	if _, err := tx.ExecContext(ctx, query, key.tenant, key.call); err != nil {
+		return fmt.Errorf("erase recording: %w", err)
+	}
+	if kept.RecordingState != cdr.RecordingNone {
+		kept.RecordingState, kept.RecordingURL = cdr.RecordingRemoved, ""
+	}
+	return nil
 }
 
 // eraseLegs erases a number from legs, in the list too. Those from which everything was erased before stay as they are.

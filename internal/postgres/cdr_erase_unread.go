@@ -90,12 +90,12 @@ func erasedFor(doc cdr.Document, owner uuid.UUID, p cdr.Person) ([]byte, error) 
 func eraseSightings(ctx context.Context, tx *txn, tenant uuid.UUID, p cdr.Person) error {
 	query := `
 		DELETE FROM edgvoip.cdr_sightings WHERE event ->> 'variable_edgvoip_tenant_id' = $1
-		   AND position($2 IN ` + closedUp("event::text") + `) > 0 RETURNING leg_id, event`
+		   AND ` + closedUp("event::text") + ` ~ $2 RETURNING leg_id, event`
 	var rows []struct {
 		LegID uuid.UUID `db:"leg_id"`
 		Event []byte    `db:"event"`
 	}
-	if err := tx.SelectContext(ctx, &rows, query, tenant.String(), p.Digits()); err != nil {
+	if err := tx.SelectContext(ctx, &rows, query, tenant.String(), p.Pattern()); err != nil {
 		return fmt.Errorf("sightings of a person: %w", err)
 	}
 	for _, r := range rows {
@@ -125,13 +125,13 @@ func eraseSightings(ctx context.Context, tx *txn, tenant uuid.UUID, p cdr.Person
 // eraseStrayEvents takes a person's number out of events about calls of which there is no record any more.
 func eraseStrayEvents(ctx context.Context, tx *txn, tenant uuid.UUID, p cdr.Person) error {
 	query := `
-		SELECT id, payload FROM edgvoip.webhook_events WHERE tenant_id = $1 AND kind = 'cdr' AND position($2 IN ` + closedUp("payload") + `) > 0
+		SELECT id, payload FROM edgvoip.webhook_events WHERE tenant_id = $1 AND kind = 'cdr' AND ` + closedUp("payload") + ` ~ $2
 		 ORDER BY id FOR UPDATE`
 	var rows []struct {
 		ID      int64  `db:"id"`
 		Payload string `db:"payload"`
 	}
-	if err := tx.SelectContext(ctx, &rows, query, tenant, p.Digits()); err != nil {
+	if err := tx.SelectContext(ctx, &rows, query, tenant, p.Pattern()); err != nil {
 		return fmt.Errorf("events of a person: %w", err)
 	}
 	for _, r := range rows {

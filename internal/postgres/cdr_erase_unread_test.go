@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/storetest"
 )
@@ -37,7 +36,7 @@ func TestErasureOfWhatIsNotRead(t *testing.T) {
 	l.read()
 	l.keep(unreadCaller, base64.StdEncoding.EncodeToString([]byte(unreadCalled)), others)
 
-	if n, err := l.db.EraseNumber(t.Context(), tenantA, cdr.NewPerson(number), "test"); err != nil || n != 1 {
+	if n, err := l.erase(number); err != nil || n != 1 {
 		t.Fatalf("%d %v", n, err)
 	}
 	l.want("documents with the number", `SELECT count(*) FROM edgvoip.cdr_documents WHERE encode(body, 'escape') ~ '3337654321'`, "1")
