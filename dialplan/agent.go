@@ -58,6 +58,8 @@ const agentLeg = "outbound_redirect_fatal=true;leg_progress_timeout=1;leg_timeou
 // (hangup_after_bridge=false). What tells a normal end from a failure in mid-call is the cause: FreeSWITCH expands the name
 // of a variable from another, so after NORMAL_CLEARING the line below reads "hangup:NORMAL_CLEARING,set:…", and after
 // any other cause, which has no such variable, only "set:…".
+//
+// The leg is on the phones' profile, because the carriers' takes no REFER, with which an agent hands the caller to an extension.
 func (r Route) toAgent(doc *fsxml.Document) {
 	r.mark(doc)
 	if r.inbound.MaxChannels > 0 {
@@ -71,7 +73,7 @@ func (r Route) toAgent(doc *fsxml.Document) {
 	doc.Action("bridge", fstext.Const("[^^;"+agentLeg), fstext.ID(r.inbound.ID), fstext.Const(";sip_h_X-edgvoip-Call="), fstext.ID(r.channel),
 		fstext.Const(";"+directory.VarTenantID+"="), fstext.ID(r.tenant.ID), fstext.Const(";"+directory.VarTrunkID+"="), fstext.ID(r.inbound.ID),
 		fstext.Const(";force_transfer_context="), r.tenant.Slug.Text(),
-		fstext.Const("]sofia/"+directory.ProfileExternal+"/sip:agent@"), r.agents, fstext.Const(";transport=tcp"))
+		fstext.Const("]sofia/"+directory.ProfileInternal+"/sip:agent@"), r.agents, fstext.Const(";transport=tcp"))
 	doc.Action("execute_extension", fstext.Const("${edgvoip_after_${last_bridge_hangup_cause}}set:edgvoip_failover=true inline"))
 	set(doc, fstext.Const("edgvoip_reason="), r.reason, fstext.Const("; agent failed: ${last_bridge_hangup_cause}"))
 	if r.callee != nil {
