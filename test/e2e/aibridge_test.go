@@ -222,7 +222,7 @@ func (a *agents) caller(t *testing.T, n int) caller {
 	return caller{p, "+39333" + strconv.Itoa(1000000+n)}
 }
 
-// calls calls a DID; the gateway of tenant A goes wrong as it is told.
+// call calls a DID; the gateway of tenant A goes wrong as it is told.
 func (a *agents) call(t *testing.T, from caller, did string, f mockgateway.Fault) *call {
 	t.Helper()
 	a.mu.Lock()

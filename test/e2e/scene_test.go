@@ -340,7 +340,8 @@ func (s *scene) configureFreeSWITCH(t *testing.T) {
 	if err := os.CopyFS(conf, os.DirFS("../../freeswitch-conf")); err != nil {
 		t.Fatal(err)
 	}
-	rtp := 30000 + 200*mathrand.IntN(100)
+	// Below the ports that the system hands out, to our phones among others (ip_local_port_range).
+	rtp := 17000 + 200*mathrand.IntN(78)
 	s.eslPort = freePort(t)
 	for name, content := range map[string]string{
 		"secrets/xml_curl.xml": `<param name="gateway-url" value="` + s.lookups.url + `/xml" bindings="directory|dialplan|configuration|chatplan"/>` +
