@@ -39,10 +39,28 @@ func decideAgent(c Call, r Route, f Facts) Route {
 
 // standIn is who takes a call that the agent cannot, if there is somebody.
 func standIn(f Facts) *directory.Extension {
-	if f.callee == nil || !f.callee.Active {
+	return active(f.callee)
+}
+
+// active returns an extension if it may be called.
+func active(e *directory.Extension) *directory.Extension {
+	if e == nil || !e.Active {
 		return nil
 	}
-	return f.callee
+	return e
+}
+
+// handOver routes a caller whom an agent has handed to an extension: there, and if nobody takes the call, to the one that stands in.
+func handOver(c Call, r Route, f Facts) Route {
+	r.callee, r.standIn = active(f.callee), active(f.standIn)
+	switch {
+	case r.callee == nil && r.standIn == nil:
+		return r.refuse(c, statusUnavailable, fstext.Const("called extension is suspended"))
+	case r.callee == nil || r.standIn != nil && r.standIn.ID == r.callee.ID:
+		r.callee, r.standIn = r.standIn, nil
+	}
+	r.Kind, r.handedOver = KindExtension, true
+	return r.record(c)
 }
 
 // The agent's leg: it must show progress within a second, which ai-bridge does as soon as it has read the INVITE, and be
@@ -58,6 +76,8 @@ const agentLeg = "outbound_redirect_fatal=true;leg_progress_timeout=1;leg_timeou
 // (hangup_after_bridge=false). What tells a normal end from a failure in mid-call is the cause: FreeSWITCH expands the name
 // of a variable from another, so after NORMAL_CLEARING the line below reads "hangup:NORMAL_CLEARING,set:…", and after
 // any other cause, which has no such variable, only "set:…".
+//
+// The leg is on the phones' profile, because the carriers' takes no REFER, with which an agent hands the caller to an extension.
 func (r Route) toAgent(doc *fsxml.Document) {
 	r.mark(doc)
 	if r.inbound.MaxChannels > 0 {
@@ -68,18 +88,36 @@ func (r Route) toAgent(doc *fsxml.Document) {
 	set(doc, fstext.Const("hangup_after_bridge=false"))
 	set(doc, fstext.Const("continue_on_fail=true"))
 	set(doc, fstext.Const("edgvoip_after_NORMAL_CLEARING=hangup:NORMAL_CLEARING,"))
+	set(doc, fstext.Const("edgvoip_agent=true"))
 	doc.Action("bridge", fstext.Const("[^^;"+agentLeg), fstext.ID(r.inbound.ID), fstext.Const(";sip_h_X-edgvoip-Call="), fstext.ID(r.channel),
 		fstext.Const(";"+directory.VarTenantID+"="), fstext.ID(r.tenant.ID), fstext.Const(";"+directory.VarTrunkID+"="), fstext.ID(r.inbound.ID),
 		fstext.Const(";force_transfer_context="), r.tenant.Slug.Text(),
-		fstext.Const("]sofia/"+directory.ProfileExternal+"/sip:agent@"), r.agents, fstext.Const(";transport=tcp"))
-	doc.Action("execute_extension", fstext.Const("${edgvoip_after_${last_bridge_hangup_cause}}set:edgvoip_failover=true inline"))
+		fstext.Const("]sofia/"+directory.ProfileInternal+"/sip:agent@"), r.agents, fstext.Const(";transport=tcp"))
+	doc.Action("execute_extension", fstext.Const("${edgvoip_after_${last_bridge_hangup_cause}}set:edgvoip_agent=failed inline"))
 	set(doc, fstext.Const("edgvoip_reason="), r.reason, fstext.Const("; agent failed: ${last_bridge_hangup_cause}"))
-	if r.callee != nil {
-		set(doc, fstext.Const("edgvoip_callee_id="), fstext.ID(r.callee.ID))
+	r.toPeople(doc, r.callee)
+}
+
+// fromAgent bridges a caller whom an agent has handed over.
+func (r Route) fromAgent(doc *fsxml.Document) {
+	set(doc, fstext.Const("edgvoip_agent=transferred"))
+	set(doc, fstext.Const("effective_caller_id_name="), r.callerName)
+	set(doc, fstext.Const("effective_caller_id_number="), r.callerNumber)
+	set(doc, fstext.Const("continue_on_fail=true"))
+	r.toPeople(doc, r.callee, r.standIn)
+}
+
+// toPeople bridges to the first extension that takes the call; those that are nil are left out.
+func (r Route) toPeople(doc *fsxml.Document, list ...*directory.Extension) {
+	for _, e := range list {
+		if e == nil {
+			continue
+		}
+		set(doc, fstext.Const("edgvoip_callee_id="), fstext.ID(e.ID))
 		// Not limited: a second call in the hand is better than a caller who loses the one he had.
 		set(doc, fstext.Const("call_timeout="), fstext.Int(ringSeconds))
 		set(doc, fstext.Const("hangup_after_bridge=true"))
-		doc.Action("bridge", r.callee.DialString(r.tenant.Slug))
+		doc.Action("bridge", e.DialString(r.tenant.Slug))
 	}
 	// Nobody is there. The caller hears so, whether his call was answered before or not.
 	doc.Action("playback", fstext.Const("tone_stream://%(250,250,425);loops=8"))

@@ -113,3 +113,34 @@ func TestExplain(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// A caller whom the agent hands to an extension reaches it, and if it cannot take the call, the one that stands in: he is not lost.
+func TestHandedOver(t *testing.T) {
+	t.Parallel()
+	tenant := storetest.TenantID("tenant-a").String()
+	for _, tc := range []struct {
+		name, failover, to, trunk string
+		kind                      dialplan.Kind
+		reason                    string
+	}{
+		{"agent-hands-over", "1000", "1002", "agents", dialplan.KindExtension, ""},
+		{"agent-hands-over-to-stand-in", "1000", "1000", "agents", dialplan.KindExtension, ""},
+		{"agent-hands-over-to-nobody", "1000", "1999", "agents", dialplan.KindExtension, ""},
+		{"agent-hands-over-to-suspended", "1000", "1004", "agents", dialplan.KindExtension, ""},
+		{"agent-hands-over-without-stand-in", "", "1002", "agents", dialplan.KindExtension, ""},
+		{"agent-hands-over-in-vain", "1004", "1999", "agents", dialplan.KindRefused, "called extension is suspended"},
+		{"agent-hands-over-trunk-gone", "1000", "1999", "gone", dialplan.KindRefused, "transferred to something that is not an extension of the tenant"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			c := toReception()
+			c.Context, c.Destination, c.Transferred, c.WithAgent = "tenant-a", tc.to, true, true
+			c.LegTenant, c.LegTrunk = tenant, storetest.TrunkID("tenant-a", tc.trunk).String()
+			r, doc := route(t, withAgent(t, office, tc.failover), c)
+			if r.Kind != tc.kind || r.Reason != tc.reason {
+				t.Errorf("kind %s (%s), want %s (%s)\n%s", r.Kind, r.Reason, tc.kind, tc.reason, doc)
+			}
+			golden.Check(t, filepath.Join("testdata", tc.name+".xml"), []byte(doc))
+		})
+	}
+}

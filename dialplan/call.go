@@ -47,6 +47,8 @@ type Call struct {
 	LegTenant, LegTrunk string
 	// LegRecording is set on every leg of a call that is recorded already: its file.
 	LegRecording string
+	// WithAgent is set on the leg of a caller for as long as he is with an AI agent.
+	WithAgent bool
 	// Agents is where ai-bridge takes calls for AI agents, as host:port; empty if there is none.
 	Agents fstext.Text
 	// Recordings is the directory for recordings on the switch that asks; empty if it has none.

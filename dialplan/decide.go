@@ -46,7 +46,9 @@ type Facts struct {
 	emergency fstext.Dialled // set if help was called for
 	trunks    []trunk.Trunk  // to call out on
 	inbound   *trunk.Trunk   // that the call came in on
-	known     bool           // the source address is a carrier's
+	// standIn takes the call if the extension to which an AI agent has handed it does not; nil if nobody does.
+	standIn *directory.Extension
+	known   bool // the source address is a carrier's
 }
 
 // Gather collects the facts about a call. An error means that the store could not tell, and no route may be given.
@@ -192,7 +194,7 @@ func (f *Facts) gatherTarget(ctx context.Context, s Store) error {
 // limit_state_handler).
 func (f *Facts) gatherGuest(ctx context.Context, s Store, c Call) error {
 	f.tenant.ID = f.who.tenant
-	if err := f.gatherCallee(ctx, s, c, uuid.Nil); err != nil || f.callee == nil {
+	if err := f.gatherCallee(ctx, s, c, uuid.Nil); err != nil || f.callee == nil && !c.WithAgent {
 		return err
 	}
 	if err := f.gatherTrunks(ctx, s); err != nil {
@@ -203,7 +205,19 @@ func (f *Facts) gatherGuest(ctx context.Context, s Store, c Call) error {
 			f.inbound = &f.trunks[i]
 		}
 	}
+	if c.WithAgent && f.inbound != nil {
+		return f.gatherStandIn(ctx, s)
+	}
 	return nil
+}
+
+// gatherStandIn finds who takes a call that an AI agent has handed to an extension, should that not take it.
+func (f *Facts) gatherStandIn(ctx context.Context, s Store) error {
+	wanted := f.callee
+	f.callee = nil
+	err := f.gatherTarget(ctx, s)
+	f.callee, f.standIn = wanted, f.callee
+	return err
 }
 
 // echoTest is the feature code of the echo test. An extension of that number comes first.
@@ -281,12 +295,15 @@ func decideGuest(c Call, f Facts) Route {
 		r.direction = Outbound // we called him
 	}
 	switch {
-	case f.callee == nil:
+	case f.callee == nil && f.standIn == nil:
 		return r.refuse(c, statusNotFound, fstext.Const("transferred to something that is not an extension of the tenant"))
 	case c.Context != f.tenant.Slug.String():
 		return r.refuse(c, statusForbidden, fstext.Const("transferred into a context that is not the tenant's"))
 	}
 	r.callerNumber, r.callerName = callerID(c)
+	if c.WithAgent {
+		return handOver(c, r, f)
+	}
 	return inward(c, r, f)
 }
 

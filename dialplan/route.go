@@ -43,6 +43,8 @@ type Route struct {
 	inbound                  *trunk.Trunk         // that the caller's leg occupies, if he is outside
 	did                      fstext.E164          // that it called
 	callee                   *directory.Extension // for KindExtension; for KindAgent who takes the call when the agent cannot
+	standIn                  *directory.Extension // who takes the call if callee does not, for one that an agent has handed over
+	handedOver               bool                 // by an agent
 	agents                   fstext.Text          // where the agent is reached, for KindAgent
 	channel                  uuid.UUID            // the caller's, for KindAgent
 	callerNumber, callerName fstext.Text          // shown to the callee
@@ -172,6 +174,10 @@ func (r Route) toExtension(doc *fsxml.Document) {
 	r.mark(doc)
 	if r.inbound != nil && r.inbound.MaxChannels > 0 {
 		limit(doc, r.inbound.ID, r.inbound.MaxChannels, fstext.Const(" !NORMAL_CIRCUIT_CONGESTION"))
+	}
+	if r.handedOver {
+		r.fromAgent(doc)
+		return
 	}
 	limitExtension(doc, r.caller)
 	limitExtension(doc, r.callee)

@@ -37,6 +37,7 @@ func call(f *form) (c dialplan.Call, reason string) {
 		LegTenant:    f.get(fieldVarTenantID),
 		LegTrunk:     f.get(fieldVarTrunkID),
 		LegRecording: f.get(fieldVarRecording),
+		WithAgent:    f.get(fieldVarAgent) == "true",
 	}, ""
 }
 

@@ -58,6 +58,7 @@ const (
 	fieldVarLegUser
 	fieldVarLegRealm
 	fieldVarRecording
+	fieldVarAgent
 	fieldVarCallID
 	fieldVarViaProtocol
 	fieldVarSDP
@@ -108,6 +109,7 @@ var fieldNames = [fieldCount]string{
 	fieldVarLegUser:         "variable_edgvoip_leg_user",
 	fieldVarLegRealm:        "variable_edgvoip_leg_realm",
 	fieldVarRecording:       "variable_edgvoip_recording",
+	fieldVarAgent:           "variable_edgvoip_agent",
 	fieldVarCallID:          "variable_sip_call_id",
 	fieldVarViaProtocol:     "variable_sip_via_protocol",
 	fieldVarSDP:             "variable_switch_r_sdp",

@@ -17,7 +17,7 @@ func TestAgents(t *testing.T) {
 	agent := func(t *testing.T, reason string, after time.Duration) *sipp {
 		t.Helper()
 		run := s.startSIPp(t, sipp{
-			scenario: "agent.xml", remote: s.external, port: bridge,
+			scenario: "agent.xml", remote: s.internal, port: bridge,
 			args: []string{"-t", "t1", "-rtp_echo", "-d", strconv.Itoa(int(after.Milliseconds())), "-key", "reason", reason},
 		})
 		eventually(t, answerTime, func() error {
@@ -103,7 +103,7 @@ func TestAgents(t *testing.T) {
 	t.Run("ai-bridge refuses: the stand-in takes the call", func(t *testing.T) {
 		s.begin(t)
 		standIn := target(t)
-		s.startSIPp(t, sipp{scenario: "unavailable.xml", remote: s.external, port: bridge, args: []string{"-t", "t1"}})
+		s.startSIPp(t, sipp{scenario: "unavailable.xml", remote: s.internal, port: bridge, args: []string{"-t", "t1"}})
 		c := carrier(t).dial(t, "0612345678", asCarrier)
 		expectStatus(t, c, 200)
 		called(t, standIn, c)

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
@@ -19,6 +20,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/edgvoip/edgvoip/test/mockgateway"
 )
 
 // codec is one payload type of an offer.
@@ -32,22 +35,31 @@ var (
 	pcmu = codec{0, "PCMU/8000"}
 	g729 = codec{18, "G729/8000"}
 	gsm  = codec{3, "GSM/8000"}
+	// events are digits (RFC 4733). No phone has them alone.
+	events = codec{101, "telephone-event/8000"}
 )
 
 // media is one side's audio: it sends a packet every 20 ms, all filled with one byte, and counts the packets it hears
-// by the byte that fills them. A switch that does not transcode passes payloads on as they are.
+// by the byte that fills them. A switch that does not transcode passes payloads on as they are. One with a tone plays that
+// instead.
 type media struct {
 	conn   *net.UDPConn
 	mark   byte
 	codecs []codec
 	secure *srtpPair // nil for plain RTP
+	tone   *mockgateway.Tone
+	ear    mockgateway.Ear // hears PCMU
+	press  chan byte       // digits to send
 
 	peer  atomic.Pointer[net.UDPAddr]
 	mu    sync.Mutex
 	heard map[byte]int
 	bad   int // packets that did not authenticate
-	stop  chan struct{}
-	done  sync.WaitGroup
+	// digits are those heard; lastDigit is the timestamp of the last.
+	digits    string
+	lastDigit uint32
+	stop      chan struct{}
+	done      sync.WaitGroup
 }
 
 func newMedia(t *testing.T, mark byte, secure bool, codecs ...codec) *media {
@@ -59,7 +71,7 @@ func newMedia(t *testing.T, mark byte, secure bool, codecs ...codec) *media {
 	if len(codecs) == 0 {
 		codecs = []codec{pcma}
 	}
-	m := &media{conn: conn, mark: mark, codecs: codecs, heard: map[byte]int{}, stop: make(chan struct{})}
+	m := &media{conn: conn, mark: mark, codecs: codecs, heard: map[byte]int{}, press: make(chan byte, 16), stop: make(chan struct{})}
 	if secure {
 		m.secure = newSRTPPair(t)
 	}
@@ -158,23 +170,38 @@ func (m *media) talk(payload byte) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	packet := make([]byte, 12+160)
-	packet[0], packet[1] = 0x80, payload
+	packet[0] = 0x80
 	binary.BigEndian.PutUint32(packet[8:], 0x45564f50+uint32(m.mark))
 	for i := 12; i < len(packet); i++ {
 		packet[i] = m.mark
 	}
-	for seq := uint16(1); ; seq++ {
+	seq := uint16(0)
+	send := func(payload byte, packet []byte) {
+		seq++
+		packet[1] = payload
 		binary.BigEndian.PutUint16(packet[2:], seq)
-		binary.BigEndian.PutUint32(packet[4:], uint32(seq)*160)
-		out := packet
 		if m.secure != nil {
-			out = m.secure.protect(packet)
+			packet = m.secure.protect(packet)
 		}
 		// Lost packets are the receiver's business; a socket that is being closed ends the loop below.
-		_, _ = m.conn.WriteToUDP(out, m.peer.Load())
+		_, _ = m.conn.WriteToUDP(packet, m.peer.Load())
+	}
+	for frame := uint32(1); ; frame++ {
+		binary.BigEndian.PutUint32(packet[4:], frame*160)
+		if m.tone != nil {
+			copy(packet[12:], m.tone.Next())
+		}
+		send(payload, packet)
 		select {
 		case <-m.stop:
 			return
+		case digit := <-m.press:
+			event := append(bytes.Clone(packet[:12]), digit, 10, 0, 0)
+			for i := range 6 { // half of them say that it is over
+				event[13] = byte(10 | i/3<<7)
+				binary.BigEndian.PutUint16(event[14:], uint16(160*(1+i)))
+				send(byte(events.payload), event)
+			}
 		case <-tick.C:
 		}
 	}
@@ -200,10 +227,33 @@ func (m *media) listen() {
 				continue
 			}
 		}
+		if packet[1]&0x7f == byte(pcmu.payload) {
+			m.ear.Hear(packet[12:])
+		}
 		m.mu.Lock()
-		m.heard[packet[len(packet)/2]]++
+		if packet[1]&0x7f == byte(events.payload) {
+			m.hearDigit(packet)
+		} else {
+			m.heard[packet[len(packet)/2]]++
+		}
 		m.mu.Unlock()
 	}
+}
+
+// hearDigit notes a digit once, when it is over. The caller has the lock.
+func (m *media) hearDigit(packet []byte) {
+	stamp := binary.BigEndian.Uint32(packet[4:])
+	if len(packet) < 16 || packet[13]&0x80 == 0 || packet[12] > 9 || stamp == m.lastDigit {
+		return
+	}
+	m.lastDigit = stamp
+	m.digits += strconv.Itoa(int(packet[12]))
+}
+
+func (m *media) heardDigits() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.digits
 }
 
 func (m *media) count(mark byte) int {

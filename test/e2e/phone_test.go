@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/edgvoip/edgvoip/test/mockgateway"
 )
 
 // answerTime is how long the switch may take to answer a request for good. A trunk that does not answer takes ten seconds.
@@ -25,9 +27,10 @@ type phone struct {
 	transport string // UDP, TCP or TLS
 	server    string // host and port of the switch
 	conn      net.Conn
-	local     string // host and port
-	secure    bool   // offers SRTP
-	mark      byte   // fills its audio
+	local     string  // host and port
+	secure    bool    // offers SRTP
+	mark      byte    // fills its audio
+	hz        float64 // the tone that it plays instead; zero means none
 	codecs    []codec
 	callID    string // of its registrations
 	cseq      int
@@ -60,6 +63,9 @@ func from(ip string) phoneOption { return func(_ *phone, a *net.UDPAddr) { a.IP 
 func onPort(port int) phoneOption { return func(_ *phone, a *net.UDPAddr) { a.Port = port } }
 
 func withCodecs(c ...codec) phoneOption { return func(p *phone, _ *net.UDPAddr) { p.codecs = c } }
+
+// playing makes its audio a tone, for those who hear audio and not packets; it is for PCMU.
+func playing(hz float64) phoneOption { return func(p *phone, _ *net.UDPAddr) { p.hz = hz } }
 
 func withSRTP() phoneOption { return func(p *phone, _ *net.UDPAddr) { p.secure = true } }
 
@@ -242,7 +248,7 @@ func (p *phone) ring(invite *message) {
 	switch p.answer {
 	case 200:
 		p.reply(invite, 180, c.localTag, "")
-		c.media = newMedia(p.t, p.mark, p.secure, p.codecs...)
+		c.media = p.newMedia(p.t)
 		p.reply(invite, 200, c.localTag, c.media.offer())
 		c.media.start(p.t, invite.body)
 	default:
@@ -442,6 +448,16 @@ func (p *phone) newCall(id string) *call {
 	return &call{p: p, id: id, ended: make(chan struct{}), notified: make(chan string, 16)}
 }
 
+// newMedia opens the audio of a call.
+func (p *phone) newMedia(t *testing.T) *media {
+	t.Helper()
+	m := newMedia(t, p.mark, p.secure, p.codecs...)
+	if p.hz != 0 {
+		m.tone = &mockgateway.Tone{Hz: p.hz}
+	}
+	return m
+}
+
 func (c *call) end() { c.once.Do(func() { close(c.ended) }) }
 
 // status is the final answer to a call made.
@@ -453,7 +469,7 @@ func (p *phone) dial(t *testing.T, number string, changes ...func(*request)) *ca
 	t.Helper()
 	c := p.newCall(token())
 	c.localTag = token()
-	c.media = newMedia(t, p.mark, p.secure, p.codecs...)
+	c.media = p.newMedia(t)
 	host := p.login.realm
 	if host == "" {
 		host = p.server

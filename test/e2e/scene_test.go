@@ -85,7 +85,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	missing := false
-	for _, name := range []string{"xmlcurl", "integration-api"} {
+	for _, name := range []string{"xmlcurl", "integration-api", "ai-bridge"} {
 		if _, err := os.Stat(filepath.Join(built, name)); err != nil {
 			missing = true
 		}
@@ -98,7 +98,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	removeAtExit = append(removeAtExit, dir)
-	out, err := exec.Command("go", "build", "-o", dir+"/", "../../cmd/xmlcurl", "../../cmd/integration-api").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", dir+"/", "../../cmd/xmlcurl", "../../cmd/integration-api", "../../cmd/ai-bridge").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
@@ -207,11 +207,11 @@ func (s *scene) createDatabase(t *testing.T) {
 	s.db = openDatabase(t, s.dsn)
 }
 
-// xmlcurlLogin makes a login that has xmlcurl's rights and no more.
-func (s *scene) xmlcurlLogin(t *testing.T) string {
+// login makes a login that has the rights of one of our roles and no more, and returns its DSN.
+func (s *scene) login(t *testing.T, role string) string {
 	t.Helper()
 	name, password := "edgvoip_e2e_"+token(), token()
-	s.exec(t, "CREATE ROLE "+name+" LOGIN PASSWORD '"+password+"' IN ROLE edgvoip_xmlcurl")
+	s.exec(t, "CREATE ROLE "+name+" LOGIN PASSWORD '"+password+"' IN ROLE "+role)
 	t.Cleanup(func() {
 		if _, err := s.db.ExecContext(context.Background(), "DROP ROLE "+name); err != nil {
 			t.Error(err)
@@ -295,7 +295,7 @@ func (s *scene) startXMLCurl(t *testing.T, bin string) {
 	certificates := filepath.Join(s.dir, "tls")
 	writeCertificates(t, certificates)
 	env := append(append([]string{}, s.env...),
-		"DATABASE_URL="+s.xmlcurlLogin(t),
+		"DATABASE_URL="+s.login(t, "edgvoip_xmlcurl"),
 		"XMLCURL_ADDR="+addr, "XMLCURL_CREDENTIALS=switch:e2e-password",
 		"SIP_IP=127.0.0.1", "RTP_IP=127.0.0.1",
 		"SIP_PORT="+strconv.Itoa(s.internal), "SIP_TLS_PORT="+strconv.Itoa(s.tls), "SIP_WSS_PORT="+strconv.Itoa(s.wss),
@@ -340,7 +340,8 @@ func (s *scene) configureFreeSWITCH(t *testing.T) {
 	if err := os.CopyFS(conf, os.DirFS("../../freeswitch-conf")); err != nil {
 		t.Fatal(err)
 	}
-	rtp := 30000 + 200*mathrand.IntN(100)
+	// Below the ports that the system hands out, to our phones among others (ip_local_port_range).
+	rtp := 17000 + 200*mathrand.IntN(78)
 	s.eslPort = freePort(t)
 	for name, content := range map[string]string{
 		"secrets/xml_curl.xml": `<param name="gateway-url" value="` + s.lookups.url + `/xml" bindings="directory|dialplan|configuration|chatplan"/>` +
@@ -583,8 +584,9 @@ func writeCertificates(t *testing.T, dir string) {
 type recorder struct {
 	url string
 
-	mu  sync.Mutex
-	all []lookup
+	mu      sync.Mutex
+	all     []lookup
+	trigger func(lookup) // nil most of the time
 }
 
 // lookup is one question of the switch and its answer.
@@ -626,7 +628,11 @@ func newRecorder(t *testing.T, target string) *recorder {
 			panic(http.ErrAbortHandler)
 		}
 		r.mu.Lock()
-		r.all = append(r.all, lookup{string(form), answer.StatusCode, string(body)})
+		l := lookup{string(form), answer.StatusCode, string(body)}
+		r.all = append(r.all, l)
+		if r.trigger != nil {
+			r.trigger(l)
+		}
 		r.mu.Unlock()
 		w.Header().Set("Content-Type", answer.Header.Get("Content-Type"))
 		w.WriteHeader(answer.StatusCode)
@@ -638,6 +644,18 @@ func newRecorder(t *testing.T, target string) *recorder {
 		client.CloseIdleConnections()
 	})
 	return r
+}
+
+// after does something when the first such answer is there, before the switch gets it.
+func (r *recorder) after(answer func(lookup) bool, do func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.trigger = func(l lookup) {
+		if answer(l) {
+			r.trigger = nil
+			do()
+		}
+	}
 }
 
 // save writes all lookups to a directory, one file each.

@@ -65,6 +65,9 @@ type Options struct {
 	Hz float64
 	// Fault is that of every call whose agent names none.
 	Fault Fault
+	// Choose chooses how a call goes wrong, in the place of the agent's name and Fault; nil leaves it to them. It must be safe for
+	// concurrent use.
+	Choose func(Request) Fault
 	// After is when faults in mid-call happen; zero means a second.
 	After time.Duration
 	// TransferTo is the extension of the fault Transfer; empty means 1002.
@@ -149,9 +152,12 @@ type Request struct {
 }
 
 // fault returns how a call goes wrong.
-func (g *Gateway) fault(agent string) Fault {
-	if i := strings.LastIndexByte(agent, '+'); i >= 0 {
-		return Fault(agent[i+1:])
+func (g *Gateway) fault(asked Request) Fault {
+	if g.opts.Choose != nil {
+		return g.opts.Choose(asked)
+	}
+	if i := strings.LastIndexByte(asked.AgentRef, '+'); i >= 0 {
+		return Fault(asked.AgentRef[i+1:])
 	}
 	return g.opts.Fault
 }
@@ -172,7 +178,7 @@ func (g *Gateway) give(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "request", http.StatusBadRequest)
 		return
 	}
-	fault := g.fault(asked.AgentRef)
+	fault := g.fault(asked)
 	switch fault {
 	case SlowSession:
 		select {
