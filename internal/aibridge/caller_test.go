@@ -368,9 +368,15 @@ func (l *leg) press(digit byte) {
 func (l *leg) hear() {
 	buf := make([]byte, 1500)
 	for {
-		n, _, err := l.rtp.ReadFromUDPAddrPort(buf)
+		n, from, err := l.rtp.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			return
+		}
+		l.mu.Lock()
+		stray := from != l.far
+		l.mu.Unlock()
+		if stray {
+			continue // somebody has not noticed yet that the port is another call's by now
 		}
 		var p rtp.Packet
 		if err := p.Unmarshal(buf[:n]); err != nil {
