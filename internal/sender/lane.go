@@ -55,8 +55,11 @@ func (l *lane) run(ctx, sending context.Context) {
 		if ctx.Err() == nil && l.fill(ctx, sending) {
 			continue
 		}
-		if l.underway == 0 && (ctx.Err() != nil || l.sender.rest(l)) {
-			return
+		if l.underway == 0 {
+			if ctx.Err() != nil || l.sender.rest(l) {
+				return
+			}
+			continue // somebody has found something; nobody may be there to say so again
 		}
 		select {
 		case r := <-l.ended:
