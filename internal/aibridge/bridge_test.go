@@ -177,8 +177,10 @@ func TestFaultsInMidCall(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, s.log)
 			}
-			if reasonOf(bye) != tc.reason {
-				t.Errorf("BYE with Reason %s, want %s", reasonOf(bye), tc.reason)
+			// A gateway that drops the channel ends its media too, and either may be noticed first.
+			lost := strings.Replace(tc.reason, "channel_lost", "peer_lost", 1)
+			if got := reasonOf(bye); got != tc.reason && got != lost {
+				t.Errorf("BYE with Reason %s, want %s", got, tc.reason)
 			}
 			eventually(t, "the call is over", func() bool { return s.active() == 0 })
 		})

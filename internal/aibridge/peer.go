@@ -76,7 +76,10 @@ type peer struct {
 	// tracks is what the agent sends: one.
 	tracks chan incoming
 
-	closing sync.WaitGroup
+	// draining are readers that close waits for; once it is closed none begins.
+	mu       sync.Mutex
+	closed   bool
+	draining sync.WaitGroup
 }
 
 type incoming struct {
@@ -173,7 +176,12 @@ func toMessage(c *webrtc.ICECandidate) aisession.Message {
 
 // drain reads what only has to be read: RTCP of the other side, which would pile up and which the interceptors must see.
 func (p *peer) drain(read func([]byte) (int, interceptor.Attributes, error)) {
-	p.closing.Go(func() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.draining.Go(func() {
 		b := make([]byte, 1500)
 		for {
 			if _, _, err := read(b); err != nil {
@@ -185,8 +193,11 @@ func (p *peer) drain(read func([]byte) (int, interceptor.Attributes, error)) {
 
 // close ends everything; nothing is left when it returns.
 func (p *peer) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
 	_ = p.pc.GracefulClose() // what cannot be closed is not there
-	p.closing.Wait()
+	p.draining.Wait()
 }
 
 // outgoing is the stream to the agent. It is a webrtc.TrackLocal that leaves SSRC and payload types to whoever writes, as there
