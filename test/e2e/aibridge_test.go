@@ -114,7 +114,7 @@ func (a *agents) endpoint(t *testing.T, tenant, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.run(t, bin, "integration-api", "webhook", "set", tenant, url)
+	a.run(t, bin, "webhook", "set", tenant, url)
 }
 
 // certificate is the scene's, and its key.
