@@ -1,7 +1,6 @@
 package cdr
 
 import (
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -109,12 +108,6 @@ type Filter struct {
 		ID    uuid.UUID
 	}
 	Limit int
-}
-
-// StoredLeg is a leg as it is stored.
-type StoredLeg struct {
-	Leg
-	Raw json.RawMessage
 }
 
 // Policy is what a tenant wants of its call records.

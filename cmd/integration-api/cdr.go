@@ -105,6 +105,7 @@ func (s settings) cdrTLS(p *process) (*tls.Config, error) {
 	return c, nil
 }
 
+// readPool reads authorities from a PEM file.
 func readPool(file string) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(file) //nolint:gosec // the operator names it
 	if err != nil {
