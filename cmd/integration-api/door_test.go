@@ -26,28 +26,33 @@ import (
 	"github.com/edgvoip/edgvoip/test/w3client"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for _, dir := range removeAtExit {
-		os.RemoveAll(dir)
+// programs is where the programs that tests start are built.
+var programs string
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	var err error
+	if programs, err = os.MkdirTemp("", "edgvoip-integration-api-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	os.Exit(code)
+	defer os.RemoveAll(programs)
+	return m.Run()
 }
 
-var removeAtExit []string
+// programOf returns a function that builds the package, once, and returns the program's path.
+func programOf(pkg, name string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		if out, err := exec.CommandContext(context.Background(), "go", "build", "-o", programs+"/", pkg).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+		}
+		return filepath.Join(programs, name), nil
+	})
+}
 
-// program is the program as it is shipped, built once.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "edgvoip-integration-api-")
-	if err != nil {
-		return "", err
-	}
-	removeAtExit = append(removeAtExit, dir)
-	if out, err := exec.Command("go", "build", "-o", dir+"/", ".").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return filepath.Join(dir, "integration-api"), nil
-})
+// program is the program as it is shipped.
+var program = programOf(".", "integration-api")
 
 // door is the program as a process of its own that serves the API over HTTPS, and may be killed and started again. Where it
 // listens is another port each time; clients of the door find it.

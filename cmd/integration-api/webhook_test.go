@@ -16,7 +16,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -106,18 +105,8 @@ func TestWebhookSettings(t *testing.T) {
 	}
 }
 
-// mockProgram is mockw3 as a program, built once.
-var mockProgram = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "edgvoip-mockw3-")
-	if err != nil {
-		return "", err
-	}
-	removeAtExit = append(removeAtExit, dir)
-	if out, err := exec.Command("go", "build", "-o", dir+"/", "../../test/mockw3").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return filepath.Join(dir, "mockw3"), nil
-})
+// mockProgram is mockw3 as a program.
+var mockProgram = programOf("../../test/mockw3", "mockw3")
 
 // mock is mockw3 receive as a process, which may be killed and started again.
 type mock struct {
