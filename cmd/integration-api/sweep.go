@@ -117,9 +117,12 @@ func (w *sweeper) all(ctx context.Context, dir string) (sent, kept int, err erro
 		return 0, 0, err
 	}
 	for _, name := range names {
+		if ctx.Err() != nil {
+			return sent, kept, ctx.Err()
+		}
 		done, err := w.one(ctx, root, name)
 		switch {
-		case errors.Is(err, errAway) || ctx.Err() != nil:
+		case errors.Is(err, errAway):
 			return sent, kept, err
 		case err != nil:
 			kept++
