@@ -118,7 +118,8 @@ func (t *carrierTable) replace(tenants map[uuid.UUID]uint64, by []Carrier) *carr
 	return arrange(all)
 }
 
-// changed are tenants whose trunks changed and nobody has read yet how. They are never answered for.
+// changed are tenants whose trunks changed and nobody has read yet how. What is known of them is answered only if the database
+// cannot be asked.
 type changed map[uuid.UUID]uint64
 
 func (c changed) has(tenant uuid.UUID) bool {
@@ -148,13 +149,13 @@ func ask[V any](ctx context.Context, m *Model, answer func(error) bool, load fun
 // InboundTrunk implements dialplan.Store.
 func (m *Model) InboundTrunk(ctx context.Context, number fstext.E164) (trunk.Trunk, error) {
 	var found trunk.Trunk
-	known := false
+	var known, unchanged bool
 	trusted, complete := m.consult(func(t *carrierTable, c changed) {
 		found, known = t.byNumber(number.Int())
-		known = known && !c.has(found.TenantID)
+		unchanged = !c.has(found.TenantID)
 	})
 	switch {
-	case known && trusted:
+	case known && unchanged && trusted:
 		return found, nil
 	case complete:
 		return trunk.Trunk{}, trunk.ErrUnknownDID
@@ -191,14 +192,18 @@ func (m *Model) ActiveTrunks(ctx context.Context) ([]trunk.Trunk, error) {
 	return m.trunks(ctx, func(t *carrierTable, c changed) ([]trunk.Trunk, bool) { return t.active, len(c) == 0 }, m.opts.Store.ActiveTrunks)
 }
 
-// trunks returns a list of the table, unless it may have changed: then the store's, or if that cannot be asked the table's if
-// it has not changed as far as is known.
-func (m *Model) trunks(ctx context.Context, look func(*carrierTable, changed) ([]trunk.Trunk, bool),
+// trunks returns a list of the table, unless it may have changed: then the store's, or if that cannot be asked what the table
+// has.
+func (m *Model) trunks(ctx context.Context, look func(*carrierTable, changed) (list []trunk.Trunk, unchanged bool),
 	load func(context.Context) ([]trunk.Trunk, error),
 ) ([]trunk.Trunk, error) {
 	var list []trunk.Trunk
-	known := false
-	if trusted, _ := m.consult(func(t *carrierTable, c changed) { list, known = look(t, c) }); known && trusted {
+	var known, unchanged bool
+	trusted, _ := m.consult(func(t *carrierTable, c changed) {
+		list, unchanged = look(t, c)
+		known = unchanged || len(list) > 0 // none, and there may be one now, is no answer
+	})
+	if unchanged && trusted {
 		return list, nil
 	}
 	asked, err := ask(ctx, m, never, load)

@@ -314,7 +314,8 @@ func TestTooOld(t *testing.T) {
 	}
 }
 
-// What changed while nobody can read how is not answered as it was.
+// Trunks that changed while nobody can read how are answered as they were: the tenant's calls, calls for help too, must not stop
+// for as long as the database is away.
 func TestTrunkChangedAndDatabaseGone(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -322,11 +323,17 @@ func TestTrunkChangedAndDatabaseGone(t *testing.T) {
 	s.away.Store(true)
 	m.Apply([]feed.Change{{Subject: feed.SubjectTrunk, Tenant: storetest.TenantID("tenant-a")}})
 	m.Synced(time.Now().Add(-5 * time.Minute))
-	if _, err := m.InboundTrunk(t.Context(), storetest.E164("+390612345600")); err == nil {
-		t.Error("a DID whose trunk has changed is answered as before")
+	for _, number := range []string{"+390612345600", "+390612345700"} {
+		if _, err := m.InboundTrunk(t.Context(), storetest.E164(number)); err != nil {
+			t.Errorf("DID %s: %v", number, err)
+		}
 	}
-	if _, err := m.InboundTrunk(t.Context(), storetest.E164("+390612345700")); err != nil {
-		t.Errorf("another tenant's DID: %v", err)
+	if list, err := m.TenantTrunks(t.Context(), storetest.TenantID("tenant-a")); err != nil || len(list) != 2 {
+		t.Errorf("trunks: %v, %v", list, err)
+	}
+	m.Apply([]feed.Change{{Subject: feed.SubjectTrunk, Tenant: storetest.TenantID("tenant-c")}})
+	if _, err := m.TenantTrunks(t.Context(), storetest.TenantID("tenant-c")); err == nil {
+		t.Error("a tenant that had no trunk and may have one now is said to have none")
 	}
 }
 
