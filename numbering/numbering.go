@@ -132,8 +132,20 @@ func Emergency(c Country, dialled string) bool {
 	if slices.Contains(everywhereEmergency, dialled) {
 		return true
 	}
-	return c.code != "" && phonenumbers.IsEmergencyNumber(dialled, c.code)
+	if c.code == "" {
+		return false
+	}
+	q := question{c.code, dialled}
+	help, known := emergencies.GetIfPresent(q)
+	if !known {
+		help = phonenumbers.IsEmergencyNumber(dialled, c.code)
+		emergencies.Set(q, help)
+	}
+	return help
 }
+
+// emergencies remembers what Emergency found: libphonenumber takes a microsecond, and every call of a phone is asked about.
+var emergencies = otter.Must(&otter.Options[question, bool]{MaximumSize: 16_384})
 
 // National returns the digits of a number without its country's code: those that stand at the end of it in every form in
 // which it is dialled or shown. It returns all digits of a number that belongs to no country's plan.

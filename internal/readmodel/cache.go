@@ -53,8 +53,8 @@ type request[V any] struct {
 	load    func(context.Context) (V, error)
 }
 
-// get returns the value of a key, from memory if it can be believed, else from the store.
-func (c *cache[K, V]) get(ctx context.Context, r request[V], key K) (V, error) {
+// get returns the value of a key, from memory if it can be believed, else from the store, which is asked as the request says.
+func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[V]) (V, error) {
 	m := c.model
 	e, known := c.items.GetIfPresent(key)
 	if known && !m.usable() {
@@ -71,6 +71,7 @@ func (c *cache[K, V]) get(ctx context.Context, r request[V], key K) (V, error) {
 			return e.value, nil
 		}
 	}
+	r := ask()
 	absent := false
 	if !known && r.unknown != nil {
 		var sure bool

@@ -211,10 +211,12 @@ func (m *Model) Ready(context.Context) error {
 
 // Domain implements directory.Store.
 func (m *Model) Domain(ctx context.Context, realm fstext.Realm) (directory.Domain, error) {
-	return m.domains.get(ctx, request[directory.Domain]{
-		hash: m.names.hash(uuid.Nil, realm.String()), flight: "domain " + realm.String(), unknown: directory.ErrUnknownDomain,
-		load: func(ctx context.Context) (directory.Domain, error) { return m.opts.Store.Domain(ctx, realm) },
-	}, realm.String())
+	return m.domains.get(ctx, realm.String(), func() request[directory.Domain] {
+		return request[directory.Domain]{
+			hash: m.names.hash(uuid.Nil, realm.String()), flight: "domain " + realm.String(), unknown: directory.ErrUnknownDomain,
+			load: func(ctx context.Context) (directory.Domain, error) { return m.opts.Store.Domain(ctx, realm) },
+		}
+	})
 }
 
 // Extension implements directory.Store and dialplan.Store.
@@ -238,24 +240,28 @@ var errMoved = errors.New("realm belongs to another domain now")
 // extension returns the extension of a domain that answers to a name in lower case.
 func (m *Model) extension(ctx context.Context, dom directory.Domain, name fstext.Username) (directory.Extension, error) {
 	key := extensionKey{dom.ID, name.String()}
-	r, err := m.extensions.get(ctx, request[record]{
-		hash: m.names.hash(dom.ID, key.name), flight: "extension " + dom.ID.String() + " " + key.name, unknown: directory.ErrUnknownExtension,
-		load: func(ctx context.Context) (record, error) {
-			loaded, ext, err := m.opts.Store.Extension(ctx, dom.Realm, name)
-			if errors.Is(err, directory.ErrUnknownDomain) || err == nil && loaded.ID != dom.ID {
-				// Deleted, and perhaps made again, a moment ago: the feed is about to say so.
-				return "", errMoved
-			}
-			if err != nil {
-				return "", err
-			}
-			return pack(ext), nil
-		},
-	}, key)
+	r, err := m.extensions.get(ctx, key, func() request[record] {
+		return request[record]{
+			hash: m.names.hash(dom.ID, key.name), flight: "extension " + dom.ID.String() + " " + key.name, unknown: directory.ErrUnknownExtension,
+			load: func(ctx context.Context) (record, error) { return m.loadExtension(ctx, dom, name) },
+		}
+	})
 	if err != nil {
 		return directory.Extension{}, err
 	}
 	return r.extension(dom)
+}
+
+func (m *Model) loadExtension(ctx context.Context, dom directory.Domain, name fstext.Username) (record, error) {
+	loaded, ext, err := m.opts.Store.Extension(ctx, dom.Realm, name)
+	if errors.Is(err, directory.ErrUnknownDomain) || err == nil && loaded.ID != dom.ID {
+		// Deleted, and perhaps made again, a moment ago: the feed is about to say so.
+		return "", errMoved
+	}
+	if err != nil {
+		return "", err
+	}
+	return pack(ext), nil
 }
 
 // Extensions implements directory.Store.
@@ -265,20 +271,12 @@ func (m *Model) Extensions(ctx context.Context, realm fstext.Realm, limit int) (
 		return directory.Domain{}, nil, err
 	}
 	// One list a domain: the callers ask for as many as there can be.
-	list, err := m.lists.get(ctx, request[[]record]{
-		hash: m.names.hash(dom.ID, ""), flight: "extensions " + dom.ID.String(),
-		load: func(ctx context.Context) ([]record, error) {
-			loaded, exts, err := m.opts.Store.Extensions(ctx, realm, maxListed)
-			if err == nil && loaded.ID != dom.ID {
-				return nil, errMoved
-			}
-			list := make([]record, len(exts))
-			for i, e := range exts {
-				list[i] = pack(e)
-			}
-			return list, err
-		},
-	}, dom.ID)
+	list, err := m.lists.get(ctx, dom.ID, func() request[[]record] {
+		return request[[]record]{
+			hash: m.names.hash(dom.ID, ""), flight: "extensions " + dom.ID.String(),
+			load: func(ctx context.Context) ([]record, error) { return m.loadExtensions(ctx, dom) },
+		}
+	})
 	if err != nil {
 		return directory.Domain{}, nil, err
 	}
@@ -293,12 +291,26 @@ func (m *Model) Extensions(ctx context.Context, realm fstext.Realm, limit int) (
 	return dom, exts, nil
 }
 
+func (m *Model) loadExtensions(ctx context.Context, dom directory.Domain) ([]record, error) {
+	loaded, exts, err := m.opts.Store.Extensions(ctx, dom.Realm, maxListed)
+	if err == nil && loaded.ID != dom.ID {
+		return nil, errMoved
+	}
+	list := make([]record, len(exts))
+	for i, e := range exts {
+		list[i] = pack(e)
+	}
+	return list, err
+}
+
 // domainsOf returns the domains of a tenant, in order of creation.
 func (m *Model) domainsOf(ctx context.Context, tenant uuid.UUID) ([]directory.Domain, error) {
-	return m.ofTenant.get(ctx, request[[]directory.Domain]{
-		hash: m.names.hash(tenant, ""), flight: "tenant " + tenant.String(),
-		load: func(ctx context.Context) ([]directory.Domain, error) { return m.opts.Store.TenantDomains(ctx, tenant) },
-	}, tenant)
+	return m.ofTenant.get(ctx, tenant, func() request[[]directory.Domain] {
+		return request[[]directory.Domain]{
+			hash: m.names.hash(tenant, ""), flight: "tenant " + tenant.String(),
+			load: func(ctx context.Context) ([]directory.Domain, error) { return m.opts.Store.TenantDomains(ctx, tenant) },
+		}
+	})
 }
 
 // TenantExtension implements dialplan.Store.
