@@ -87,10 +87,10 @@ func TestListCDRs(t *testing.T) {
 	store := uuid.NewString()
 	var want []string
 	for i := range 7 {
-		id := w.call(t, 100+i, "+39333000000"+strconv.Itoa(i), "1001")
+		id := w.call(t, 1000+100*i, "+39333000000"+strconv.Itoa(i), "1001")
 		want = append(want, id.String())
 	}
-	out := w.call(t, 200, "1001", "+390612345678", "edgvoip_direction", "outbound", "answer_uepoch", "0", "hangup_cause", "USER_BUSY", "edgvoip_store_id", store)
+	out := w.call(t, 2000, "1001", "+390612345678", "edgvoip_direction", "outbound", "answer_uepoch", "0", "hangup_cause", "USER_BUSY", "edgvoip_store_id", store)
 	want = append(want, out.String())
 	var got []string
 	for next := ""; ; {
@@ -103,7 +103,7 @@ func TestListCDRs(t *testing.T) {
 	if strings.Join(got, " ") != strings.Join(want, " ") {
 		t.Errorf("paged: %v, want %v", got, want)
 	}
-	middle := url.QueryEscape(time.Now().Add(-103500 * time.Millisecond).UTC().Format(time.RFC3339Nano))
+	middle := url.QueryEscape(time.Now().Add(-1350 * time.Second).UTC().Format(time.RFC3339Nano))
 	for query, n := range map[string]int{
 		"?direction=outbound": 1, "?direction=internal": 7, "?disposition=busy": 1, "?disposition=failed": 0, "?number=393330000003": 1,
 		"?number=%2B393330000003": 1, "?number=1001": 8, "?storeId=" + store: 1, "?storeId=" + uuid.NewString(): 0, "?from=" + middle: 4, "?to=" + middle: 4,

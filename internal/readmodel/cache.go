@@ -126,6 +126,9 @@ func (c *cache[K, V]) load(ctx context.Context, r request[V], key K, inDoubt boo
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.opts.LoadTimeout)
 		defer cancel()
 		seq, epoch := m.seq.Load(), m.epoch.Load()
+		if e, ok := c.items.GetIfPresent(key); ok && m.synced.Load() && e.epoch == epoch && m.usable() {
+			return e.value, nil // whoever asked before has just been answered
+		}
 		v, err := through(ctx, m, func(err error) bool { return errors.Is(err, errMoved) || r.unknown != nil && errors.Is(err, r.unknown) }, r.load)
 		switch {
 		case err == nil:
