@@ -112,8 +112,9 @@ func checkWord(name, word string) error {
 	return nil
 }
 
-// FlushUser makes the switch forget the directory's answer about a user, who is looked up anew at the next request. Realm
-// and user are as in the lookup, letter case included. It is no error if nothing was remembered.
+// FlushUser makes the switch forget the directory's answer about a user, who is looked up anew at the next request: under both
+// keys, as phones are looked up by id, and commands can ask by alias. Realm and user are as in the lookup, letter case
+// included. It is no error if nothing was remembered.
 func (c *Client) FlushUser(ctx context.Context, realm, user string) error {
 	if err := checkRealm("realm", realm); err != nil {
 		return err
@@ -122,23 +123,51 @@ func (c *Client) FlushUser(ctx context.Context, realm, user string) error {
 	if err := checkUser("user", user); err != nil {
 		return err
 	}
-	return c.succeed(ctx, "xml_flush_cache", "id", user, realm)
+	if err := c.succeed(ctx, "xml_flush_cache", "id", user, realm); err != nil {
+		return err
+	}
+	return c.succeed(ctx, "xml_flush_cache", "number-alias", user, realm)
 }
 
-// FlushRegistration drops the registrations of an address of record, as if they had expired. User and realm are as the
-// switch stores them, letter case included: the phones of an extension on TLS are another user than those on UDP. It is
-// no error if there is none.
-func (c *Client) FlushRegistration(ctx context.Context, profile, user, realm string) error {
+// FlushUsers makes the switch forget the directory's answers about everybody.
+func (c *Client) FlushUsers(ctx context.Context) error { return c.succeed(ctx, "xml_flush_cache") }
+
+// FlushRegistration drops the registrations of an address of record, as if they had expired. User and host are as the
+// switch stores them, letter case included: the phones of an extension on TLS are another user than those on UDP. Either may
+// be a forger's: the host need be no realm of anybody. It is no error if there is none.
+func (c *Client) FlushRegistration(ctx context.Context, profile, user, host string) error {
+	if err := CheckRegistration(profile, user, host); err != nil {
+		return err
+	}
+	return c.succeed(ctx, "sofia", "profile", profile, "flush_inbound_reg", user+"@"+host)
+}
+
+// CheckRegistration tells, by an *invalid.FieldError, why FlushRegistration refuses its arguments; nil if it does not.
+func CheckRegistration(profile, user, host string) error {
 	if err := checkProfile("profile", profile); err != nil {
 		return err
 	}
-	if err := checkUser("user", user); err != nil {
+	if !storedUserSyntax.MatchString(user) {
+		return invalidArgument("user", "is not 1 to 128 letters, digits, dots, hyphens, plus signs, underscores and tildes")
+	}
+	if !storedHostSyntax.MatchString(host) {
+		return invalidArgument("host", "is not 1 to 253 letters, digits, dots, colons, hyphens and square brackets")
+	}
+	if err := checkWord("user", user); err != nil {
+		return err
+	}
+	return checkWord("host", host)
+}
+
+// FlushRegistrations drops the registrations of everybody in a realm. It is no error if there is none.
+func (c *Client) FlushRegistrations(ctx context.Context, profile, realm string) error {
+	if err := checkProfile("profile", profile); err != nil {
 		return err
 	}
 	if err := checkRealm("realm", realm); err != nil {
 		return err
 	}
-	return c.succeed(ctx, "sofia", "profile", profile, "flush_inbound_reg", user+"@"+realm)
+	return c.succeed(ctx, "sofia", "profile", profile, "flush_inbound_reg", "@"+realm)
 }
 
 // FlushRegistrationCall drops the registration that a phone made with a Call-ID, and no other. It is no error if there is
@@ -276,9 +305,12 @@ var uptimeUnits = map[string]time.Duration{
 // Call-ID is one or two words of RFC 3261, section 25.1, without quotes, backslash, angle brackets and braces: what the
 // switch could take for syntax, and what its lists are written in.
 var (
-	userSyntax    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~-]{0,79}$`)
-	profileSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-	callIDSyntax  = regexp.MustCompile(`^[A-Za-z0-9.!%*_+~():/[\]?-]+(@[A-Za-z0-9.!%*_+~():/[\]?-]+)?$`)
+	userSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~-]{0,79}$`)
+	// A stored user and a host may be a forger's.
+	storedUserSyntax = regexp.MustCompile(`^[A-Za-z0-9._~+-]{1,128}$`)
+	storedHostSyntax = regexp.MustCompile(`^[A-Za-z0-9.:\[\]-]{1,253}$`)
+	profileSyntax    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	callIDSyntax     = regexp.MustCompile(`^[A-Za-z0-9.!%*_+~():/[\]?-]+(@[A-Za-z0-9.!%*_+~():/[\]?-]+)?$`)
 )
 
 // maxCallID is the size of the switch's column.

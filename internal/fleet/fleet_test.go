@@ -162,7 +162,7 @@ type fakeSwitch struct {
 	reach   chan struct{} // closed while the switch is there
 	told    []string
 	answer  func(command string) error
-	phones  []fleet.Seen
+	phones  []esl.Registration
 	current *connection
 	lines   carriers
 }
@@ -186,7 +186,7 @@ func (f *fakeSwitch) answers(answer func(command string) error) {
 	f.answer = answer
 }
 
-func (f *fakeSwitch) registers(phones ...fleet.Seen) {
+func (f *fakeSwitch) registers(phones ...esl.Registration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.phones = append(f.phones, phones...)
@@ -277,9 +277,13 @@ func (c *connection) FlushRegistration(_ context.Context, profile, user, realm s
 	return c.tell("drop %s@%s on %s", user, realm, profile)
 }
 
+func (c *connection) FlushRegistrations(_ context.Context, profile, realm string) error {
+	return c.tell("drop @%s on %s", realm, profile)
+}
+
 func (c *connection) Registrations(context.Context) (int, error) { return 7, nil }
 
-func (c *connection) ListRegistrations(context.Context, string) ([]fleet.Seen, error) {
+func (c *connection) ListRegistrations(context.Context, string) ([]esl.Registration, error) {
 	c.to.mu.Lock()
 	defer c.to.mu.Unlock()
 	return slices.Clone(c.to.phones), nil
