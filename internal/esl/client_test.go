@@ -375,6 +375,34 @@ func TestSlowCommandHoldsNoEvent(t *testing.T) {
 	}
 }
 
+// A SIP profile may take its time over a command. What makes the switch forget users does not wait for that.
+func TestFlushWaitsForNoCommand(t *testing.T) {
+	t.Parallel()
+	began, goOn := make(chan bool), make(chan bool)
+	s := newScene(t)
+	s.fake.OnAPI(func(_ *fakefs.Conn, line string) string {
+		if strings.HasPrefix(line, "sofia ") {
+			began <- true
+			<-goOn
+		}
+		return "+OK"
+	})
+	done := make(chan error)
+	go func() { done <- s.FlushRegistration(t.Context(), "internal", "1001", "tenant-a.example") }()
+	receive(t, began)
+	flushed := make(chan error)
+	go func() {
+		flushed <- errors.Join(s.FlushUser(t.Context(), "tenant-a.example", "1002"), s.FlushUsers(t.Context()))
+	}()
+	if err := receive(t, flushed); err != nil {
+		t.Error(err)
+	}
+	close(goOn)
+	if err := receive(t, done); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNoConnection(t *testing.T) {
 	t.Parallel()
 	fake := fakefs.New(t)

@@ -32,6 +32,9 @@ type Store interface {
 	ListenForJobs(ctx context.Context, wake func()) error
 	// ClaimJob gives the next job of a switch for the length of a lease. Error: node.ErrNoJob.
 	ClaimJob(ctx context.Context, nodeID uuid.UUID, lease time.Duration) (node.Job, error)
+	// UntriedJobs returns the jobs of a switch about users and domains that are due and were never claimed, the first so many
+	// with higher numbers than last, in order of number.
+	UntriedJobs(ctx context.Context, nodeID uuid.UUID, last int64, limit int) ([]node.Job, error)
 	// AddClaimedJob writes a job that the caller carries out himself.
 	AddClaimedJob(ctx context.Context, j node.Job, lease time.Duration) (node.Job, error)
 	// FinishJob, RetryJob and BuryJob end a claim: the job is done (and a second round may follow), tried again after a
@@ -177,6 +180,7 @@ func (f *Fleet) listen(ctx context.Context, changed chan<- struct{}) {
 			for _, e := range f.members {
 				if e.member != nil {
 					background.Poke(e.member.due)
+					background.Poke(e.member.news)
 				}
 			}
 			background.Poke(changed)

@@ -45,6 +45,14 @@ func (r jobRow) job() node.Job {
 	}
 }
 
+func jobsOf(rows []jobRow) []node.Job {
+	jobs := make([]node.Job, len(rows))
+	for i, r := range rows {
+		jobs[i] = r.job()
+	}
+	return jobs
+}
+
 // claimQuery leases the first job of a switch that is due and before which no other of its subject is open. A lease that
 // ran out makes a job due again: whoever held it has died.
 //
@@ -75,6 +83,22 @@ func (d *DB) ClaimJob(ctx context.Context, nodeID uuid.UUID, lease time.Duration
 		return node.Job{}, fmt.Errorf("claim job: %w", err)
 	}
 	return row.job(), nil
+}
+
+// UntriedJobs returns the jobs of a switch about users and domains that are due and were never claimed, the first so many with
+// higher numbers than last, in order of number.
+func (d *DB) UntriedJobs(ctx context.Context, nodeID uuid.UUID, last int64, limit int) ([]node.Job, error) {
+	const query = `
+		SELECT` + jobColumns + `
+		  FROM edgvoip.jobs j
+		 WHERE j.node_id = $1 AND j.id > $2 AND j.state IN ('pending', 'leased')
+		   AND j.attempts = 0 AND j.kind IN ('switch.user', 'switch.domain') AND j.run_at <= now()
+		 ORDER BY j.id LIMIT $3`
+	rows, err := list[jobRow](ctx, d, query, nodeID, last, limit)
+	if err != nil {
+		return nil, fmt.Errorf("select untried jobs: %w", err)
+	}
+	return jobsOf(rows), nil
 }
 
 // AddClaimedJob writes a job that its writer carries out himself, at once: it is leased from the beginning, and falls to
@@ -239,11 +263,7 @@ func (d *DB) Jobs(ctx context.Context, f node.Filter) ([]node.Job, error) {
 	if err != nil {
 		return nil, fmt.Errorf("select jobs: %w", err)
 	}
-	jobs := make([]node.Job, len(rows))
-	for i, r := range rows {
-		jobs[i] = r.job()
-	}
-	return jobs, nil
+	return jobsOf(rows), nil
 }
 
 // ReplayJobs makes dead jobs due again, those of the given numbers or, with none given, all of a switch (of every switch
