@@ -54,14 +54,16 @@ func newMember(f *Fleet, n node.Node) (*member, error) {
 // run works until ctx ends.
 func (m *member) run(ctx context.Context) {
 	var parts sync.WaitGroup
+	ended := make(chan struct{})
 	parts.Go(func() {
+		defer close(ended)
 		if err := m.sw.Run(ctx); err != nil && ctx.Err() == nil {
 			m.log.ErrorContext(ctx, "connection ended for good", "error", err)
 		}
 	})
 	parts.Go(func() { m.work(ctx) })
 	parts.Go(func() { m.herald(ctx) })
-	parts.Go(func() { m.witness(ctx) })
+	parts.Go(func() { m.witness(ctx, ended) })
 	parts.Go(func() { m.watch.run(ctx) })
 	parts.Go(func() { m.watch.patrol(ctx) })
 	parts.Go(func() { m.countRegistrations(ctx) })
