@@ -51,9 +51,10 @@ type Store interface {
 	// none.
 	Gateways(ctx context.Context) ([]node.Gateway, error)
 	Gateway(ctx context.Context, trunk uuid.UUID) (node.Gateway, error)
-	// NoteGateways writes down what is known of gateways on a switch, ForgetGateways that it has no others.
+	// NoteGateways writes down what is known of gateways on a switch, ForgetGateways that it has none but
+	// those that every switch is to have now.
 	NoteGateways(ctx context.Context, nodeID uuid.UUID, states []node.GatewayState) error
-	ForgetGateways(ctx context.Context, nodeID uuid.UUID, but []uuid.UUID) error
+	ForgetGateways(ctx context.Context, nodeID uuid.UUID) error
 }
 
 // Directory tells whose credentials are whose. It must read what is committed, not a copy that may lag behind.

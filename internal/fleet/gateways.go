@@ -304,11 +304,11 @@ func (g *gateways) wanted(ctx context.Context) (map[uuid.UUID]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted, ids := map[uuid.UUID]int64{}, make([]uuid.UUID, 0, len(list))
+	wanted := map[uuid.UUID]int64{}
 	for _, w := range list {
-		wanted[w.Trunk], ids = w.Revision, append(ids, w.Trunk)
+		wanted[w.Trunk] = w.Revision
 	}
-	return wanted, g.m.fleet.opts.Store.ForgetGateways(asking, g.m.node.ID, ids)
+	return wanted, g.m.fleet.opts.Store.ForgetGateways(asking, g.m.node.ID)
 }
 
 // mend notes a gateway that is as it is to be, and makes it so if it is not.

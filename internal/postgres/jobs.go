@@ -209,7 +209,8 @@ func (d *DB) Backlogs(ctx context.Context) ([]node.Backlog, error) {
 }
 
 // Convergence tells of each switch how far it is with what was asked of it about a subject: the id of an extension or a
-// domain. It is in order of name.
+// domain. It is in order of name. A job that was given up counts until a later one has done as much: forgotten the same user, or
+// the same domain, and his registrations if they were to be dropped.
 func (d *DB) Convergence(ctx context.Context, tenant uuid.UUID, subject string) ([]node.Progress, error) {
 	const query = `
 		SELECT n.name, n.status = 'active' AS active, coalesce(j.state, 'done') AS state, coalesce(j.last_error, '') AS last_error,
@@ -217,8 +218,12 @@ func (d *DB) Convergence(ctx context.Context, tenant uuid.UUID, subject string) 
 		  FROM edgvoip.switch_nodes n
 		  LEFT JOIN LATERAL (
 		       SELECT CASE state WHEN 'leased' THEN 'pending' ELSE state END AS state, last_error, created_at, finished_at
-		         FROM edgvoip.jobs
+		         FROM edgvoip.jobs o
 		        WHERE tenant_id = $1 AND subject = ANY ($2) AND node_id = n.id
+		          AND NOT (state = 'dead' AND EXISTS (
+		              SELECT FROM edgvoip.jobs l
+		               WHERE l.tenant_id = $1 AND l.subject = ANY ($2) AND l.node_id = n.id AND l.id > o.id AND l.state = 'done'
+		                 AND l.payload @> CASE o.payload->>'revoked' WHEN 'true' THEN o.payload ELSE o.payload - '{revoked,settle}'::text[] END))
 		        -- What is not done counts before what is, the oldest first; of what is done, the last.
 		        ORDER BY state = 'done', state = 'dead', CASE state WHEN 'done' THEN -id ELSE id END
 		        LIMIT 1) j ON true
