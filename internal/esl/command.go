@@ -34,17 +34,22 @@ func (e *CommandError) Error() string {
 // as is -ERR no reply, which the switch says for a command that prints nothing. Further errors: ErrDown, ErrLost, that
 // of ctx. A caller whose ctx ends gets its error at once; the command runs on.
 func (c *Client) API(ctx context.Context, name string, args ...string) (string, error) {
+	return c.run(ctx, c.commands, name, args)
+}
+
+// run runs a command over one of the connections.
+func (c *Client) run(ctx context.Context, over *place, name string, args []string) (string, error) {
 	if err := checkWords(name, args); err != nil {
 		return "", err
 	}
 	began := time.Now()
-	out, err := c.api(ctx, name, args)
+	out, err := c.api(ctx, over, name, args)
 	c.opts.Metrics.commanded(c.opts.Node.Name, err, time.Since(began))
 	return out, err
 }
 
-func (c *Client) api(ctx context.Context, name string, args []string) (string, error) {
-	l := c.commands.link()
+func (c *Client) api(ctx context.Context, over *place, name string, args []string) (string, error) {
+	l := over.link()
 	if l == nil {
 		return "", ErrDown
 	}
@@ -63,14 +68,28 @@ func (c *Client) api(ctx context.Context, name string, args []string) (string, e
 	return out, nil
 }
 
-// succeed runs a command that says +OK when it has done what it was asked. Not all failures begin with -ERR: an unknown
-// profile is answered with "Invalid Profile".
-func (c *Client) succeed(ctx context.Context, name string, args ...string) error {
+// sofia runs a command of the SIP profiles that says +OK when it has done what it was asked. Not all failures begin with
+// -ERR: an unknown profile is answered with "Invalid Profile".
+func (c *Client) sofia(ctx context.Context, args ...string) error {
+	const name = "sofia"
 	out, err := c.API(ctx, name, args...)
+	return succeeded(name, out, err)
+}
+
+func succeeded(name, out string, err error) error {
 	if err == nil && !strings.HasPrefix(out, "+OK") {
 		return &CommandError{Command: name, Reply: strings.TrimSpace(out)}
 	}
 	return err
+}
+
+// flushCache goes over the connection for events, past the commands that wait for their turn. Those that ask a SIP profile
+// wait for its database, in naps of a tenth of a second while phones register (switch_core_db.c, switch_core_db_exec), and as
+// long as a user is in the cache he can register again. It only touches the switch's memory, so it holds up no event.
+func (c *Client) flushCache(ctx context.Context, args ...string) error {
+	const name = "xml_flush_cache"
+	out, err := c.run(ctx, c.events, name, args)
+	return succeeded(name, out, err)
 }
 
 var commandName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
@@ -112,8 +131,9 @@ func checkWord(name, word string) error {
 	return nil
 }
 
-// FlushUser makes the switch forget the directory's answer about a user, who is looked up anew at the next request. Realm
-// and user are as in the lookup, letter case included. It is no error if nothing was remembered.
+// FlushUser makes the switch forget the directory's answer about a user, who is looked up anew at the next request: under both
+// keys, as phones are looked up by id, and commands can ask by alias. Realm and user are as in the lookup, letter case
+// included. It is no error if nothing was remembered. It waits for none of the commands that are sent by API.
 func (c *Client) FlushUser(ctx context.Context, realm, user string) error {
 	if err := checkRealm("realm", realm); err != nil {
 		return err
@@ -122,23 +142,51 @@ func (c *Client) FlushUser(ctx context.Context, realm, user string) error {
 	if err := checkUser("user", user); err != nil {
 		return err
 	}
-	return c.succeed(ctx, "xml_flush_cache", "id", user, realm)
+	if err := c.flushCache(ctx, "id", user, realm); err != nil {
+		return err
+	}
+	return c.flushCache(ctx, "number-alias", user, realm)
 }
 
-// FlushRegistration drops the registrations of an address of record, as if they had expired. User and realm are as the
-// switch stores them, letter case included: the phones of an extension on TLS are another user than those on UDP. It is
-// no error if there is none.
-func (c *Client) FlushRegistration(ctx context.Context, profile, user, realm string) error {
+// FlushUsers makes the switch forget the directory's answers about everybody, and waits for as little as FlushUser.
+func (c *Client) FlushUsers(ctx context.Context) error { return c.flushCache(ctx) }
+
+// FlushRegistration drops the registrations of an address of record, as if they had expired. User and host are as the
+// switch stores them, letter case included: the phones of an extension on TLS are another user than those on UDP. Either may
+// be a forger's: the host need be no realm of anybody. It is no error if there is none.
+func (c *Client) FlushRegistration(ctx context.Context, profile, user, host string) error {
+	if err := CheckRegistration(profile, user, host); err != nil {
+		return err
+	}
+	return c.sofia(ctx, "profile", profile, "flush_inbound_reg", user+"@"+host)
+}
+
+// CheckRegistration tells, by an *invalid.FieldError, why FlushRegistration refuses its arguments; nil if it does not.
+func CheckRegistration(profile, user, host string) error {
 	if err := checkProfile("profile", profile); err != nil {
 		return err
 	}
-	if err := checkUser("user", user); err != nil {
+	if !storedUserSyntax.MatchString(user) {
+		return invalidArgument("user", "is not 1 to 128 letters, digits, dots, hyphens, plus signs, underscores and tildes")
+	}
+	if !storedHostSyntax.MatchString(host) {
+		return invalidArgument("host", "is not 1 to 253 letters, digits, dots, colons, hyphens and square brackets")
+	}
+	if err := checkWord("user", user); err != nil {
+		return err
+	}
+	return checkWord("host", host)
+}
+
+// FlushRegistrations drops the registrations of everybody in a realm. It is no error if there is none.
+func (c *Client) FlushRegistrations(ctx context.Context, profile, realm string) error {
+	if err := checkProfile("profile", profile); err != nil {
 		return err
 	}
 	if err := checkRealm("realm", realm); err != nil {
 		return err
 	}
-	return c.succeed(ctx, "sofia", "profile", profile, "flush_inbound_reg", user+"@"+realm)
+	return c.sofia(ctx, "profile", profile, "flush_inbound_reg", "@"+realm)
 }
 
 // FlushRegistrationCall drops the registration that a phone made with a Call-ID, and no other. It is no error if there is
@@ -170,7 +218,7 @@ func (c *Client) FlushRegistrationCall(ctx context.Context, profile, callID stri
 			return ErrAmbiguous
 		}
 	}
-	return c.succeed(ctx, "sofia", "profile", profile, "flush_inbound_reg", callID)
+	return c.sofia(ctx, "profile", profile, "flush_inbound_reg", callID)
 }
 
 // ErrAmbiguous is returned for a Call-ID that is also the address, or the domain, of registrations with another Call-ID.
@@ -276,9 +324,12 @@ var uptimeUnits = map[string]time.Duration{
 // Call-ID is one or two words of RFC 3261, section 25.1, without quotes, backslash, angle brackets and braces: what the
 // switch could take for syntax, and what its lists are written in.
 var (
-	userSyntax    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~-]{0,79}$`)
-	profileSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-	callIDSyntax  = regexp.MustCompile(`^[A-Za-z0-9.!%*_+~():/[\]?-]+(@[A-Za-z0-9.!%*_+~():/[\]?-]+)?$`)
+	userSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~-]{0,79}$`)
+	// A stored user and a host may be a forger's.
+	storedUserSyntax = regexp.MustCompile(`^[A-Za-z0-9._~+-]{1,128}$`)
+	storedHostSyntax = regexp.MustCompile(`^[A-Za-z0-9.:\[\]-]{1,253}$`)
+	profileSyntax    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	callIDSyntax     = regexp.MustCompile(`^[A-Za-z0-9.!%*_+~():/[\]?-]+(@[A-Za-z0-9.!%*_+~():/[\]?-]+)?$`)
 )
 
 // maxCallID is the size of the switch's column.

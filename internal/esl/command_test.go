@@ -61,13 +61,24 @@ func TestTypedCommands(t *testing.T) {
 	}{
 		{
 			name: "user", run: func(ctx context.Context) error { return s.FlushUser(ctx, "tenant-a.example", "1001") },
-			want: []string{"xml_flush_cache id 1001 tenant-a.example"},
+			want: []string{"xml_flush_cache id 1001 tenant-a.example", "xml_flush_cache number-alias 1001 tenant-a.example"},
 		},
 		{
 			name: "registration", run: func(ctx context.Context) error {
 				return s.FlushRegistration(ctx, "internal", "1001~tls", "tenant-a.example")
 			},
 			want: []string{"sofia profile internal flush_inbound_reg 1001~tls@tenant-a.example"},
+		},
+		{
+			name: "registrations of a realm", run: func(ctx context.Context) error { return s.FlushRegistrations(ctx, "internal", "tenant-a.example") },
+			want: []string{"sofia profile internal flush_inbound_reg @tenant-a.example"},
+		},
+		{
+			name: "registration at a forged host",
+			run: func(ctx context.Context) error {
+				return s.FlushRegistration(ctx, "internal", "1001", "[2001:db8::1]:5070")
+			},
+			want: []string{"sofia profile internal flush_inbound_reg 1001@[2001:db8::1]:5070"},
 		},
 		{
 			name: "registration on an unknown profile",
@@ -141,7 +152,9 @@ func TestArgumentsAreChecked(t *testing.T) {
 		"callID":     func(v string) error { return s.FlushRegistrationCall(t.Context(), profile, v) },
 		"profile ":   func(v string) error { return s.FlushRegistration(t.Context(), v, user, realm) },
 		"user ":      func(v string) error { return s.FlushRegistration(t.Context(), profile, v, realm) },
-		"realm ":     func(v string) error { return s.FlushRegistration(t.Context(), profile, user, v) },
+		"host":       func(v string) error { return s.FlushRegistration(t.Context(), profile, user, v) },
+		"profile  ":  func(v string) error { return s.FlushRegistrations(t.Context(), v, realm) },
+		"realm ":     func(v string) error { return s.FlushRegistrations(t.Context(), profile, v) },
 	}
 	hostile := []string{
 		"", "a b", "a\n\napi shutdown", "a\r\n\r\napi shutdown", "a\nb", "a\rb", "a\x00b", "a\tb", "a\x7f", "\xff", "a'b", `a\b`, `a\sb`, "${system(x)}",
@@ -164,7 +177,7 @@ func TestArgumentsAreChecked(t *testing.T) {
 		"user":     {"a@b", "~tls", "-a", "a%b", "a*", "è", strings.Repeat("1", 81)},
 		"profile":  {"a@b", "-a", "*", strings.Repeat("1", 65)},
 		"callID":   {"a@b@c", "@a", "a@", "a<b", "a>b", `a"b`, "a{b", "a}b", "a;b", "a,b", "a&b", "a=b", "è", "reboot", "Reboot", strings.Repeat("1", 256)},
-		"profile ": {"reboot now"}, "user ": {"@"}, "realm ": {"@"},
+		"profile ": {"reboot now"}, "user ": {"@"}, "host": {"@", "a_b", "a%b"}, "realm ": {"@"},
 	} {
 		for _, value := range values {
 			if err := commands[name](value); err == nil || !strings.HasPrefix(err.Error(), strings.TrimSpace(name)+": ") {

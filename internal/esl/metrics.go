@@ -3,7 +3,6 @@ package esl
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,7 +11,6 @@ import (
 // Metrics count what happens between us and the switches. One set serves the clients of all nodes. Labels come from
 // closed sets and from the names of nodes.
 type Metrics struct {
-	running  *running
 	connects *prometheus.CounterVec
 	dropped  *prometheus.CounterVec
 	resyncs  *prometheus.CounterVec
@@ -23,11 +21,6 @@ type Metrics struct {
 // NewMetrics returns metrics that a registry shows. A registry takes them once.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		running: &running{
-			up: prometheus.NewDesc("edgvoip_esl_up",
-				"1 while both connections to a switch's event socket stand, that for events and that for commands.", []string{"node"}, nil),
-			clients: map[*Client]bool{},
-		},
 		connects: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgvoip_esl_connects_total",
 			Help: "Attempts to connect to a switch's event socket, by connection (events, commands) and outcome (connected, failed).",
@@ -51,50 +44,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}, []string{"node"}),
 	}
-	r.MustRegister(m.running, m.connects, m.dropped, m.resyncs, m.commands, m.seconds)
+	r.MustRegister(m.connects, m.dropped, m.resyncs, m.commands, m.seconds)
 	return m
-}
-
-// running is the clients that run. It shows whether they are up when it is asked, so that a switch which nobody talks to
-// any more is not shown as down.
-type running struct {
-	up *prometheus.Desc
-
-	mu      sync.Mutex
-	clients map[*Client]bool
-}
-
-// add shows a client until the function that it returns is called.
-func (r *running) add(c *Client) (remove func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.clients[c] = true
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.clients, c)
-	}
-}
-
-// Describe implements prometheus.Collector.
-func (r *running) Describe(descs chan<- *prometheus.Desc) { descs <- r.up }
-
-// Collect implements prometheus.Collector.
-func (r *running) Collect(metrics chan<- prometheus.Metric) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	// While a node's settings change, it may have two clients.
-	up := map[string]float64{}
-	for c := range r.clients {
-		value := up[c.opts.Node.Name]
-		if c.Up() {
-			value = 1
-		}
-		up[c.opts.Node.Name] = value
-	}
-	for name, value := range up {
-		metrics <- prometheus.MustNewConstMetric(r.up, prometheus.GaugeValue, value, name)
-	}
 }
 
 func (m *Metrics) commanded(node string, err error, took time.Duration) {

@@ -15,7 +15,6 @@ func (c *Client) Run(ctx context.Context) error {
 		return errors.New("the client runs already")
 	}
 	defer c.running.Store(false)
-	defer c.opts.Metrics.running.add(c)()
 	var both sync.WaitGroup
 	both.Go(func() { c.keep(ctx, "commands", c.serveCommands) })
 	both.Go(func() { c.keep(ctx, "events", c.serveEvents) })

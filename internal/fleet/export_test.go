@@ -2,9 +2,8 @@ package fleet
 
 // What the tests look at from inside.
 var (
-	ParseRegistrations = parseRegistrations
-	Judge              = judge
-	Backoff            = backoff
+	Judge   = judge
+	Backoff = backoff
 )
 
 // MaxAttempts is when a job is given up.

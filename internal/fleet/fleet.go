@@ -32,6 +32,9 @@ type Store interface {
 	ListenForJobs(ctx context.Context, wake func()) error
 	// ClaimJob gives the next job of a switch for the length of a lease. Error: node.ErrNoJob.
 	ClaimJob(ctx context.Context, nodeID uuid.UUID, lease time.Duration) (node.Job, error)
+	// UntriedJobs returns the jobs of a switch about users and domains that are due and were never claimed, the first so many
+	// with higher numbers than last, in order of number.
+	UntriedJobs(ctx context.Context, nodeID uuid.UUID, last int64, limit int) ([]node.Job, error)
 	// AddClaimedJob writes a job that the caller carries out himself.
 	AddClaimedJob(ctx context.Context, j node.Job, lease time.Duration) (node.Job, error)
 	// FinishJob, RetryJob and BuryJob end a claim: the job is done (and a second round may follow), tried again after a
@@ -48,9 +51,10 @@ type Store interface {
 	// none.
 	Gateways(ctx context.Context) ([]node.Gateway, error)
 	Gateway(ctx context.Context, trunk uuid.UUID) (node.Gateway, error)
-	// NoteGateways writes down what is known of gateways on a switch, ForgetGateways that it has no others.
+	// NoteGateways writes down what is known of gateways on a switch, ForgetGateways that it has none but
+	// those that every switch is to have now.
 	NoteGateways(ctx context.Context, nodeID uuid.UUID, states []node.GatewayState) error
-	ForgetGateways(ctx context.Context, nodeID uuid.UUID, but []uuid.UUID) error
+	ForgetGateways(ctx context.Context, nodeID uuid.UUID) error
 }
 
 // Directory tells whose credentials are whose. It must read what is committed, not a copy that may lag behind.
@@ -177,6 +181,7 @@ func (f *Fleet) listen(ctx context.Context, changed chan<- struct{}) {
 			for _, e := range f.members {
 				if e.member != nil {
 					background.Poke(e.member.due)
+					background.Poke(e.member.news)
 				}
 			}
 			background.Poke(changed)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/internal/background"
+	"github.com/edgvoip/edgvoip/internal/esl"
 	"github.com/edgvoip/edgvoip/node"
 )
 
@@ -88,7 +89,7 @@ func (g *gateways) converge(ctx context.Context, id uuid.UUID) error {
 
 // replace removes a gateway, if there is one, and loads it anew, if there is to be one. One that registers must be gone first:
 // it takes its registration back, from the same contact that the new one registers, and whichever is heard last counts.
-func (g *gateways) replace(ctx context.Context, has Gateway, ok bool, wanted node.Gateway) error {
+func (g *gateways) replace(ctx context.Context, has esl.Gateway, ok bool, wanted node.Gateway) error {
 	gone, forget := g.awaitRemoval(wanted.Trunk)
 	defer forget()
 	if ok {
@@ -96,7 +97,7 @@ func (g *gateways) replace(ctx context.Context, has Gateway, ok bool, wanted nod
 			return fmt.Errorf("remove gateway: %w", err)
 		}
 	}
-	if !ok || has.State != stateNone || wanted.Revision == 0 {
+	if !ok || has.State != esl.NoRegistration || wanted.Revision == 0 {
 		if err := g.untilGone(ctx, wanted.Trunk, gone); err != nil {
 			return fmt.Errorf("wait until the gateway is gone: %w", err)
 		}
@@ -133,7 +134,7 @@ func (g *gateways) untilGone(ctx context.Context, id uuid.UUID, gone <-chan stru
 		if err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(list, func(has Gateway) bool { return has.Trunk == id }) {
+		if !slices.ContainsFunc(list, func(has esl.Gateway) bool { return has.Trunk == id }) {
 			return nil
 		}
 		select {
@@ -147,12 +148,12 @@ func (g *gateways) untilGone(ctx context.Context, id uuid.UUID, gone <-chan stru
 }
 
 // heard takes an event. It does not block.
-func (g *gateways) heard(e GatewayEvent) {
+func (g *gateways) heard(e esl.GatewayEvent) {
 	if e.Trunk == uuid.Nil {
 		return
 	}
 	if !e.Removed {
-		g.note(e.Trunk, node.GatewayState{Registration: e.State, Ping: e.Ping, Error: e.Failure})
+		g.note(e.Trunk, node.GatewayState{Registration: e.State, Ping: e.Ping, Error: printable(e.Failure)})
 		return
 	}
 	g.mu.Lock()
@@ -177,7 +178,7 @@ func (g *gateways) merge(s node.GatewayState) {
 	if waits && s.Applied == nil {
 		s.Applied = before.Applied
 	}
-	if waits && s.Error == "" && s.Registration != "REGED" && s.Registration != stateNone && s.Registration != "" {
+	if waits && s.Error == "" && s.Registration != "REGED" && s.Registration != esl.NoRegistration && s.Registration != "" {
 		s.Error = before.Error
 	}
 	g.news[s.Trunk] = s
@@ -303,11 +304,11 @@ func (g *gateways) wanted(ctx context.Context) (map[uuid.UUID]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted, ids := map[uuid.UUID]int64{}, make([]uuid.UUID, 0, len(list))
+	wanted := map[uuid.UUID]int64{}
 	for _, w := range list {
-		wanted[w.Trunk], ids = w.Revision, append(ids, w.Trunk)
+		wanted[w.Trunk] = w.Revision
 	}
-	return wanted, g.m.fleet.opts.Store.ForgetGateways(asking, g.m.node.ID, ids)
+	return wanted, g.m.fleet.opts.Store.ForgetGateways(asking, g.m.node.ID)
 }
 
 // mend notes a gateway that is as it is to be, and makes it so if it is not.
@@ -326,11 +327,11 @@ func (g *gateways) mend(ctx context.Context, id uuid.UUID, revision int64) error
 }
 
 // keepStates forgets the states of gateways that the switch does not have.
-func (g *gateways) keepStates(list []Gateway) {
+func (g *gateways) keepStates(list []esl.Gateway) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for id := range g.states {
-		if !slices.ContainsFunc(list, func(has Gateway) bool { return has.Trunk == id }) {
+		if !slices.ContainsFunc(list, func(has esl.Gateway) bool { return has.Trunk == id }) {
 			delete(g.states, id)
 		}
 	}

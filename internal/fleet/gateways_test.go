@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/internal/esl"
-	"github.com/edgvoip/edgvoip/internal/fleet"
 	"github.com/edgvoip/edgvoip/internal/storetest"
 	"github.com/edgvoip/edgvoip/node"
 )
@@ -22,7 +21,7 @@ import (
 // is put before it instead.
 type carriers struct {
 	mu      sync.Mutex
-	has     map[uuid.UUID]fleet.Gateway
+	has     map[uuid.UUID]esl.Gateway
 	dying   map[uuid.UUID]bool // told to go, and not gone yet
 	told    []string
 	offered func(id uuid.UUID) int64 // the revision that xmlcurl gives; 0 for none
@@ -48,11 +47,11 @@ func (f *carriers) set(offered func(uuid.UUID) int64, state string) {
 	f.offered, f.state = offered, state
 }
 
-func (f *carriers) load(g fleet.Gateway) {
+func (f *carriers) load(g esl.Gateway) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.has == nil {
-		f.has, f.dying = map[uuid.UUID]fleet.Gateway{}, map[uuid.UUID]bool{}
+		f.has, f.dying = map[uuid.UUID]esl.Gateway{}, map[uuid.UUID]bool{}
 	}
 	f.has[g.Trunk] = g
 }
@@ -66,18 +65,18 @@ func (f *carriers) bury(id uuid.UUID) (was bool) {
 	return was
 }
 
-func (c *connection) ListGateways(context.Context) ([]fleet.Gateway, error) {
+func (c *connection) ListGateways(context.Context) ([]esl.Gateway, error) {
 	f := &c.to.lines
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	list := slices.Collect(maps.Values(f.has))
 	for id := range f.dying {
-		list = append(list, fleet.Gateway{Trunk: id, State: "UNREGISTER"})
+		list = append(list, esl.Gateway{Trunk: id, State: "UNREGISTER"})
 	}
 	return list, nil
 }
 
-func (c *connection) Gateway(_ context.Context, id uuid.UUID) (fleet.Gateway, bool, error) {
+func (c *connection) Gateway(_ context.Context, id uuid.UUID) (esl.Gateway, bool, error) {
 	f := &c.to.lines
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -100,7 +99,7 @@ func (c *connection) RemoveGateway(_ context.Context, id uuid.UUID) error {
 			// The profile's thread comes by later.
 			go func() {
 				if f.bury(id) {
-					c.handlers.Gateway(fleet.GatewayEvent{Gateway: fleet.Gateway{Trunk: id}, Removed: true})
+					c.handlers.Gateway(esl.GatewayEvent{Gateway: esl.Gateway{Trunk: id}, Removed: true})
 				}
 			}()
 		}
@@ -119,7 +118,7 @@ func (c *connection) LoadGateway(_ context.Context, id uuid.UUID) error {
 		return errors.New("loaded while the old one takes its registration back")
 	}
 	if revision > 0 {
-		f.load(fleet.Gateway{Trunk: id, Revision: revision, State: state, Ping: "UP"})
+		f.load(esl.Gateway{Trunk: id, Revision: revision, State: state, Ping: "UP"})
 	}
 	return nil
 }
@@ -270,7 +269,7 @@ func TestStatesAreWrittenDown(t *testing.T) {
 	s, _, id := withTrunk(t, "REGED")
 	c := s.expectConnected(t, "10.0.0.1:8021")
 	tell := func(state, failure string) {
-		c.handlers.Gateway(fleet.GatewayEvent{Gateway: fleet.Gateway{Trunk: id, State: state, Ping: "DOWN"}, Failure: failure})
+		c.handlers.Gateway(esl.GatewayEvent{Gateway: esl.Gateway{Trunk: id, State: state, Ping: "DOWN"}, Failure: failure})
 	}
 	tell("FAILED", "the carrier answered 403 Forbidden")
 	tell("FAIL_WAIT", "")
@@ -280,8 +279,8 @@ func TestStatesAreWrittenDown(t *testing.T) {
 	tell("REGED", "")
 	s.expectGateway(t, id, "1 REGED ")
 	// A trunk that nobody knows, and one that is no trunk's, are passed over.
-	c.handlers.Gateway(fleet.GatewayEvent{Gateway: fleet.Gateway{Trunk: uuid.New(), State: "REGED"}})
-	c.handlers.Gateway(fleet.GatewayEvent{Gateway: fleet.Gateway{State: "REGED"}})
+	c.handlers.Gateway(esl.GatewayEvent{Gateway: esl.Gateway{Trunk: uuid.New(), State: "REGED"}})
+	c.handlers.Gateway(esl.GatewayEvent{Gateway: esl.Gateway{State: "REGED"}})
 	tell("NOREG", "")
 	s.expectGateway(t, id, "1 NOREG ")
 }
@@ -301,7 +300,7 @@ func TestSwitchThatMissedJobs(t *testing.T) {
 		return nil
 	})
 	stranger := uuid.New()
-	sw.load(fleet.Gateway{Trunk: stranger, Revision: 4, State: "REGED"})
+	sw.load(esl.Gateway{Trunk: stranger, Revision: 4, State: "REGED"})
 	sw.takes()
 	s.activate(t, true)
 	s.expectGateway(t, id, "2 NOREG ")

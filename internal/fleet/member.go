@@ -24,6 +24,7 @@ type member struct {
 	watch    *watch
 	gateways *gateways
 	due      chan struct{} // holds something when there may be work
+	news     chan struct{} // holds something when jobs may have been added
 	// sightings are channels that ended and are not written down yet.
 	sightings chan cdr.Sighting
 	log       *slog.Logger
@@ -40,7 +41,7 @@ func newMember(f *Fleet, n node.Node) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &member{fleet: f, node: n, due: make(chan struct{}, 1), sightings: make(chan cdr.Sighting, sightingQueue), echoes: map[any]*echo{}, log: f.log.With("node", n.Name)}
+	m := &member{fleet: f, node: n, due: make(chan struct{}, 1), news: make(chan struct{}, 1), sightings: make(chan cdr.Sighting, sightingQueue), echoes: map[any]*echo{}, log: f.log.With("node", n.Name)}
 	m.watch = newWatch(m)
 	m.gateways = newGateways(m)
 	m.sw, err = f.opts.Connect(n, password, Handlers{Connected: m.connected, Registered: m.watch.add, Gateway: m.gateways.heard, HungUp: m.sight})
@@ -53,13 +54,16 @@ func newMember(f *Fleet, n node.Node) (*member, error) {
 // run works until ctx ends.
 func (m *member) run(ctx context.Context) {
 	var parts sync.WaitGroup
+	ended := make(chan struct{})
 	parts.Go(func() {
+		defer close(ended)
 		if err := m.sw.Run(ctx); err != nil && ctx.Err() == nil {
 			m.log.ErrorContext(ctx, "connection ended for good", "error", err)
 		}
 	})
 	parts.Go(func() { m.work(ctx) })
-	parts.Go(func() { m.witness(ctx) })
+	parts.Go(func() { m.herald(ctx) })
+	parts.Go(func() { m.witness(ctx, ended) })
 	parts.Go(func() { m.watch.run(ctx) })
 	parts.Go(func() { m.watch.patrol(ctx) })
 	parts.Go(func() { m.countRegistrations(ctx) })

@@ -41,7 +41,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		registrations: gauge("edgvoip_node_registrations", "Phones that are registered at the switch."),
 		waiting:       gauge("edgvoip_registrations_unchecked", "Registrations that the watch has still to check."),
 		jobs:          counter("edgvoip_node_jobs_total", "Jobs that were tried, by outcome: done, retried (it failed, and is tried again later), dead (given up).", "kind", "outcome"),
-		unseen:        counter("edgvoip_cdr_sightings_lost_total", "Channels that were seen to end and not written down, as there were too many at once."),
+		unseen:        counter("edgvoip_cdr_sightings_lost_total", "Channels that were seen to end and not written down: too many at once, or the database was away when the process ended."),
 		dropped: counter("edgvoip_registrations_dropped_total",
 			"Registrations that may not stay and were dropped, by reason: foreign_address, unknown_account, suspended; or could not be: unnameable.", "reason"),
 	}

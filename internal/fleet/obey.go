@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"time"
 
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/background"
-	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/esl"
 	"github.com/edgvoip/edgvoip/node"
 )
 
@@ -124,22 +123,15 @@ func (m *member) forgetDomain(ctx context.Context, d node.Domain) error {
 	if d.Settle {
 		return nil
 	}
-	if err := m.sw.FlushRegistration(ctx, directory.ProfileInternal, "", d.Realm.String()); err != nil {
+	if err := m.sw.FlushRegistrations(ctx, directory.ProfileInternal, d.Realm.String()); err != nil {
 		return fmt.Errorf("flush registrations: %w", err)
 	}
 	return nil
 }
 
-// storedUser and storedHost are what a registration's address may be made of, to be named in a command.
-var (
-	storedUser = regexp.MustCompile(`^[A-Za-z0-9._~+-]{1,128}$`)
-	storedHost = regexp.MustCompile(`^[A-Za-z0-9.:\[\]-]{1,253}$`)
-)
-
 // nameable tells whether a registration can be named in a command.
 func nameable(r node.Registration) bool {
-	_, err := fstext.NewSlug(r.Profile)
-	return err == nil && storedUser.MatchString(r.User) && storedHost.MatchString(r.Realm)
+	return esl.CheckRegistration(r.Profile, r.User, r.Realm) == nil
 }
 
 // dropRegistration drops a registration by its address. Not by its Call-ID: that is the phone's text, and the switch also

@@ -14,24 +14,14 @@ import (
 
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/background"
+	"github.com/edgvoip/edgvoip/internal/esl"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/node"
 )
 
-// Seen is a registration as a switch tells of it. All of it but the profile is, or may be, what a phone wrote.
-type Seen struct {
-	Profile string
-	// User and Host are the address under which the switch keeps it.
-	User, Host string
-	// AuthUser and AuthRealm are the credentials that it was made with.
-	AuthUser, AuthRealm string
-	CallID, Agent       string
-	IP, Port            string
-}
-
 // clean makes what a phone wrote fit to be stored and logged.
-func (s Seen) clean() Seen {
+func clean(s esl.Registration) esl.Registration {
 	for _, f := range []*string{&s.Profile, &s.User, &s.Host, &s.AuthUser, &s.AuthRealm, &s.CallID, &s.Agent, &s.IP, &s.Port} {
 		*f = printable(*f)
 	}
@@ -71,7 +61,7 @@ type verdict struct {
 
 // judge decides about a registration. xmlcurl has decided the same when the phone registered, unless the switch did not
 // ask it (a cached user) or it did not yet know of a change. An error means that nobody knows.
-func judge(ctx context.Context, d Directory, s Seen) (verdict, error) {
+func judge(ctx context.Context, d Directory, s esl.Registration) (verdict, error) {
 	realm, err1 := fstext.ParseRealm(s.AuthRealm)
 	name, err2 := fstext.NewUsername(s.AuthUser)
 	if err1 != nil || err2 != nil {
@@ -108,7 +98,7 @@ type watch struct {
 	m *member
 
 	mu      sync.Mutex
-	waiting []Seen
+	waiting []esl.Registration
 	missed  bool // more came than can wait: look at the switch itself
 	wake    chan struct{}
 }
@@ -122,16 +112,16 @@ const retryPause = time.Second
 func newWatch(m *member) *watch { return &watch{m: m, wake: make(chan struct{}, 1)} }
 
 // add takes a registration to be judged. It does not block.
-func (w *watch) add(s Seen) { w.addAll([]Seen{s}) }
+func (w *watch) add(s esl.Registration) { w.addAll([]esl.Registration{s}) }
 
-func (w *watch) addAll(list []Seen) {
+func (w *watch) addAll(list []esl.Registration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.waiting)+len(list) > maxWaiting {
 		w.waiting, w.missed = nil, true
 	} else {
 		for _, s := range list {
-			w.waiting = append(w.waiting, s.clean())
+			w.waiting = append(w.waiting, clean(s))
 		}
 	}
 	w.m.fleet.metrics.waiting.WithLabelValues(w.m.node.Name).Set(float64(len(w.waiting)))
@@ -139,12 +129,12 @@ func (w *watch) addAll(list []Seen) {
 }
 
 // next takes the first that waits. missed tells, once, that others were lost.
-func (w *watch) next() (s Seen, ok, missed bool) {
+func (w *watch) next() (s esl.Registration, ok, missed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	missed, w.missed = w.missed, false
 	if len(w.waiting) == 0 {
-		return Seen{}, false, missed
+		return esl.Registration{}, false, missed
 	}
 	s, w.waiting = w.waiting[0], w.waiting[1:]
 	w.m.fleet.metrics.waiting.WithLabelValues(w.m.node.Name).Set(float64(len(w.waiting)))
@@ -208,7 +198,7 @@ func (w *watch) run(ctx context.Context) {
 }
 
 // check judges a registration and drops it if it may not stay. An error means that it must be judged again.
-func (w *watch) check(ctx context.Context, s Seen) error {
+func (w *watch) check(ctx context.Context, s esl.Registration) error {
 	asking, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	v, err := judge(asking, w.m.fleet.opts.Directory, s)
@@ -221,7 +211,7 @@ func (w *watch) check(ctx context.Context, s Seen) error {
 // drop drops a registration at once. The job is there for the record, and to be tried again if that fails; it is claimed
 // from the beginning, so that it does not wait behind others. There is none for what cannot be named: it would be given up
 // each time that the registration is seen.
-func (w *watch) drop(ctx context.Context, s Seen, v verdict) error {
+func (w *watch) drop(ctx context.Context, s esl.Registration, v verdict) error {
 	m := w.m
 	ctx = telemetry.WithCorrelation(ctx, uuid.NewString())
 	r := node.Registration{Profile: s.Profile, User: s.User, Realm: s.Host, CallID: s.CallID, Reason: v.reason}

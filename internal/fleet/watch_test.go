@@ -1,10 +1,8 @@
 package fleet_test
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -19,10 +17,10 @@ import (
 	"github.com/edgvoip/edgvoip/node"
 )
 
-func seen(address, credentials string) fleet.Seen {
+func seen(address, credentials string) esl.Registration {
 	user, host, _ := strings.Cut(address, "@")
 	authUser, authRealm, _ := strings.Cut(credentials, "@")
-	return fleet.Seen{
+	return esl.Registration{
 		Profile: "internal", User: user, Host: host, AuthUser: authUser, AuthRealm: authRealm, CallID: "call-1", Agent: "phone", IP: "192.0.2.7", Port: "5070",
 	}
 }
@@ -193,27 +191,4 @@ func (s *site) expectDropped(want ...string) error {
 # HELP edgvoip_registrations_dropped_total Registrations that may not stay and were dropped, by reason: foreign_address, unknown_account, suspended; or could not be: unnameable.
 # TYPE edgvoip_registrations_dropped_total counter
 `+strings.Join(want, "\n")+"\n"), name)
-}
-
-// An answer of a real switch, with one phone whose Call-ID would break the document.
-func TestParseRegistrations(t *testing.T) {
-	t.Parallel()
-	b, err := os.ReadFile("testdata/registrations.xml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := json.MarshalIndent(fleet.ParseRegistrations("internal", string(b)), "", "\t")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, err := os.ReadFile("testdata/registrations.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(strings.TrimSpace(string(want)), string(got)); diff != "" {
-		t.Error(diff)
-	}
-	if got := fleet.ParseRegistrations("internal", "Invalid Profile!\n"); len(got) != 0 {
-		t.Errorf("%+v", got)
-	}
 }

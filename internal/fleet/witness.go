@@ -51,32 +51,55 @@ func (m *member) sight(event map[string]string) {
 	}
 }
 
-// witness writes sightings down until ctx ends, those that wait together in one go. While the store is away they wait.
-func (m *member) witness(ctx context.Context) {
+// witness writes sightings down until ctx ends, those that wait together in one go. While the store is away they wait. When the
+// connection has ended, no more will come, and what is left is written.
+func (m *member) witness(ctx context.Context, ended <-chan struct{}) {
 	outage := background.NewOutage(m.log, "sightings cannot be written")
-	for {
-		var list []cdr.Sighting
+	var list []cdr.Sighting
+	for ctx.Err() == nil {
+		if len(list) == 0 {
+			select {
+			case <-ctx.Done():
+			case s := <-m.sightings:
+				list = m.waiting(append(list, s))
+			}
+			continue
+		}
+		err := m.writeSightings(ctx, list)
+		outage.Note(ctx, err)
+		if err != nil {
+			background.Pause(ctx, pollInterval)
+			continue
+		}
+		list = nil
+	}
+	<-ended
+	m.writeLast(ctx, list)
+}
+
+// waiting adds the sightings that wait, as many as are written at once.
+func (m *member) waiting(list []cdr.Sighting) []cdr.Sighting {
+	for len(list) < sightingBatch {
 		select {
-		case <-ctx.Done():
-			return
 		case s := <-m.sightings:
 			list = append(list, s)
+		default:
+			return list
 		}
-		for more := true; more && len(list) < sightingBatch; {
-			select {
-			case s := <-m.sightings:
-				list = append(list, s)
-			default:
-				more = false
-			}
-		}
-		for ctx.Err() == nil {
-			err := m.writeSightings(ctx, list)
-			outage.Note(ctx, err)
-			if err == nil {
-				break
-			}
-			background.Pause(ctx, pollInterval)
+	}
+	return list
+}
+
+// writeLast writes, after ctx has ended, a list and what still waits. What the store does not take now is lost.
+func (m *member) writeLast(ctx context.Context, list []cdr.Sighting) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	for list = m.waiting(list); len(list) > 0; list = m.waiting(nil) {
+		if err := m.writeSightings(ctx, list); err != nil {
+			lost := len(list) + len(m.sightings)
+			m.fleet.metrics.unseen.WithLabelValues(m.node.Name).Add(float64(lost))
+			m.log.ErrorContext(ctx, "sightings lost at the end", "sightings", lost, "error", err)
+			return
 		}
 	}
 }

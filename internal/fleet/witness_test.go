@@ -61,3 +61,63 @@ func TestWitness(t *testing.T) {
 		t.Errorf("%d more are written down", len(w.seen))
 	}
 }
+
+// slowWitness takes its first sightings only when the test lets it.
+type slowWitness struct {
+	began, goOn chan struct{}
+	once        sync.Once
+	mu          sync.Mutex
+	taken       int
+}
+
+func (w *slowWitness) AddSightings(ctx context.Context, list []cdr.Sighting) error {
+	first := false
+	w.once.Do(func() { first = true })
+	if first {
+		close(w.began)
+		<-w.goOn
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.taken += len(list)
+	return nil
+}
+
+// What was seen before the end is written down at the end, what was being written too.
+func TestWitnessAtTheEnd(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	w := &slowWitness{began: make(chan struct{}), goOn: make(chan struct{})}
+	s.options.Witness = w
+	s.put(t, "fs1", "fs1:8021", false)
+	stop := s.run(t)
+	sw := s.expectConnected(t, "fs1:8021")
+	sight := func() {
+		sw.handlers.HungUp(map[string]string{"Unique-ID": uuid.NewString(), "variable_edgvoip_tenant_id": uuid.NewString()})
+	}
+	sight()
+	<-w.began
+	const more = 1000
+	for range more {
+		sight()
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stop()
+	}()
+	eventually(t, func() error {
+		if sw.Up() {
+			return errors.New("the end has not come")
+		}
+		return nil
+	})
+	close(w.goOn)
+	<-stopped
+	if w.taken != 1+more {
+		t.Errorf("%d of %d are written down", w.taken, 1+more)
+	}
+}

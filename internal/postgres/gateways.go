@@ -84,12 +84,14 @@ func (d *DB) NoteGateways(ctx context.Context, nodeID uuid.UUID, states []node.G
 	return nil
 }
 
-// ForgetGateways writes down that a switch has no gateways but those of some trunks.
-func (d *DB) ForgetGateways(ctx context.Context, nodeID uuid.UUID, but []uuid.UUID) error {
+// ForgetGateways writes down that a switch has no gateways but those that every switch is to have now. It asks that in the same
+// statement: by a list that was read before, a gateway would be forgotten that has come meanwhile.
+func (d *DB) ForgetGateways(ctx context.Context, nodeID uuid.UUID) error {
 	const query = `
-		UPDATE edgvoip.trunk_gateways SET applied_revision = 0, registration = '', ping = '', error = '', seen_at = now()
-		 WHERE node_id = $1 AND applied_revision <> 0 AND trunk_id <> ALL ($2)`
-	if _, err := d.db.ExecContext(ctx, query, nodeID, pq.Array(but)); err != nil {
+		UPDATE edgvoip.trunk_gateways g SET applied_revision = 0, registration = '', ping = '', error = '', seen_at = now()
+		 WHERE g.node_id = $1 AND g.applied_revision <> 0
+		   AND NOT EXISTS (SELECT FROM (` + wantedGateways + `) w WHERE w.trunk_id = g.trunk_id)`
+	if _, err := d.db.ExecContext(ctx, query, nodeID); err != nil {
 		return fmt.Errorf("forget gateways: %w", err)
 	}
 	return nil

@@ -45,6 +45,14 @@ func (r jobRow) job() node.Job {
 	}
 }
 
+func jobsOf(rows []jobRow) []node.Job {
+	jobs := make([]node.Job, len(rows))
+	for i, r := range rows {
+		jobs[i] = r.job()
+	}
+	return jobs
+}
+
 // claimQuery leases the first job of a switch that is due and before which no other of its subject is open. A lease that
 // ran out makes a job due again: whoever held it has died.
 //
@@ -75,6 +83,22 @@ func (d *DB) ClaimJob(ctx context.Context, nodeID uuid.UUID, lease time.Duration
 		return node.Job{}, fmt.Errorf("claim job: %w", err)
 	}
 	return row.job(), nil
+}
+
+// UntriedJobs returns the jobs of a switch about users and domains that are due and were never claimed, the first so many with
+// higher numbers than last, in order of number.
+func (d *DB) UntriedJobs(ctx context.Context, nodeID uuid.UUID, last int64, limit int) ([]node.Job, error) {
+	const query = `
+		SELECT` + jobColumns + `
+		  FROM edgvoip.jobs j
+		 WHERE j.node_id = $1 AND j.id > $2 AND j.state IN ('pending', 'leased')
+		   AND j.attempts = 0 AND j.kind IN ('switch.user', 'switch.domain') AND j.run_at <= now()
+		 ORDER BY j.id LIMIT $3`
+	rows, err := list[jobRow](ctx, d, query, nodeID, last, limit)
+	if err != nil {
+		return nil, fmt.Errorf("select untried jobs: %w", err)
+	}
+	return jobsOf(rows), nil
 }
 
 // AddClaimedJob writes a job that its writer carries out himself, at once: it is leased from the beginning, and falls to
@@ -185,7 +209,8 @@ func (d *DB) Backlogs(ctx context.Context) ([]node.Backlog, error) {
 }
 
 // Convergence tells of each switch how far it is with what was asked of it about a subject: the id of an extension or a
-// domain. It is in order of name.
+// domain. It is in order of name. A job that was given up counts until a later one has done as much: forgotten the same user, or
+// the same domain, and his registrations if they were to be dropped.
 func (d *DB) Convergence(ctx context.Context, tenant uuid.UUID, subject string) ([]node.Progress, error) {
 	const query = `
 		SELECT n.name, n.status = 'active' AS active, coalesce(j.state, 'done') AS state, coalesce(j.last_error, '') AS last_error,
@@ -193,8 +218,12 @@ func (d *DB) Convergence(ctx context.Context, tenant uuid.UUID, subject string) 
 		  FROM edgvoip.switch_nodes n
 		  LEFT JOIN LATERAL (
 		       SELECT CASE state WHEN 'leased' THEN 'pending' ELSE state END AS state, last_error, created_at, finished_at
-		         FROM edgvoip.jobs
+		         FROM edgvoip.jobs o
 		        WHERE tenant_id = $1 AND subject = ANY ($2) AND node_id = n.id
+		          AND NOT (state = 'dead' AND EXISTS (
+		              SELECT FROM edgvoip.jobs l
+		               WHERE l.tenant_id = $1 AND l.subject = ANY ($2) AND l.node_id = n.id AND l.id > o.id AND l.state = 'done'
+		                 AND l.payload @> CASE o.payload->>'revoked' WHEN 'true' THEN o.payload ELSE o.payload - '{revoked,settle}'::text[] END))
 		        -- What is not done counts before what is, the oldest first; of what is done, the last.
 		        ORDER BY state = 'done', state = 'dead', CASE state WHEN 'done' THEN -id ELSE id END
 		        LIMIT 1) j ON true
@@ -239,11 +268,7 @@ func (d *DB) Jobs(ctx context.Context, f node.Filter) ([]node.Job, error) {
 	if err != nil {
 		return nil, fmt.Errorf("select jobs: %w", err)
 	}
-	jobs := make([]node.Job, len(rows))
-	for i, r := range rows {
-		jobs[i] = r.job()
-	}
-	return jobs, nil
+	return jobsOf(rows), nil
 }
 
 // ReplayJobs makes dead jobs due again, those of the given numbers or, with none given, all of a switch (of every switch

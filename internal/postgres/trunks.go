@@ -328,9 +328,20 @@ func (d *DB) TrunkNodes(ctx context.Context, tenant, id uuid.UUID) ([]trunk.Node
 		 CROSS JOIN edgvoip.switch_nodes n
 		  LEFT JOIN edgvoip.trunk_gateways g ON g.tenant_id = k.tenant_id AND g.trunk_id = k.id AND g.node_id = n.id
 		  LEFT JOIN LATERAL (
-		       SELECT id, last_error FROM edgvoip.jobs
-		        WHERE tenant_id = k.tenant_id AND subject = ANY ($3) AND node_id = n.id AND state <> 'done'
-		        ORDER BY id LIMIT 1) j ON true
+		       SELECT o.id, o.last_error FROM edgvoip.jobs o
+		        WHERE o.tenant_id = k.tenant_id AND o.subject = ANY ($3) AND o.node_id = n.id AND o.state <> 'done'
+		          -- A job that was given up is no more than its part that nothing later has done: a job makes of the gateway what it is
+		          -- to be then, as the patrol does, and the lists of addresses are always read whole.
+		          AND NOT (o.state = 'dead'
+		              AND (o.payload->>'gateway' = 'keep' OR k.gateway_revision = g.applied_revision OR EXISTS (
+		                  SELECT FROM edgvoip.jobs l
+		                   WHERE l.tenant_id = o.tenant_id AND l.subject = ANY ($3) AND l.node_id = n.id AND l.id > o.id AND l.state = 'done'
+		                     AND l.payload->>'gateway' <> 'keep'))
+		              AND (o.payload->>'acl' = 'false' OR EXISTS (
+		                  SELECT FROM edgvoip.jobs l
+		                   WHERE l.tenant_id = o.tenant_id AND l.subject = ANY ($3) AND l.node_id = n.id AND l.id > o.id AND l.state = 'done'
+		                     AND l.payload->>'acl' = 'true')))
+		        ORDER BY o.id LIMIT 1) j ON true
 		 WHERE k.tenant_id = $1 AND k.id = $2
 		 ORDER BY n.name`
 	type row struct {
