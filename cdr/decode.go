@@ -22,6 +22,15 @@ var (
 // these without the field's name (mod_json_cdr.c, process_cdr). It goes by what the body is, as its content type may be
 // another's, and puts right what is no JSON: numbers such as nan, which FreeSWITCH writes, and control characters.
 func Decode(body []byte) ([]byte, error) {
+	text, err := decode(body)
+	if err == nil && !json.Valid(text) {
+		return nil, errJSON
+	}
+	return text, err
+}
+
+// decode is Decode for who looks himself whether it is JSON.
+func decode(body []byte) ([]byte, error) {
 	text := bytes.TrimSpace(body)
 	if len(text) == 0 {
 		return nil, errEmpty
@@ -33,11 +42,7 @@ func Decode(body []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	text = repair(text)
-	if !json.Valid(text) {
-		return nil, errJSON
-	}
-	return text, nil
+	return repair(text), nil
 }
 
 func unwrap(text []byte) ([]byte, error) {

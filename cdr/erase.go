@@ -69,14 +69,14 @@ func (p Person) has(text string) bool {
 // person's too.
 func (p Person) Concerns(legs []Document) bool {
 	for _, d := range legs {
-		var r record
-		if json.Unmarshal(d.json, &r) != nil {
+		r, err := d.record()
+		if err != nil {
 			continue
 		}
 		l := d.leg
 		numbers := []string{l.From, l.To, l.Called, l.Transferred}
 		for _, f := range r.Callflow {
-			numbers = append(numbers, f.Caller.From, f.Caller.To)
+			numbers = append(numbers, f.From, f.To)
 		}
 		if slices.ContainsFunc(numbers, p.has) {
 			return true
@@ -108,9 +108,9 @@ var numberVariables = []string{"edgvoip_did", "dialed_user", "edgvoip_leg_user"}
 // Erase returns the document without a person's number. All text that somebody may have written goes with it, names too, and
 // the path of the recording; what is left makes the same record but for the numbers. It is the same if done again.
 func (d Document) Erase(p Person) (Document, error) {
-	var r record
-	if err := json.Unmarshal(d.json, &r); err != nil {
-		return Document{}, errJSON
+	r, err := d.record()
+	if err != nil {
+		return Document{}, err
 	}
 	variables := map[string]any{}
 	for _, name := range lasting {
@@ -133,9 +133,9 @@ func (d Document) Erase(p Person) (Document, error) {
 	flow := make([]any, len(r.Callflow))
 	for i, f := range r.Callflow {
 		flow[i] = map[string]any{
-			"caller_profile": map[string]any{"caller_id_number": p.erase(f.Caller.From), "destination_number": p.erase(f.Caller.To)},
+			"caller_profile": map[string]any{"caller_id_number": p.erase(f.From), "destination_number": p.erase(f.To)},
 			"times": map[string]any{
-				"created_time": f.Times.Created, "profile_created_time": f.Times.Profile, "answered_time": f.Times.Answered, "hangup_time": f.Times.HungUp,
+				"created_time": f.Created, "profile_created_time": f.Profile, "answered_time": f.Answered, "hangup_time": f.HungUp,
 			},
 		}
 	}

@@ -27,55 +27,27 @@ func (d Document) JSON() []byte { return d.json }
 
 // record is what is read of a document.
 type record struct {
-	ChannelData map[string]any `json:"channel_data"`
-	Variables   map[string]any `json:"variables"`
-	Callflow    profiles       `json:"callflow"`
+	ChannelData map[string]any // channel_data
+	Variables   map[string]any // variables
+	// Callflow are the stations of a channel's way, the newest first.
+	Callflow []profile // callflow
 	// Marks of ours in what is kept.
-	Reconstructed bool `json:"edgvoip_reconstructed"`
-	Erased        bool `json:"edgvoip_erased"`
+	Reconstructed bool // edgvoip_reconstructed
+	Erased        bool // edgvoip_erased
 }
 
-// profiles are the stations of a channel's way, the newest first.
-type profiles []profile
-
+// profile is a station; each of its times is a number or a text.
 type profile struct {
-	Caller struct {
-		From string `json:"caller_id_number"`
-		To   string `json:"destination_number"`
-	} `json:"caller_profile"`
-	Times struct {
-		Created  any `json:"created_time"`
-		Profile  any `json:"profile_created_time"`
-		Answered any `json:"answered_time"`
-		HungUp   any `json:"hangup_time"`
-	} `json:"times"`
+	From, To                           string // caller_id_number and destination_number of caller_profile
+	Created, Profile, Answered, HungUp any    // of times
 }
 
 // maxProfiles bounds the stations that are read, the newest and the oldest: no call has as many.
 const maxProfiles = 256
 
-// UnmarshalJSON leaves out what is no list of profiles: a record is worth keeping without it.
-func (p *profiles) UnmarshalJSON(text []byte) error {
-	var list []json.RawMessage
-	if err := json.Unmarshal(text, &list); err != nil {
-		*p = nil
-		return nil //nolint:nilerr // see above
-	}
-	if n := len(list); n > maxProfiles {
-		list = append(list[:maxProfiles/2:maxProfiles/2], list[n-maxProfiles/2:]...)
-	}
-	for _, item := range list {
-		var one profile
-		if json.Unmarshal(item, &one) == nil {
-			*p = append(*p, one)
-		}
-	}
-	return nil
-}
-
 // Parse reads the document of a channel, as it came or as it is kept. The error says what is wrong and repeats nothing.
 func Parse(body []byte) (Document, error) {
-	text, err := Decode(body)
+	text, err := decode(body)
 	if err != nil {
 		return Document{}, err
 	}
@@ -92,15 +64,69 @@ func parse(all map[string]any) (Document, error) {
 	if err != nil {
 		return Document{}, errJSON
 	}
-	var r record
-	if err := json.Unmarshal(text, &r); err != nil {
-		return Document{}, errJSON
+	r, err := recordOf(all)
+	if err != nil {
+		return Document{}, err
 	}
 	l, err := r.leg()
 	if err != nil {
 		return Document{}, err
 	}
 	return Document{l, text}, nil
+}
+
+// record reads again what the document's text says.
+func (d Document) record() (record, error) {
+	var all map[string]any
+	if err := json.Unmarshal(d.json, &all); err != nil {
+		return record{}, errJSON
+	}
+	return recordOf(all)
+}
+
+// recordOf returns what is read of a document. A record is worth keeping without stations, and without one that is none.
+func recordOf(all map[string]any) (r record, err error) {
+	fits := take(all, "channel_data", &r.ChannelData) && take(all, "variables", &r.Variables) &&
+		take(all, "edgvoip_reconstructed", &r.Reconstructed) && take(all, "edgvoip_erased", &r.Erased)
+	if !fits {
+		return record{}, errJSON
+	}
+	list, _ := all["callflow"].([]any)
+	if n := len(list); n > maxProfiles {
+		list = append(list[:maxProfiles/2:maxProfiles/2], list[n-maxProfiles/2:]...)
+	}
+	for _, item := range list {
+		if p, ok := profileOf(item); ok {
+			r.Callflow = append(r.Callflow, p)
+		}
+	}
+	return r, nil
+}
+
+// profileOf returns a station, or false for what is none.
+func profileOf(item any) (p profile, ok bool) {
+	fields, ok := item.(map[string]any)
+	if !ok {
+		return p, item == nil
+	}
+	var caller, times map[string]any
+	ok = take(fields, "caller_profile", &caller) && take(fields, "times", &times) &&
+		take(caller, "caller_id_number", &p.From) && take(caller, "destination_number", &p.To)
+	p.Created, p.Profile, p.Answered, p.HungUp = times["created_time"], times["profile_created_time"], times["answered_time"], times["hangup_time"]
+	return p, ok
+}
+
+// take takes a value out of an object, if it is there and not null. It returns false for one of another type.
+func take[T any](from map[string]any, name string, to *T) bool {
+	v := from[name]
+	if v == nil {
+		return true
+	}
+	value, ok := v.(T)
+	if ok {
+		*to = value
+	}
+	return ok
 }
 
 // secretive are parts of the names of variables that nobody may read: digests, keys of media, and descriptions of sessions,
@@ -216,9 +242,9 @@ func recording(path string, tenant uuid.UUID) string {
 func (r record) numbers(l *Leg) {
 	if n := len(r.Callflow); n > 0 {
 		first, last := r.Callflow[n-1], r.Callflow[0]
-		l.From, l.To = clean(first.Caller.From, numberBytes), clean(first.Caller.To, numberBytes)
-		if to := clean(last.Caller.To, numberBytes); n > 1 && to != l.To {
-			l.Transferred, l.TransferredAt = to, moment(last.Times.Profile)
+		l.From, l.To = clean(first.From, numberBytes), clean(first.To, numberBytes)
+		if to := clean(last.To, numberBytes); n > 1 && to != l.To {
+			l.Transferred, l.TransferredAt = to, moment(last.Profile)
 		}
 	}
 	if l.From == "" {
@@ -277,10 +303,10 @@ func (r record) times(l *Leg) error {
 	if n := len(r.Callflow); n > 0 {
 		first, last = r.Callflow[n-1], r.Callflow[0]
 	}
-	if l.Start = r.epoch("start", first.Times.Created); l.Start.IsZero() {
+	if l.Start = r.epoch("start", first.Created); l.Start.IsZero() {
 		return errStart
 	}
-	l.Answer, l.End = r.epoch("answer", last.Times.Answered), r.epoch("end", last.Times.HungUp)
+	l.Answer, l.End = r.epoch("answer", last.Answered), r.epoch("end", last.HungUp)
 	if l.End.Before(l.Start) || l.End.Sub(l.Start) > maxLength {
 		l.End = time.Time{}
 	}

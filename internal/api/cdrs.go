@@ -159,7 +159,7 @@ func (a *API) listCDRs(ctx context.Context, in *struct {
 	})}, nil
 }
 
-// calls reads call records. A search for a number goes through all of them, so a tenant may have few of those under way.
+// calls reads call records. A search for a number looks in several places, so a tenant may have few of those under way.
 func (a *API) calls(ctx context.Context, f cdr.Filter) ([]cdr.Record, error) {
 	tenant := infoOf(ctx).caller.TenantID
 	read := func() ([]cdr.Record, error) { return a.store.Calls(ctx, tenant, f) }

@@ -1,12 +1,14 @@
 package ingest_test
 
 import (
+	"bufio"
+	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,35 +28,50 @@ import (
 const clients = 16
 
 // BenchmarkIngest posts documents of a usual size and compares the rate with that of pgbench, which does the same INSERT on the
-// same server by as many clients: metric of-pgbench is the share that is reached. Aim: 0.7.
+// same server by as many clients: metric of-pgbench is the share that is reached. Aim: 0.7. Both are measured on a server that
+// waits for its disk at each commit, as an answer of 200 promises, and on one that does not.
 func BenchmarkIngest(b *testing.B) {
 	if _, err := exec.LookPath("pgbench"); err != nil {
 		b.Skip("pgbench is not installed: the rate means nothing without it")
 	}
-	dsn := testdb.New(b)
-	db, err := postgres.Open(postgres.Options{URL: dsn, Role: "edgvoip_api", MaxConns: clients, StatementTimeout: 10 * time.Second}, slog.New(slog.DiscardHandler))
+	b.Run("durable", func(b *testing.B) {
+		dsn := testdb.NewCluster(b).DSN
+		owner := open(b, dsn, "")
+		if _, err := owner.Migrate(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		benchmarkIngest(b, dsn)
+	})
+	b.Run("without-fsync", func(b *testing.B) { benchmarkIngest(b, testdb.New(b)) })
+}
+
+func open(b *testing.B, dsn, role string) *postgres.DB {
+	b.Helper()
+	db, err := postgres.Open(postgres.Options{URL: dsn, Role: role, MaxConns: clients, StatementTimeout: 10 * time.Second}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer func() { _ = db.Close() }()
+	b.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func benchmarkIngest(b *testing.B, dsn string) {
+	b.Helper()
 	sample, err := os.ReadFile("../../cdr/testdata/captured/inbound-normal_clearing-0.json")
 	if err != nil {
 		b.Fatal(err)
 	}
-	addr := serve(b, db)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
+	addr := serve(b, open(b, dsn, "edgvoip_api"))
+	// Before and after, as whatever else the machine does changes with time.
+	floor := pgbench(b, dsn, string(sample))
 	var next atomic.Int64
 	b.ResetTimer()
 	start := time.Now()
 	var posters sync.WaitGroup
 	for range clients {
 		posters.Go(func() {
-			for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
-				body := strings.Replace(string(sample), "99e8fd00", fmt.Sprintf("%08x", n), 1)
-				if err := postOne(b, client, addr, body); err != nil {
-					b.Error(err)
-					return
-				}
+			if err := postAll(b, addr, bytes.Clone(sample), &next); err != nil {
+				b.Error(err)
 			}
 		})
 	}
@@ -62,31 +79,55 @@ func BenchmarkIngest(b *testing.B) {
 	rate := float64(b.N) / time.Since(start).Seconds()
 	b.StopTimer()
 	b.ReportMetric(rate, "documents/s")
-	b.ReportMetric(rate/pgbench(b, dsn, string(sample)), "of-pgbench")
+	floor = (floor + pgbench(b, dsn, string(sample))) / 2
+	b.ReportMetric(rate/floor, "of-pgbench")
 }
 
-func postOne(b *testing.B, client *http.Client, addr, body string) error {
+// postAll posts documents over one connection until b.N are posted. It does as little as pgbench does, so that what is measured
+// is who takes them: each differs from the others in eight characters.
+func postAll(b *testing.B, addr string, document []byte, next *atomic.Int64) error {
 	b.Helper()
-	req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "http://"+addr+"/cdr", strings.NewReader(body))
+	c, err := (&net.Dialer{}).DialContext(b.Context(), "tcp", addr)
 	if err != nil {
 		return err
 	}
-	user, password, _ := strings.Cut(credentials, ":")
-	req.SetBasicAuth(user, password)
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
+	defer c.Close()
+	request := append(fmt.Appendf(nil, "POST /cdr HTTP/1.1\r\nHost: cdr\r\nAuthorization: Basic %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+		base64.StdEncoding.EncodeToString([]byte(credentials)), len(document)), document...)
+	own := request[bytes.Index(request, []byte("99e8fd00")):][:8]
+	r := bufio.NewReader(c)
+	for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
+		copy(own, fmt.Sprintf("%08x", n))
+		if _, err := c.Write(request); err != nil {
+			return err
+		}
+		if err := readOK(r); err != nil {
+			return err
+		}
 	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s %w", resp.Status, err)
+	return nil
+}
+
+// readOK reads an answer, which is 200 with the body "ok".
+func readOK(r *bufio.Reader) error {
+	status, err := r.ReadSlice('\n')
+	if err != nil || !bytes.HasPrefix(status, []byte("HTTP/1.1 200")) {
+		return fmt.Errorf("%q %w", status, err)
+	}
+	for line := status; len(bytes.TrimSpace(line)) > 0; {
+		if line, err = r.ReadSlice('\n'); err != nil {
+			return err
+		}
+	}
+	if body, err := r.ReadSlice('\n'); err != nil || string(body) != "ok\n" {
+		return fmt.Errorf("%q %w", body, err)
 	}
 	return nil
 }
 
 var tps = regexp.MustCompile(`tps = ([0-9.]+)`)
 
-// pgbench returns how many of the same inserts a second pgbench does in three seconds.
+// pgbench returns how many of the same inserts a second pgbench does in two seconds.
 func pgbench(b *testing.B, dsn, body string) float64 {
 	b.Helper()
 	sum := sha256.Sum256([]byte(body))
@@ -97,7 +138,7 @@ func pgbench(b *testing.B, dsn, body string) float64 {
 	if err := os.WriteFile(script, []byte(strings.ReplaceAll(insert, "\n", " ")), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	out, err := exec.CommandContext(b.Context(), "pgbench", "-n", "-M", "prepared", "-c", strconv.Itoa(clients), "-j", "2", "-T", "3", "-f", script,
+	out, err := exec.CommandContext(b.Context(), "pgbench", "-n", "-M", "prepared", "-c", strconv.Itoa(clients), "-j", "2", "-T", "2", "-f", script,
 		// A parameter, so that the document travels as it does with us.
 		"-D", `body=\x`+hex.EncodeToString([]byte(body)), dsn).CombinedOutput()
 	m := tps.FindSubmatch(out)

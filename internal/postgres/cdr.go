@@ -72,24 +72,24 @@ func (d *DB) ReadDocuments(ctx context.Context, most int) (cdr.Tally, error) {
 	})
 }
 
-// errPoisoned means that a call cannot be written although its legs can, and so no leg of the batch may stay: which of them it
-// is shows when each is read alone.
-var errPoisoned = errors.New("a call of the batch cannot be written")
+// errPoisoned means that the database does not take something of a batch, and so nothing of the batch may stay: which of them
+// it is shows when it is alone.
+var errPoisoned = errors.New("the batch holds what the database does not take")
 
-// inBatch runs a transaction about up to so many documents or sightings, and about one after the other if they cannot go
-// together.
+// inBatch runs a transaction about up to so many documents or sightings, and about each half of them if they cannot go
+// together, until what is wrong is alone.
 func inBatch(most int, run func(most int) (cdr.Tally, error)) (cdr.Tally, error) {
 	total, err := run(most)
 	if !errors.Is(err, errPoisoned) {
 		return total, err
 	}
 	total = cdr.Tally{}
-	for range most {
-		one, err := run(1)
-		if err != nil || one.Taken == 0 {
+	for _, half := range []int{most / 2, most - most/2} {
+		part, err := inBatch(half, run)
+		total.Add(part)
+		if err != nil {
 			return total, err
 		}
-		total.Add(one)
 	}
 	return total, nil
 }
@@ -117,106 +117,6 @@ func claimDocuments(ctx context.Context, tx *txn, most int) ([]*entry, error) {
 	return entries, nil
 }
 
-// enter writes the legs of documents and then the calls that they are of. An error is of the database and ends the
-// transaction, as does errPoisoned; what is wrong with one document is in its entry.
-func enter(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tally) error {
-	if err := lockLegs(ctx, tx, entries); err != nil {
-		return err
-	}
-	if len(entries) == 1 {
-		return enterAlone(ctx, tx, entries[0], t)
-	}
-	for _, e := range entries {
-		if e.failure != nil {
-			continue
-		}
-		var err error
-		if e.failure, err = attempt(ctx, tx, func() error { return putLeg(ctx, tx, e) }); err != nil {
-			return err
-		}
-	}
-	byCall, err := groupByCall(ctx, tx, entries)
-	if err != nil {
-		return err
-	}
-	for _, key := range sortedKeys(byCall) {
-		members := byCall[key]
-		old := slices.ContainsFunc(members, func(e *entry) bool { return e.old })
-		var changed bool
-		failure, err := attempt(ctx, tx, func() (err error) {
-			changed, err = putCall(ctx, tx, key, old)
-			return err
-		})
-		switch {
-		case err != nil:
-			return err
-		case failure != nil && !errors.Is(failure, errWaits):
-			return errPoisoned
-		case changed:
-			t.Changed++
-		}
-		for _, e := range members {
-			e.failure = failure
-		}
-	}
-	return nil
-}
-
-// enterAlone writes a leg and its call behind one savepoint: a leg does not stay without its call.
-func enterAlone(ctx context.Context, tx *txn, e *entry, t *cdr.Tally) error {
-	if e.failure != nil {
-		return nil
-	}
-	changed, waits := false, false
-	failure, err := attempt(ctx, tx, func() error {
-		if err := putLeg(ctx, tx, e); err != nil {
-			return err
-		}
-		var err error
-		changed, err = putCall(ctx, tx, e.call, e.old)
-		if waits = errors.Is(err, errWaits); waits {
-			return nil
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if e.failure = failure; waits {
-		e.failure = errWaits
-	}
-	if changed && failure == nil {
-		t.Changed++
-	}
-	return nil
-}
-
-// groupByCall groups what was written by call, once all of it was: a leg that came later in the batch may have taken an
-// earlier one into another call.
-func groupByCall(ctx context.Context, tx *txn, entries []*entry) (map[callKey][]*entry, error) {
-	byCall := map[callKey][]*entry{}
-	for _, e := range entries {
-		if e.failure != nil {
-			continue
-		}
-		var err error
-		if e.call.call, err = callOfLeg(ctx, tx, e.call.tenant, e.leg.ID); err != nil {
-			return nil, err
-		}
-		byCall[e.call] = append(byCall[e.call], e)
-	}
-	return byCall, nil
-}
-
-func sortedKeys(m map[callKey][]*entry) []callKey {
-	keys := make([]callKey, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b callKey) int { return strings.Compare(a.call.String(), b.call.String()) })
-	return keys
-}
-
 // attempt runs f behind a savepoint. A failure that is not the database's own is returned apart, and what f wrote is gone.
 func attempt(ctx context.Context, tx *txn, f func() error) (failure, err error) {
 	if _, err := tx.Tx.ExecContext(ctx, `SAVEPOINT attempt`); err != nil {
@@ -233,7 +133,7 @@ func attempt(ctx context.Context, tx *txn, f func() error) (failure, err error) 
 		}
 		// The server's own text may repeat what is in the document.
 		failure = fmt.Errorf("the database does not take it: SQLSTATE %s", pe.Code)
-	} else if !errors.Is(failure, errUnassigned) && !errors.Is(failure, errWaits) && !errors.Is(failure, errStored) {
+	} else if !errors.Is(failure, errStored) {
 		return nil, failure
 	}
 	if _, err := tx.Tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT attempt`); err != nil {
@@ -266,52 +166,6 @@ func lockCalls(ctx context.Context, tx *txn, ids []string) error {
 	return nil
 }
 
-// putLeg finds whose a leg is and of which call, and writes it unless a better record of it is there.
-func putLeg(ctx context.Context, tx *txn, e *entry) error {
-	tenant, err := tenantOfLeg(ctx, tx, e.leg)
-	if err != nil {
-		return err
-	}
-	if tenant == uuid.Nil {
-		if !e.leg.IsCalling() && !e.old {
-			return errWaits // whoever called may tell
-		}
-		return errUnassigned
-	}
-	e.call = callKey{tenant, e.leg.ID}
-	if !e.leg.IsCalling() {
-		if e.call.call, err = callOfLeg(ctx, tx, tenant, e.leg.Parent); err != nil {
-			return err
-		}
-	}
-	kept, err := legByID(ctx, tx, tenant, e.leg.ID)
-	switch {
-	case err != nil:
-		return err
-	case kept == nil:
-		return insertLeg(ctx, tx, e)
-	case e.leg.Supersedes(kept.Leg()):
-		return updateLeg(ctx, tx, e.call, e.doc, kept.Leg().Start)
-	}
-	return nil
-}
-
-// tenantOfLeg returns the tenant that the dialplan wrote down, if there is one; without it that of the calling leg, of the
-// realm, of the trunk, of the number that was called. Zero means nobody's.
-func tenantOfLeg(ctx context.Context, tx *txn, l cdr.Leg) (uuid.UUID, error) {
-	const query = `
-		SELECT CASE WHEN $1::uuid IS NOT NULL THEN (SELECT id FROM edgvoip.tenants WHERE id = $1) ELSE coalesce(
-		  (SELECT tenant_id FROM edgvoip.cdr_legs WHERE leg_id = $2 LIMIT 1),
-		  (SELECT tenant_id FROM edgvoip.sip_domains WHERE realm = $3 AND status <> 'deleted'),
-		  (SELECT tenant_id FROM edgvoip.sip_trunks WHERE id = $4),
-		  (SELECT tenant_id FROM edgvoip.sip_trunk_did_ranges WHERE last_number >= $5 AND first_number <= $5 ORDER BY last_number LIMIT 1)) END`
-	var tenant uuid.NullUUID
-	if err := tx.GetContext(ctx, &tenant, query, nullID(l.TenantID), nullID(l.Parent), l.Realm, nullID(l.TrunkID), calledNumber(l)); err != nil {
-		return uuid.Nil, fmt.Errorf("tenant of a leg: %w", err)
-	}
-	return tenant.UUID, nil
-}
-
 // calledNumber returns the number that a carrier asked for, as a number: 0 if it is none.
 func calledNumber(l cdr.Leg) int64 {
 	if !l.Outside || len(l.Called) > 16 {
@@ -334,40 +188,6 @@ func callOfLeg(ctx context.Context, tx *txn, tenant, leg uuid.UUID) (uuid.UUID, 
 		return call, fmt.Errorf("call of a leg: %w", err)
 	}
 	return call, nil
-}
-
-// legByID returns a leg of a tenant, or nil.
-func legByID(ctx context.Context, tx *txn, tenant, leg uuid.UUID) (*cdr.Document, error) {
-	var raw []byte
-	err := tx.GetContext(ctx, &raw, `SELECT raw FROM edgvoip.cdr_legs WHERE tenant_id = $1 AND leg_id = $2 LIMIT 1`, tenant, leg)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil //nolint:nilnil // none is an answer
-	} else if err != nil {
-		return nil, fmt.Errorf("select leg: %w", err)
-	}
-	doc, err := cdr.Parse(raw)
-	if err != nil {
-		return nil, errStored
-	}
-	return &doc, nil
-}
-
-func insertLeg(ctx context.Context, tx *txn, e *entry) error {
-	const query = `
-		INSERT INTO edgvoip.cdr_legs (tenant_id, leg_id, call_id, start_time, end_time, reconstructed, raw) VALUES ($1, $2, $3, $4, $5, $6, $7)`
-	l := e.leg
-	if _, err := tx.ExecContext(ctx, query, e.call.tenant, l.ID, e.call.call, l.Start, nullTime(l.End), l.Reconstructed, string(e.doc.JSON())); err != nil {
-		return fmt.Errorf("insert leg: %w", err)
-	}
-	if l.IsCalling() {
-		return nil
-	}
-	// Legs that this one called have come before it.
-	const adopt = `UPDATE edgvoip.cdr_legs SET call_id = $3 WHERE tenant_id = $1 AND call_id = $2`
-	if _, err := tx.ExecContext(ctx, adopt, e.call.tenant, l.ID, e.call.call); err != nil {
-		return fmt.Errorf("adopt legs: %w", err)
-	}
-	return nil
 }
 
 func updateLeg(ctx context.Context, tx *txn, call callKey, doc cdr.Document, start time.Time) error {

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -67,40 +66,27 @@ func (r callRow) record() cdr.Record {
 	}
 }
 
-// putCall makes the record of a call anew of the legs that are there, and tells W3 if that changes it. Without the calling leg
-// it waits, unless it is to wait no longer: errWaits.
-func putCall(ctx context.Context, tx *txn, key callKey, orphan bool) (changed bool, err error) {
-	// The call's own leg may be the leg of none of our documents.
-	if err := lockCalls(ctx, tx, []string{key.call.String()}); err != nil {
-		return false, err
+// storeCall writes the record that legs make over the one that is there, if it is another, and tells W3. raw is the number of the
+// leg whose document the record carries.
+func storeCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, raw int, kept *cdr.Record) error {
+	r, err := joinLegs(ctx, tx, key, docs, kept, trunksRead{})
+	if err != nil || r == *kept {
+		return err
 	}
-	docs, err := legsOfCall(ctx, tx, key)
-	if err != nil {
-		return false, err
-	}
-	if len(docs) == 0 {
-		return false, nil // they are of another call by now
-	}
-	kept, err := callByID(ctx, tx, key)
-	if err != nil {
-		return false, err
-	}
-	calling := slices.IndexFunc(docs, func(d cdr.Document) bool { return d.Leg().ID == key.call })
-	if calling < 0 && kept == nil && !orphan {
-		return false, errWaits
-	}
-	if kept != nil && kept.Erased || slices.ContainsFunc(docs, func(d cdr.Document) bool { return d.Leg().Erased }) {
-		// Whoever asked for it is still meant, and his number is not known any more.
-		if err := eraseLegs(ctx, tx, key, docs, cdr.Person{}); err != nil {
-			return false, err
-		}
-	}
-	return storeCall(ctx, tx, key, docs, max(calling, 0), kept)
+	return changeCall(ctx, tx, r, kept.Start, docs[raw])
 }
 
-// storeCall writes the record that legs make, if it is another than the one that is there. raw is the number of the leg whose
-// document the record carries.
-func storeCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, raw int, kept *cdr.Record) (changed bool, err error) {
+// changeCall writes a record over the one that began at a time, and tells W3.
+func changeCall(ctx context.Context, tx *txn, r cdr.Record, start time.Time, raw cdr.Document) error {
+	r.Revision++
+	if err := updateCall(ctx, tx, r, start, raw.JSON()); err != nil {
+		return err
+	}
+	return tell(ctx, tx, r, eventDelay)
+}
+
+// joinLegs makes the record of a call of its legs, with the revision of the one that is there, or the first if that is nil.
+func joinLegs(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, kept *cdr.Record, trunks trunksRead) (cdr.Record, error) {
 	legs := make([]cdr.Leg, len(docs))
 	for i, d := range docs {
 		legs[i] = d.Leg()
@@ -110,27 +96,18 @@ func storeCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, r
 	if r.Recording != "" {
 		r.RecordingState = cdr.RecordingExpected
 	}
-	if err := complete(ctx, tx, &r, kept); err != nil {
-		return false, err
+	if err := complete(ctx, tx, &r, kept, trunks); err != nil {
+		return r, err
 	}
 	if kept == nil {
-		if err := insertCall(ctx, tx, r, docs[raw].JSON()); err != nil {
-			return false, err
-		}
-		return true, tell(ctx, tx, r, eventDelay)
+		return r, nil
 	}
 	if kept.RecordingState != cdr.RecordingNone {
 		// What became of the file is not for legs to say.
 		r.Recording, r.RecordingState, r.RecordingURL = kept.Recording, kept.RecordingState, kept.RecordingURL
 	}
-	if r.Revision = kept.Revision; r == *kept {
-		return false, nil
-	}
-	r.Revision++
-	if err := updateCall(ctx, tx, r, kept.Start, docs[raw].JSON()); err != nil {
-		return false, err
-	}
-	return true, tell(ctx, tx, r, eventDelay)
+	r.Revision = kept.Revision
+	return r, nil
 }
 
 func legsOfCall(ctx context.Context, tx *txn, key callKey) ([]cdr.Document, error) {
@@ -165,8 +142,31 @@ func callByID(ctx context.Context, tx *txn, key callKey) (*cdr.Record, error) {
 // routeAgent is the route of a call that the dialplan sent to an agent.
 const routeAgent = "agent"
 
+// trunkRead is what a record takes from its trunk.
+type trunkRead struct {
+	Store uuid.NullUUID `db:"store_id"`
+	Agent string        `db:"ai_agent_ref"`
+}
+
+// trunksRead are the trunks that were read in a transaction, by tenant and trunk: many calls have the same.
+type trunksRead map[[2]uuid.UUID]trunkRead
+
+// read returns a trunk; one that is not there is zero.
+func (t trunksRead) read(ctx context.Context, tx *txn, tenant, id uuid.UUID) (trunk trunkRead, err error) {
+	trunk, there := t[[2]uuid.UUID{tenant, id}]
+	if there {
+		return trunk, nil
+	}
+	const query = `SELECT store_id, coalesce(ai_agent_ref, '') AS ai_agent_ref FROM edgvoip.sip_trunks WHERE tenant_id = $1 AND id = $2`
+	if err := tx.GetContext(ctx, &trunk, query, tenant, id); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return trunk, fmt.Errorf("trunk of a call: %w", err)
+	}
+	t[[2]uuid.UUID{tenant, id}] = trunk
+	return trunk, nil
+}
+
 // complete adds to a record what legs do not tell. What was found before stays: a trunk may have another agent by now.
-func complete(ctx context.Context, tx *txn, r, kept *cdr.Record) (err error) {
+func complete(ctx context.Context, tx *txn, r, kept *cdr.Record, trunks trunksRead) (err error) {
 	if r.RelatedID != uuid.Nil {
 		if r.RelatedID, err = callOfLeg(ctx, tx, r.TenantID, r.RelatedID); err != nil {
 			return err
@@ -175,13 +175,9 @@ func complete(ctx context.Context, tx *txn, r, kept *cdr.Record) (err error) {
 	if r.TrunkID == uuid.Nil {
 		return nil
 	}
-	var trunk struct {
-		Store uuid.NullUUID `db:"store_id"`
-		Agent string        `db:"ai_agent_ref"`
-	}
-	const query = `SELECT store_id, coalesce(ai_agent_ref, '') AS ai_agent_ref FROM edgvoip.sip_trunks WHERE tenant_id = $1 AND id = $2`
-	if err := tx.GetContext(ctx, &trunk, query, r.TenantID, r.TrunkID); err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("trunk of a call: %w", err)
+	trunk, err := trunks.read(ctx, tx, r.TenantID, r.TrunkID)
+	if err != nil {
+		return err
 	}
 	if r.StoreID == uuid.Nil {
 		r.StoreID = trunk.Store.UUID
@@ -194,28 +190,6 @@ func complete(ctx context.Context, tx *txn, r, kept *cdr.Record) (err error) {
 	return nil
 }
 
-// callValues are what insertCall and updateCall write, from $1 on.
-func callValues(r cdr.Record, raw []byte) []any {
-	return []any{
-		r.TenantID, r.ID, r.Start, nullID(r.StoreID), r.From, r.To, string(r.Direction), nullTime(r.Answer), nullTime(r.End), r.Duration(), r.BillSec(),
-		string(r.Disposition), r.Cause, nullID(r.TrunkID), nullID(r.CallerID), nullID(r.CalleeID), r.AnsweredBy, r.TransferredTo, r.Route, r.Reason,
-		nullable(r.Recording != "", r.Recording), string(r.RecordingState), nullable(r.RecordingURL != "", r.RecordingURL), r.Reconstructed, r.Erased,
-		r.Revision, string(raw), nullID(r.RelatedID), nullable(r.AgentRef != "", r.AgentRef),
-	}
-}
-
-func insertCall(ctx context.Context, tx *txn, r cdr.Record, raw []byte) error {
-	const query = `
-		INSERT INTO edgvoip.cdr (tenant_id, call_id, start_time, store_id, "from", "to", direction, answer_time, end_time, duration, billsec,
-			disposition, hangup_cause, trunk_id, caller_id, callee_id, answered_by, transferred_to, route, reason,
-			recording_path, recording_state, recording_url, reconstructed, erased, revision, raw, related_call_id, ai_agent_ref)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)`
-	if _, err := tx.ExecContext(ctx, query, callValues(r, raw)...); err != nil {
-		return fmt.Errorf("insert call: %w", err)
-	}
-	return nil
-}
-
 // updateCall writes a record over the one that began at a time, which a leg that came later may have changed.
 func updateCall(ctx context.Context, tx *txn, r cdr.Record, start time.Time, raw []byte) error {
 	const query = `
@@ -224,7 +198,11 @@ func updateCall(ctx context.Context, tx *txn, r cdr.Record, start time.Time, raw
 			route = $19, reason = $20, recording_path = $21, recording_state = $22, recording_url = $23, reconstructed = $24, erased = $25,
 			revision = $26, raw = $27, related_call_id = $28, ai_agent_ref = $29, updated_at = now()
 		 WHERE tenant_id = $1 AND call_id = $2 AND start_time = $30`
-	if _, err := tx.ExecContext(ctx, query, append(callValues(r, raw), start)...); err != nil {
+	if _, err := tx.ExecContext(ctx, query,
+		r.TenantID, r.ID, r.Start, nullID(r.StoreID), r.From, r.To, string(r.Direction), nullTime(r.Answer), nullTime(r.End), r.Duration(), r.BillSec(),
+		string(r.Disposition), r.Cause, nullID(r.TrunkID), nullID(r.CallerID), nullID(r.CalleeID), r.AnsweredBy, r.TransferredTo, r.Route, r.Reason,
+		nullable(r.Recording != "", r.Recording), string(r.RecordingState), nullable(r.RecordingURL != "", r.RecordingURL), r.Reconstructed, r.Erased,
+		r.Revision, string(raw), nullID(r.RelatedID), nullable(r.AgentRef != "", r.AgentRef), start); err != nil {
 		return fmt.Errorf("update call: %w", err)
 	}
 	return nil

@@ -124,7 +124,7 @@ func eraseCall(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 			calling = i
 		}
 	}
-	if _, err := storeCall(ctx, tx, key, docs, calling, kept); err != nil {
+	if err := storeCall(ctx, tx, key, docs, calling, kept); err != nil {
 		return err
 	}
 	// Also if the record itself says the same as before: the number may stand deeper.

@@ -52,10 +52,11 @@ func eraseDocument(ctx context.Context, tx *txn, tenant uuid.UUID, id int64, bod
 	}
 	erased := []byte(cdr.Erased)
 	if doc, err := cdr.Parse(body); err == nil {
-		owner, err := tenantOfLeg(ctx, tx, doc.Leg())
+		owners, err := tenantsOfLegs(ctx, tx, []cdr.Leg{doc.Leg()})
 		if err != nil {
 			return err
 		}
+		owner := owners[0]
 		if owner != uuid.Nil && owner != tenant {
 			return nil
 		}

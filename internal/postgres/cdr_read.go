@@ -16,17 +16,10 @@ import (
 
 // Calls returns call records of a tenant, the newest first.
 func (d *DB) Calls(ctx context.Context, tenant uuid.UUID, f cdr.Filter) ([]cdr.Record, error) {
-	const query = `SELECT` + callColumns + ` FROM edgvoip.cdr c
-		 WHERE c.tenant_id = $1 AND ($2::timestamptz IS NULL OR c.start_time >= $2) AND ($3::timestamptz IS NULL OR c.start_time < $3)
-		   AND ($4 = '' OR c.direction = $4) AND ($5 = '' OR c.disposition = $5)
-		   AND ($6 = '' OR c."from" IN ($6, '+' || $6) OR c."to" IN ($6, '+' || $6) OR c.answered_by IN ($6, '+' || $6) OR c.transferred_to IN ($6, '+' || $6))
-		   AND ($7::uuid IS NULL OR c.store_id = $7)
-		   AND ($8::timestamptz IS NULL OR (c.start_time, c.call_id) < ($8, $9))
-		 ORDER BY c.start_time DESC, c.call_id DESC LIMIT $10`
+	query, args := callsQuery(tenant, f)
 	// Not prepared: with all filters in one statement, each call wants a plan of its own.
 	rows, err := bounded(ctx, func() (rows []callRow, err error) {
-		err = d.db.SelectContext(ctx, &rows, query, tenant, nullTime(f.From), nullTime(f.To), string(f.Direction), string(f.Disposition),
-			likeNumber(f.Number), nullID(f.StoreID), nullTime(f.Before.Start), f.Before.ID, f.Limit)
+		err = d.db.SelectContext(ctx, &rows, query, args...)
 		return rows, err
 	})
 	if err != nil {
@@ -37,6 +30,43 @@ func (d *DB) Calls(ctx context.Context, tenant uuid.UUID, f cdr.Filter) ([]cdr.R
 		records[i] = r.record()
 	}
 	return records, nil
+}
+
+// callsMatching chooses call records by all filters but the number; callsInOrder is how far and in which order.
+const (
+	callsMatching = `
+		 FROM edgvoip.cdr c
+		WHERE c.tenant_id = $1 AND ($2::timestamptz IS NULL OR c.start_time >= $2) AND ($3::timestamptz IS NULL OR c.start_time < $3)
+		  AND ($4 = '' OR c.direction = $4) AND ($5 = '' OR c.disposition = $5) AND ($6::uuid IS NULL OR c.store_id = $6)
+		  AND ($7::timestamptz IS NULL OR (c.start_time, c.call_id) < ($7, $8))`
+	callsInOrder = ` ORDER BY start_time DESC, call_id DESC LIMIT $9`
+)
+
+// numberPlaces are where in a record a number may stand, each as an index has it: one statement with OR would read all records
+// of the tenant.
+var numberPlaces = []string{
+	`ltrim(c."from", '+') = $10`,
+	`ltrim(c."to", '+') = $10`,
+	`ltrim(c.answered_by, '+') = $10 AND c.answered_by <> '' AND c.answered_by <> c."to"`,
+	`ltrim(c.transferred_to, '+') = $10 AND c.transferred_to <> ''`,
+}
+
+// callsQuery returns what Calls asks.
+func callsQuery(tenant uuid.UUID, f cdr.Filter) (query string, args []any) {
+	args = []any{
+		tenant, nullTime(f.From), nullTime(f.To), string(f.Direction), string(f.Disposition), nullID(f.StoreID), nullTime(f.Before.Start), f.Before.ID, f.Limit,
+	}
+	number := strings.TrimLeft(f.Number, "+")
+	if number == "" {
+		return `SELECT` + callColumns + callsMatching + callsInOrder, args
+	}
+	parts := make([]string, len(numberPlaces))
+	for i, place := range numberPlaces {
+		parts[i] = `(SELECT c.start_time, c.call_id` + callsMatching + ` AND ` + place + callsInOrder + `)`
+	}
+	return `SELECT` + callColumns + ` FROM (SELECT * FROM (` + strings.Join(parts, ` UNION `) + `) AS places` + callsInOrder + `) AS found
+		  JOIN edgvoip.cdr c ON c.tenant_id = $1 AND c.start_time = found.start_time AND c.call_id = found.call_id
+		 ORDER BY c.start_time DESC, c.call_id DESC`, append(args, number)
 }
 
 // Call returns the record of a call of a tenant. Error: cdr.ErrUnknownCall.
@@ -230,7 +260,7 @@ func policyForAudit(p cdr.Policy) map[string]any {
 
 // EnsurePartitions makes the partitions of last month and of the months to come.
 func (d *DB) EnsurePartitions(ctx context.Context) error {
-	const query = `SELECT edgvoip.ensure_cdr_partitions((now() AT TIME ZONE 'UTC' - interval '1 month')::date, 4)`
+	const query = `SELECT edgvoip.ensure_cdr_partitions((now() AT TIME ZONE 'UTC' - interval '1 month')::date, 4) FROM` + partitionsLock
 	_, err := bounded(ctx, func() (n int, err error) { return n, d.db.GetContext(ctx, &n, query) })
 	if err != nil {
 		return fmt.Errorf("ensure partitions: %w", err)
@@ -347,6 +377,3 @@ func (d *DB) settleRecording(ctx context.Context, rec cdr.Recording, set string,
 	}
 	return nil
 }
-
-// likeNumber is a number as the filter compares it: without its plus sign.
-func likeNumber(number string) string { return strings.TrimPrefix(number, "+") }

@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
+	"github.com/google/uuid"
 	"github.com/lib/pq"
 
 	"github.com/edgvoip/edgvoip/cdr"
@@ -20,20 +21,32 @@ import (
 const (
 	documentsAtOnce     = 32
 	documentBytesAtOnce = 4 << 20
-	documentWriters     = 2
+	documentWriters     = 3
 )
 
 // KeepDocument stores a document as it came, before anybody reads it, and returns when that is committed. It returns false for
 // one that is there already.
 func (d *DB) KeepDocument(ctx context.Context, p cdr.Posted) (added bool, err error) {
 	// Whoever posts may be told that his time is over while his document is being written, and use its memory anew.
-	p.Body = bytes.Clone(p.Body)
-	return d.documents.keep(ctx, &posting{Posted: p, sum: sha256.Sum256(p.Body), done: make(chan struct{})})
+	own, _ := bodies.Get().(*bytes.Buffer)
+	if own == nil {
+		own = &bytes.Buffer{}
+	}
+	own.Write(p.Body)
+	p.Body = own.Bytes()
+	return d.documents.keep(ctx, &posting{Posted: p, own: own, sum: sha256.Sum256(p.Body), done: make(chan struct{})})
 }
+
+// bodies are buffers of documents that are written: without them, taking documents is mostly collecting their garbage.
+var bodies sync.Pool
+
+// largestReused bounds a buffer that is kept for another document.
+const largestReused = 256 << 10
 
 // posting is a document on its way into the database.
 type posting struct {
 	cdr.Posted
+	own *bytes.Buffer // has the body
 	sum [sha256.Size]byte
 	// Closed when added and err say what became of it.
 	done  chan struct{}
@@ -62,6 +75,11 @@ func (w *documentWriter) keep(ctx context.Context, p *posting) (bool, error) {
 	w.mu.Unlock()
 	select {
 	case <-p.done:
+		// Nobody else has it any more.
+		if p.own.Cap() <= largestReused {
+			p.own.Reset()
+			bodies.Put(p.own)
+		}
 		return p.added, p.err
 	case <-ctx.Done():
 		w.forget(p)
@@ -127,16 +145,12 @@ func (w *documentWriter) settle(ctx context.Context, batch []*posting) {
 func (w *documentWriter) insert(ctx context.Context, batch []*posting) error {
 	// In one order, so that two that write the same documents do not wait for each other.
 	slices.SortStableFunc(batch, func(a, b *posting) int { return bytes.Compare(a.sum[:], b.sum[:]) })
-	args := make([]any, 0, postedColumns*len(batch))
-	for _, p := range batch {
-		args = append(args, p.sum[:], nullID(p.LegID), p.Source, p.Sender, p.ContentType, p.Body)
-	}
-	stmt, err := w.db.prepared(ctx, insertDocuments[len(batch)])
+	stmt, err := w.db.prepared(ctx, insertDocuments)
 	if err != nil {
 		return faulty(err)
 	}
 	var added [][]byte
-	if err := stmt.SelectContext(ctx, &added, args...); err != nil {
+	if err := stmt.SelectContext(ctx, &added, columnsOf(batch)...); err != nil {
 		return faulty(err)
 	}
 	for i, p := range batch {
@@ -147,21 +161,43 @@ func (w *documentWriter) insert(ctx context.Context, batch []*posting) error {
 	return nil
 }
 
-const postedColumns = 6
+// insertDocuments writes documents that are given as an array a column, so that one statement writes however many there are.
+const insertDocuments = `
+	INSERT INTO edgvoip.cdr_documents (sha256, leg_id, source, sender, content_type, body)
+	SELECT unnest($1::bytea[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]), unnest($6::bytea[])
+	ON CONFLICT (sha256) DO NOTHING RETURNING sha256`
 
-// insertDocuments are the statements that write so many documents.
-var insertDocuments = func() (list [documentsAtOnce + 1]string) {
-	for n := 1; n <= documentsAtOnce; n++ {
-		rows := make([]string, n)
-		for i := range rows {
-			columns := make([]string, postedColumns)
-			for j := range columns {
-				columns[j] = "$" + strconv.Itoa(i*postedColumns+j+1)
-			}
-			rows[i] = "(" + strings.Join(columns, ", ") + ")"
+func columnsOf(batch []*posting) []any {
+	n := len(batch)
+	sums, bodies, legs := make([][]byte, n), make([][]byte, n), make([]string, n)
+	sources, senders, types := make(pq.StringArray, n), make(pq.StringArray, n), make(pq.StringArray, n)
+	for i, p := range batch {
+		sums[i], bodies[i], legs[i] = p.sum[:], p.Body, "NULL"
+		if p.LegID != uuid.Nil {
+			legs[i] = p.LegID.String()
 		}
-		list[n] = `INSERT INTO edgvoip.cdr_documents (sha256, leg_id, source, sender, content_type, body) VALUES ` + strings.Join(rows, ", ") +
-			` ON CONFLICT (sha256) DO NOTHING RETURNING sha256`
+		sources[i], senders[i], types[i] = p.Source, p.Sender, p.ContentType
 	}
-	return list
-}()
+	return []any{binaryArray(sums), "{" + strings.Join(legs, ",") + "}", sources, senders, types, binaryArray(bodies)}
+}
+
+// byteaOID is the type of bytea (pg_type.dat).
+const byteaOID = 17
+
+// binaryArray writes a bytea[] as the server reads it on a connection with binary parameters (arrayfuncs.c, array_recv): text
+// would be twice as long, and driver and server would have to make it and read it.
+func binaryArray(list [][]byte) []byte {
+	size := 20
+	for _, b := range list {
+		size += 4 + len(b)
+	}
+	out := make([]byte, 0, size)
+	// Dimensions, whether there are nulls, type, length, first index.
+	for _, n := range []uint32{1, 0, byteaOID, uint32(len(list)), 1} { //nolint:gosec // of a batch, which is small
+		out = binary.BigEndian.AppendUint32(out, n)
+	}
+	for _, b := range list {
+		out = append(binary.BigEndian.AppendUint32(out, uint32(len(b))), b...) //nolint:gosec // of a request, which is bounded
+	}
+	return out
+}

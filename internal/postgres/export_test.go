@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
@@ -22,6 +23,11 @@ const (
 	ClaimEventsQuery = claimEventsQuery
 	ReceiversQuery   = receiversQuery
 )
+
+// CallsQuery is the query behind Calls, to be explained, and its arguments.
+func CallsQuery(tenant uuid.UUID, f cdr.Filter) (query string, args []any) {
+	return callsQuery(tenant, f)
+}
 
 // AddEvent writes an event in a transaction of its own.
 func (d *DB) AddEvent(ctx context.Context, e webhook.Event) error {

@@ -30,8 +30,11 @@ func (d *DB) Migrate(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("migrate: %w", err)
 	}
-	if _, err := d.db.ExecContext(ctx, `SELECT edgvoip.ensure_cdr_partitions(now()::date, 12)`); err != nil {
+	if _, err := d.db.ExecContext(ctx, `SELECT edgvoip.ensure_cdr_partitions(now()::date, 12) FROM`+partitionsLock); err != nil {
 		return 0, fmt.Errorf("cdr partitions: %w", err)
 	}
 	return len(done), nil
 }
+
+// partitionsLock has one process after the other make partitions: two that make the same at once fail.
+const partitionsLock = ` pg_advisory_xact_lock(hashtextextended('edgvoip cdr partitions', 6))`

@@ -14,12 +14,12 @@ type Cluster struct {
 	// DSN is the connection string of an empty database, the same after each start.
 	DSN string
 
-	t           *testing.T
+	t           testing.TB
 	script, dir string
 }
 
 // NewCluster starts a server, which ends with the test. Where New skips, so does NewCluster.
-func NewCluster(t *testing.T) *Cluster {
+func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
 	serverFor(t)
 	root, err := moduleRoot()
