@@ -42,7 +42,7 @@ type Trunks interface {
 type Options struct {
 	// Addr is where SIP is listened for, over UDP and TCP, and where media is received.
 	Addr netip.AddrPort
-	// Peers are the networks that are listened to; whatever else comes is dropped unread.
+	// Peers are the networks that SIP is taken from and media is sent to; whatever else comes is dropped unread.
 	Peers    []netip.Prefix
 	Sessions Sessions
 	Trunks   Trunks
@@ -65,6 +65,7 @@ type Options struct {
 // Bridge takes calls. Its zero value is not usable, see New.
 type Bridge struct {
 	opts   Options
+	peers  peers
 	log    *slog.Logger
 	webrtc *webrtc.API
 
@@ -72,7 +73,7 @@ type Bridge struct {
 	server *sipgo.Server
 	client *sipgo.Client
 	udp    *net.UDPConn
-	tcp    *net.TCPListener
+	tcp    net.Listener
 
 	mu       sync.Mutex
 	draining bool
@@ -95,7 +96,7 @@ func New(ctx context.Context, o Options) (*Bridge, error) {
 		o.MinSessionExpires = minSessionExpires
 	}
 	silenceSIP()
-	b := &Bridge{opts: o, log: o.Log.With("component", "aibridge"), dialogs: map[string]*call{}}
+	b := &Bridge{opts: o, peers: o.Peers, log: o.Log.With("component", "aibridge"), dialogs: map[string]*call{}}
 	var err error
 	if b.webrtc, err = newAPI(o.Sessions.AllowsICE, o.Loopback); err != nil {
 		return nil, err
@@ -121,7 +122,7 @@ func (b *Bridge) listen(ctx context.Context) error {
 		}
 		tcp, err := (&net.ListenConfig{}).Listen(ctx, "tcp", udp.LocalAddr().String())
 		if err == nil {
-			b.udp, b.tcp = udp, tcp.(*net.TCPListener)
+			b.udp, b.tcp = udp, listener{tcp, b.peers}
 			return nil
 		}
 		_ = udp.Close() // nothing was sent
@@ -139,8 +140,11 @@ func (b *Bridge) handle() error {
 	addr := b.Addr()
 	var err error
 	b.ua, err = sipgo.NewUA(sipgo.WithUserAgent("edgvoip-ai-bridge"), sipgo.WithUserAgentHostname(addr.Addr().String()),
-		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerLogger(quiet), sip.WithTransportLayerReadFilter(b.filter)),
-		sipgo.WithUserAgentTransactionLayerOptions(sip.WithTransactionLayerLogger(quiet)))
+		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerLogger(quiet), sip.WithTransportLayerReadFilter(b.peers.filter),
+			sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: b.peers.tcp()})),
+		sipgo.WithUserAgentTransactionLayerOptions(sip.WithTransactionLayerLogger(quiet),
+			// So that a request whose connection breaks is sent by another one at once.
+			sip.WithTransactionLayerTerminateOnConnClose()))
 	if err != nil {
 		return fmt.Errorf("SIP: %w", err)
 	}
@@ -160,24 +164,6 @@ func (b *Bridge) handle() error {
 	b.server.OnNotify(b.notify)
 	b.server.OnNoRoute(b.notAllowed)
 	return nil
-}
-
-// filter drops what does not come from a peer before anybody reads it.
-func (b *Bridge) filter(p sip.TransportReadProps, data []byte) ([]byte, error) {
-	a, err := netip.ParseAddrPort(p.RemoteAddr.String())
-	if err != nil || !b.isPeer(a.Addr().Unmap()) {
-		return nil, nil
-	}
-	return data, nil
-}
-
-func (b *Bridge) isPeer(a netip.Addr) bool {
-	for _, p := range b.opts.Peers {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }
 
 // errDrained is why calls end that were still running when the drain was over.
@@ -203,7 +189,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	var err error
 	select {
 	case err = <-failed:
-		err = fmt.Errorf("SIP: %w", err)
+		err = errors.Join(errors.New("SIP: a port is not served any more"), err)
 	case <-ctx.Done():
 	}
 	b.drain(context.WithoutCancel(ctx), err != nil)
@@ -274,7 +260,7 @@ func (b *Bridge) find(req *sip.Request) *call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.dialogs[id]
-	if c == nil || c.dialog.over() {
+	if c == nil || c.dialog.over() || !c.dialog.isWith(req) {
 		return nil
 	}
 	return c

@@ -133,11 +133,21 @@ func (c *call) readRequest(req *sip.Request) (media, *fault) {
 		return media{}, &fault{outcomeBadRequest, statusIntervalTooSmall, errors.New("Session-Expires is too short")}
 	}
 	c.timer = timer
-	far, err := parseMedia(req.Body())
+	far, err := c.readMedia(req.Body())
 	if err != nil {
 		return media{}, &fault{outcomeBadMedia, sip.StatusNotAcceptableHere, err}
 	}
 	return far, nil
+}
+
+// readMedia reads the SDP of the switch. Its address must be a peer's: whoever calls could let the agent's voice be sent to anybody
+// else. An unspecified one is held, and nothing is sent there.
+func (c *call) readMedia(body []byte) (media, error) {
+	m, err := parseMedia(body)
+	if err == nil && !m.rtp.Addr().IsUnspecified() && !c.bridge.peers.has(m.rtp.Addr()) {
+		return m, errStranger
+	}
+	return m, err
 }
 
 // statusIntervalTooSmall is 422 of RFC 4028.

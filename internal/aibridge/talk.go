@@ -229,7 +229,7 @@ func (c *call) change(req *sip.Request, tx sip.ServerTransaction) {
 	offered := len(req.Body()) > 0
 	if offered {
 		var err error
-		if far, err = parseMedia(req.Body()); err != nil {
+		if far, err = c.readMedia(req.Body()); err != nil {
 			refuse(sip.StatusNotAcceptableHere, "Not Acceptable Here")
 			return
 		}
@@ -258,7 +258,7 @@ func (c *call) lateAnswer(ack *sip.Request) {
 		return
 	}
 	c.late = 0
-	if far, err := parseMedia(ack.Body()); err == nil {
+	if far, err := c.readMedia(ack.Body()); err == nil {
 		c.move(far)
 	}
 }
