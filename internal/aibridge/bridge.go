@@ -20,7 +20,6 @@ import (
 	"github.com/emiago/sipgo"
 	"github.com/emiago/sipgo/sip"
 	"github.com/google/uuid"
-	"github.com/pion/webrtc/v4"
 
 	"github.com/edgvoip/edgvoip/aisession"
 )
@@ -64,10 +63,9 @@ type Options struct {
 
 // Bridge takes calls. Its zero value is not usable, see New.
 type Bridge struct {
-	opts   Options
-	peers  peers
-	log    *slog.Logger
-	webrtc *webrtc.API
+	opts  Options
+	peers peers
+	log   *slog.Logger
 
 	ua     *sipgo.UserAgent
 	server *sipgo.Server
@@ -97,10 +95,6 @@ func New(ctx context.Context, o Options) (*Bridge, error) {
 	}
 	silenceSIP()
 	b := &Bridge{opts: o, peers: o.Peers, log: o.Log.With("component", "aibridge"), dialogs: map[string]*call{}}
-	var err error
-	if b.webrtc, err = newAPI(o.Sessions.AllowsICE, o.Loopback); err != nil {
-		return nil, err
-	}
 	if err := b.listen(ctx); err != nil {
 		return nil, err
 	}

@@ -79,15 +79,18 @@ func (c *call) report(ctx context.Context, end *fault) {
 		attrs = append(attrs, slog.String("session", c.session))
 	}
 	if end.cause != nil {
-		attrs = append(attrs, slog.Any("error", end.cause))
+		attrs = append(attrs, slog.String("error", clip(end.cause.Error())))
 	}
 	c.log.LogAttrs(ctx, level, "call", attrs...)
 }
 
-// clip bounds what a peer can make us write.
+// maxLogged bounds, in bytes, what others can make us write: a Call-ID, the names in a certificate.
+const maxLogged = 256
+
+// clip shortens a text to maxLogged.
 func clip(s string) string {
-	if len(s) > 128 {
-		s = s[:128]
+	if len(s) > maxLogged {
+		s = s[:maxLogged]
 	}
 	return strings.ToValidUTF8(s, "?")
 }
@@ -270,7 +273,7 @@ func (c *call) negotiate(ctx context.Context, s aisession.Session) *fault {
 	if c.channel, err = c.bridge.opts.Sessions.Dial(ctx, s); err != nil {
 		return unavailable(outcomeChannel, err)
 	}
-	if c.peer, err = newPeer(c.bridge.webrtc, s); err != nil {
+	if c.peer, err = newPeer(s, c.bridge.opts.Sessions.AllowsICE, c.bridge.opts.Loopback); err != nil {
 		return &fault{outcomeInternal, sip.StatusInternalServerError, err}
 	}
 	answer, err := c.peer.answer(s.Offer)

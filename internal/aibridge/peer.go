@@ -24,9 +24,9 @@ const (
 	icePatience     = 300 * time.Millisecond
 )
 
-// newAPI returns the WebRTC of all calls: PCMU and telephone events, no other codec, RTCP reports, and no media to or from
+// newAPI returns the WebRTC of one call: PCMU and telephone events, no other codec, RTCP reports, media over UDP, and none to or from
 // addresses that are not allowed.
-func newAPI(allow func(netip.Addr) bool, loopback bool) (*webrtc.API, error) {
+func newAPI(n *network, loopback bool) (*webrtc.API, error) {
 	var engine webrtc.MediaEngine
 	for _, c := range []webrtc.RTPCodecParameters{
 		{RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypePCMU, ClockRate: clockRate}, PayloadType: pcmu},
@@ -47,9 +47,12 @@ func newAPI(allow func(netip.Addr) bool, loopback bool) (*webrtc.API, error) {
 	s.SetRelayAcceptanceMinWait(icePatience)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(loopback)
+	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	s.DisableActiveTCP(true)
+	s.SetNet(n)
 	s.SetRemoteIPFilter(func(ip net.IP) bool {
 		a, ok := netip.AddrFromSlice(ip)
-		return ok && allow(a.Unmap())
+		return ok && n.allow(a.Unmap())
 	})
 	return webrtc.NewAPI(webrtc.WithMediaEngine(&engine), webrtc.WithInterceptorRegistry(&registry), webrtc.WithSettingEngine(s)), nil
 }
@@ -66,9 +69,10 @@ func (silent) NewLogger(string) logging.LeveledLogger {
 
 // peer is the side of a call towards the agent.
 type peer struct {
-	pc   *webrtc.PeerConnection
-	out  *outgoing
-	send *webrtc.RTPSender
+	pc      *webrtc.PeerConnection
+	network *network
+	out     *outgoing
+	send    *webrtc.RTPSender
 	// connected is closed when ICE and DTLS are done, lost when they are lost for good.
 	connected, lost chan struct{}
 	// candidates are our own as they are found; nil at the end.
@@ -87,22 +91,30 @@ type incoming struct {
 	receiver *webrtc.RTPReceiver
 }
 
-// newPeer returns the peer of a session, which has not answered yet.
-func newPeer(api *webrtc.API, s aisession.Session) (*peer, error) {
+// newPeer returns the peer of a session, which has not answered yet. allow tells where media may go; loopback lets it go over the
+// loopback interface.
+func newPeer(s aisession.Session, allow func(netip.Addr) bool, loopback bool) (*peer, error) {
+	p := &peer{
+		out: &outgoing{}, connected: make(chan struct{}), lost: make(chan struct{}),
+		candidates: make(chan *webrtc.ICECandidate, 64), tracks: make(chan incoming, 1),
+	}
+	var err error
+	if p.network, err = newNetwork(allow); err != nil {
+		return nil, err
+	}
+	api, err := newAPI(p.network, loopback)
+	if err != nil {
+		return nil, err
+	}
 	var servers []webrtc.ICEServer
 	for _, i := range s.ICEServers {
 		servers = append(servers, webrtc.ICEServer{URLs: i.URLs, Username: i.Username, Credential: i.Credential})
 	}
-	pc, err := api.NewPeerConnection(webrtc.Configuration{ICEServers: servers})
-	if err != nil {
+	if p.pc, err = api.NewPeerConnection(webrtc.Configuration{ICEServers: servers}); err != nil {
 		return nil, fmt.Errorf("peer connection: %w", err)
 	}
-	p := &peer{
-		pc: pc, out: &outgoing{}, connected: make(chan struct{}), lost: make(chan struct{}),
-		candidates: make(chan *webrtc.ICECandidate, 64), tracks: make(chan incoming, 1),
-	}
 	p.watch()
-	if p.send, err = pc.AddTrack(p.out); err != nil {
+	if p.send, err = p.pc.AddTrack(p.out); err != nil {
 		p.close()
 		return nil, fmt.Errorf("track: %w", err)
 	}
@@ -191,12 +203,18 @@ func (p *peer) drain(read func([]byte) (int, interceptor.Attributes, error)) {
 	})
 }
 
+// farewell is how long a peer may take to say goodbye, to the agent and to TURN servers.
+const farewell = time.Second
+
 // close ends everything; nothing is left when it returns.
 func (p *peer) close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
+	late := time.AfterFunc(farewell, p.network.abort)
 	_ = p.pc.GracefulClose() // what cannot be closed is not there
+	late.Stop()
+	p.network.abort()
 	p.draining.Wait()
 }
 
