@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+	"github.com/pion/turn/v5"
 
 	"github.com/edgvoip/edgvoip/internal/aibridge"
 	"github.com/edgvoip/edgvoip/test/mockgateway"
@@ -242,4 +243,116 @@ func TestTheGatewaysWordsAreNotLogged(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A gateway that sends more packets than any stream of voice has does not have them sent on to the switch, and its voice is heard as
+// soon as it has stopped.
+func TestAFloodOfPacketsIsNotCarried(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, nil)
+	l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
+	agent := s.session(l)
+	eventually(t, "the caller hears the agent", func() bool { return l.ear.Share(440) > 0.9 })
+	frame := (&mockgateway.Tone{Hz: 2000}).Next()
+	begun, before := time.Now(), len(l.headers())
+	for range 5000 {
+		agent.Audio(frame)
+	}
+	eventually(t, "the flood is dropped", func() bool { return s.dropped("flood") > 0 })
+	most := before + 200 + int(200*(time.Since(begun).Seconds()+0.1))
+	if n := len(l.headers()); n > most {
+		t.Errorf("%d packets were sent to the switch, at most %d should have been", n-before, most-before)
+	}
+	eventually(t, "the caller hears the agent again", func() bool { return l.ear.Share(440) > 0.9 })
+	l.request(soon(t), sip.BYE, "")
+}
+
+// A gateway that begins one stream after another is let go: each would be remembered until the end of the call.
+func TestTooManyStreams(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, nil)
+	l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
+	agent := s.session(l)
+	eventually(t, "the caller hears the agent", func() bool { return l.ear.Share(440) > 0.9 })
+	frame := (&mockgateway.Tone{Hz: 2000}).Next()
+	for ssrc := range uint32(1000) {
+		agent.Stream(1000+ssrc, frame)
+	}
+	if bye, err := l.next(soon(t), sip.BYE); err != nil || reasonOf(bye) != `Q.850;cause=41;text="agent_failed"` {
+		t.Errorf("%v, %v", bye, err)
+	}
+}
+
+// A gateway that sends one candidate after another is let go: each would be tried, also where nobody asked for it.
+func TestTooManyCandidates(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, nil)
+	l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
+	agent := s.session(l)
+	for port := range 200 {
+		agent.Send(map[string]any{"type": "candidate", "candidate": map[string]any{
+			"candidate": fmt.Sprintf("candidate:9 1 udp 1 127.0.0.1 %d typ host", 20000+port), "sdpMid": "0", "sdpMLineIndex": 0,
+		}})
+	}
+	if bye, err := l.next(soon(t), sip.BYE); err != nil || reasonOf(bye) != `Q.850;cause=41;text="agent_failed"` {
+		t.Errorf("%v, %v", bye, err)
+	}
+}
+
+// Packets of any size, and none at all in them, harm nothing.
+func TestPacketsOfAnySize(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, nil)
+	l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
+	agent := s.session(l)
+	eventually(t, "the caller hears the agent", func() bool { return l.ear.Share(440) > 0.9 })
+	for _, size := range []int{0, 1, 159, 161, 1000, 1187, 1188, 1200} {
+		agent.Audio(make([]byte, size))
+	}
+	eventually(t, "the caller hears the agent", func() bool { return l.ear.Share(440) > 0.9 })
+	// What is larger than any link carries may end the stream, and then the caller goes to a person.
+	agent.Audio(make([]byte, 3000))
+	before := len(l.headers())
+	eventually(t, "the caller hears somebody", func() bool { return len(l.headers()) > before+10 || len(l.requests) > 0 })
+	l.request(soon(t), sip.BYE, "")
+	eventually(t, "the call is over", func() bool { return s.active() == 0 })
+}
+
+// relay starts a TURN server whose relays are at 127.0.0.2, and returns where it is.
+func relayServer(tb testing.TB) string {
+	tb.Helper()
+	conn, err := (&net.ListenConfig{}).ListenPacket(tb.Context(), "udp4", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	server, err := turn.NewServer(turn.ServerConfig{
+		Realm: "test",
+		AuthHandler: func(r *turn.RequestAttributes) (string, []byte, bool) {
+			return r.Username, turn.GenerateAuthKey(r.Username, r.Realm, "c"), true
+		},
+		PacketConnConfigs: []turn.PacketConnConfig{{
+			PacketConn:            conn,
+			RelayAddressGenerator: &turn.RelayAddressGeneratorStatic{RelayAddress: net.IPv4(127, 0, 0, 2), Address: "127.0.0.2"},
+			PermissionHandler:     func(net.Addr, net.IP) bool { return true },
+		}},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = server.Close() })
+	return conn.LocalAddr().String()
+}
+
+// Where nothing but a relay gets through, the session's TURN server is used, and given back.
+func TestTURN(t *testing.T) {
+	t.Parallel()
+	s := newSceneBehind(t, iceServers("turn:"+relayServer(t)+"?transport=udp"), func(_ *aibridge.Options, g *mockgateway.Options) {
+		g.From = func(ip net.IP) bool { return ip.Equal(net.IPv4(127, 0, 0, 2)) }
+	})
+	l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
+	agent := s.session(l)
+	eventually(t, "the agent hears the caller", func() bool { return agent.Share(1000) > 0.9 })
+	eventually(t, "the caller hears the agent", func() bool { return l.ear.Share(440) > 0.9 })
+	l.request(soon(t), sip.BYE, "")
+	eventually(t, "the call is over", func() bool { return s.active() == 0 })
 }

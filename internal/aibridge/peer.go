@@ -3,14 +3,17 @@ package aibridge
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
 	"github.com/pion/logging"
+	"github.com/pion/transport/v4/packetio"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/edgvoip/edgvoip/aisession"
@@ -26,7 +29,7 @@ const (
 
 // newAPI returns the WebRTC of one call: PCMU and telephone events, no other codec, RTCP reports, media over UDP, and none to or from
 // addresses that are not allowed.
-func newAPI(n *network, loopback bool) (*webrtc.API, error) {
+func (p *peer) newAPI(loopback bool) (*webrtc.API, error) {
 	var engine webrtc.MediaEngine
 	for _, c := range []webrtc.RTPCodecParameters{
 		{RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypePCMU, ClockRate: clockRate}, PayloadType: pcmu},
@@ -49,10 +52,11 @@ func newAPI(n *network, loopback bool) (*webrtc.API, error) {
 	s.SetIncludeLoopbackCandidate(loopback)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.DisableActiveTCP(true)
-	s.SetNet(n)
+	s.SetNet(p.network)
+	s.BufferFactory = p.buffer
 	s.SetRemoteIPFilter(func(ip net.IP) bool {
 		a, ok := netip.AddrFromSlice(ip)
-		return ok && n.allow(a.Unmap())
+		return ok && p.network.allow(a.Unmap())
 	})
 	return webrtc.NewAPI(webrtc.WithMediaEngine(&engine), webrtc.WithInterceptorRegistry(&registry), webrtc.WithSettingEngine(s)), nil
 }
@@ -79,6 +83,12 @@ type peer struct {
 	candidates chan *webrtc.ICECandidate
 	// tracks is what the agent sends: one.
 	tracks chan incoming
+	// broken is told when the agent sends more streams than can be meant.
+	broken chan error
+	// streams counts them, also those of RTCP.
+	streams atomic.Int32
+	// taken counts the agent's candidates. It belongs to the call's goroutine.
+	taken int
 
 	// draining are readers that close waits for; once it is closed none begins.
 	mu       sync.Mutex
@@ -96,13 +106,13 @@ type incoming struct {
 func newPeer(s aisession.Session, allow func(netip.Addr) bool, loopback bool) (*peer, error) {
 	p := &peer{
 		out: &outgoing{}, connected: make(chan struct{}), lost: make(chan struct{}),
-		candidates: make(chan *webrtc.ICECandidate, 64), tracks: make(chan incoming, 1),
+		candidates: make(chan *webrtc.ICECandidate, 64), tracks: make(chan incoming, 1), broken: make(chan error, 1),
 	}
 	var err error
 	if p.network, err = newNetwork(allow); err != nil {
 		return nil, err
 	}
-	api, err := newAPI(p.network, loopback)
+	api, err := p.newAPI(loopback)
 	if err != nil {
 		return nil, err
 	}
@@ -147,6 +157,33 @@ func (p *peer) watch() {
 	})
 }
 
+// Bounds on what an agent may send. One stream is meant; a few more, after one another, are those of a gateway that begins anew.
+const (
+	maxStreams    = 16
+	maxCandidates = 64
+	// maxBuffered is how much of a stream may wait to be read, in bytes.
+	maxBuffered = 64 << 10
+)
+
+var (
+	errStreams    = errors.New("more streams than one")
+	errCandidates = errors.New("more than 64 candidates")
+)
+
+// buffer is where a stream waits to be read. There is one for every SSRC that the agent thinks of, until the end of the call.
+func (p *peer) buffer(packetio.BufferPacketType, uint32) io.ReadWriteCloser {
+	b := packetio.NewBuffer()
+	b.SetLimitSize(maxBuffered)
+	if p.streams.Add(1) > maxStreams {
+		b.SetLimitCount(1)
+		select {
+		case p.broken <- errStreams:
+		default:
+		}
+	}
+	return b
+}
+
 // answer takes the agent's offer and returns the answer to it. From then on candidates are looked for.
 func (p *peer) answer(offer string) (string, error) {
 	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer}); err != nil {
@@ -166,6 +203,9 @@ func (p *peer) answer(offer string) (string, error) {
 func (p *peer) addCandidate(c aisession.Candidate) error {
 	if c.Candidate == "" {
 		return nil
+	}
+	if p.taken++; p.taken > maxCandidates {
+		return errCandidates
 	}
 	err := p.pc.AddICECandidate(webrtc.ICECandidateInit{
 		Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex, UsernameFragment: c.UsernameFragment,

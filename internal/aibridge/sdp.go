@@ -188,11 +188,20 @@ func checkOffer(offer string) error {
 	if !slices.Contains(md.MediaName.Formats, strconv.Itoa(pcmu)) {
 		return errors.New("no PCMU")
 	}
+	candidates := 0
 	for _, a := range md.Attributes {
-		pt, encoding, _ := strings.Cut(a.Value, " ")
-		if a.Key == "rtpmap" && pt == strconv.Itoa(pcmu) && !strings.EqualFold(strings.TrimSuffix(encoding, "/1"), "PCMU/8000") {
-			return errors.New("payload type 0 is not PCMU")
+		switch a.Key {
+		case "candidate":
+			candidates++
+		case "rtpmap":
+			pt, encoding, _ := strings.Cut(a.Value, " ")
+			if pt == strconv.Itoa(pcmu) && !strings.EqualFold(strings.TrimSuffix(encoding, "/1"), "PCMU/8000") {
+				return errors.New("payload type 0 is not PCMU")
+			}
 		}
+	}
+	if candidates > maxCandidates {
+		return errCandidates
 	}
 	return nil
 }

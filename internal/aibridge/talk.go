@@ -73,6 +73,8 @@ func (c *call) converse(ctx context.Context, unconfirmed <-chan error) (end *fau
 			unconfirmed = nil
 		case <-c.peer.lost:
 			return unavailable(outcomePeerLost, nil), false
+		case err := <-c.peer.broken:
+			return unavailable(outcomeAgentFailed, err), false
 		case candidate := <-c.peer.candidates:
 			c.tell(ctx, toMessage(candidate))
 		case held := <-c.held:
