@@ -98,11 +98,11 @@ func New(ctx context.Context, o Options) (*Bridge, error) {
 	if err := b.listen(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.handle(); err != nil {
-		return nil, errors.Join(err, b.udp.Close(), b.tcp.Close())
-	}
 	base, drop := context.WithCancelCause(context.WithoutCancel(ctx))
 	b.base, b.drop = func() context.Context { return base }, drop
+	if err := b.handle(base); err != nil {
+		return nil, errors.Join(err, b.udp.Close(), b.tcp.Close())
+	}
 	return b, nil
 }
 
@@ -130,7 +130,7 @@ func (b *Bridge) listen(ctx context.Context) error {
 func (b *Bridge) Addr() netip.AddrPort { return b.udp.LocalAddr().(*net.UDPAddr).AddrPort() }
 
 // handle makes the SIP stack.
-func (b *Bridge) handle() error {
+func (b *Bridge) handle(ctx context.Context) error {
 	addr := b.Addr()
 	var err error
 	b.ua, err = sipgo.NewUA(sipgo.WithUserAgent("edgvoip-ai-bridge"), sipgo.WithUserAgentHostname(addr.Addr().String()),
@@ -149,14 +149,13 @@ func (b *Bridge) handle() error {
 	if err != nil {
 		return fmt.Errorf("SIP: %w", err)
 	}
-	b.server.OnInvite(b.invite)
-	b.server.OnAck(b.ack)
-	b.server.OnBye(b.bye)
-	b.server.OnCancel(b.unmatched) // one that matches is the transaction's
-	b.server.OnOptions(b.options)
-	b.server.OnUpdate(b.update)
-	b.server.OnNotify(b.notify)
-	b.server.OnNoRoute(b.notAllowed)
+	for method, handle := range map[sip.RequestMethod]sipgo.RequestHandler{
+		sip.INVITE: b.invite, sip.ACK: b.ack, sip.BYE: b.bye, sip.OPTIONS: b.options, sip.UPDATE: b.update, sip.NOTIFY: b.notify,
+		sip.CANCEL: outside, // one that matches is the transaction's
+	} {
+		b.server.OnRequest(method, b.rescued(ctx, handle))
+	}
+	b.server.OnNoRoute(b.rescued(ctx, b.notAllowed))
 	return nil
 }
 

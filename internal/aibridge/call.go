@@ -206,7 +206,8 @@ func statusText(status int) string {
 }
 
 // connect does everything that comes before 200, within the budget.
-func (c *call) connect(ctx context.Context, far media) *fault {
+func (c *call) connect(ctx context.Context, far media) (end *fault) {
+	defer rescue(ctx, c.log, &end)
 	ctx, cancel := context.WithDeadline(ctx, c.begun.Add(c.bridge.opts.ConnectBudget))
 	defer cancel()
 	if err := c.dialog.respond(sip.StatusRinging, "Ringing", nil); err != nil {

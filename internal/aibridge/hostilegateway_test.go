@@ -1,6 +1,7 @@
 package aibridge_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"github.com/emiago/sipgo/sip"
 	"github.com/pion/turn/v5"
 
+	"github.com/edgvoip/edgvoip/aisession"
 	"github.com/edgvoip/edgvoip/internal/aibridge"
 	"github.com/edgvoip/edgvoip/test/mockgateway"
 )
@@ -355,4 +357,45 @@ func TestTURN(t *testing.T) {
 	eventually(t, "the caller hears the agent", func() bool { return l.ear.Share(440) > 0.9 })
 	l.request(soon(t), sip.BYE, "")
 	eventually(t, "the call is over", func() bool { return s.active() == 0 })
+}
+
+// clumsy are sessions that panic.
+type clumsy struct {
+	aibridge.Sessions
+	where string
+}
+
+func (c *clumsy) Open(ctx context.Context, t aisession.Trunk, r aisession.SessionRequest) (aisession.Session, error) {
+	if c.where == "session" {
+		panic("session of " + r.CallerNumber)
+	}
+	return c.Sessions.Open(ctx, t, r)
+}
+
+func (c *clumsy) Dial(context.Context, aisession.Session) (*aisession.Channel, error) {
+	panic("channel")
+}
+
+// A panic is the end of the call in which it happens: it is refused, leaves nothing behind, and the next one is taken.
+func TestAPanicEndsOneCall(t *testing.T) {
+	t.Parallel()
+	for _, where := range []string{"session", "channel"} {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t, func(o *aibridge.Options, _ *mockgateway.Options) {
+				o.Sessions, o.Limits = &clumsy{where: where}, aisession.NewLimits(1, 1)
+			})
+			p := newPhone(t, s.bridge.Addr())
+			for range 2 {
+				res, _ := s.refused(p, callOptions{trunk: trunkOf(mockgateway.None)})
+				if want := `Q.850;cause=41;text="internal"`; res.StatusCode != 500 || reasonOf(res) != want {
+					t.Errorf("%d, %s", res.StatusCode, reasonOf(res))
+				}
+				eventually(t, "the call is over", func() bool { return s.active() == 0 })
+			}
+			if log := s.log.String(); !strings.Contains(log, "msg=panic") || strings.Contains(log, "612345678") {
+				t.Errorf("the log says nothing of it, or too much: %s", log)
+			}
+		})
+	}
 }

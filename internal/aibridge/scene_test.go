@@ -109,9 +109,12 @@ func newSceneBehind(tb testing.TB, front func(http.Handler) http.Handler, f func
 	}
 	client := aisession.NewClient(aisession.Options{Keys: keys, Budget: 1500 * time.Millisecond, Allow: networks, Roots: roots})
 	s.client = client
-	if n, ok := o.Sessions.(*nowhere); ok {
-		n.Sessions = client
-	} else {
+	switch wrapper := o.Sessions.(type) {
+	case *nowhere:
+		wrapper.Sessions = client
+	case *clumsy:
+		wrapper.Sessions = client
+	default:
 		o.Sessions = client
 	}
 	base, err := webhook.ParseBaseURL(server.URL)

@@ -58,6 +58,7 @@ func (c *call) answer() (*sip.Response, *fault) {
 
 // converse waits for the end of the call. byPeer tells that the switch ended it.
 func (c *call) converse(ctx context.Context, unconfirmed <-chan error) (end *fault, byPeer bool) {
+	defer rescue(ctx, c.log, &end)
 	watch := time.NewTicker(watchInterval)
 	defer watch.Stop()
 	for {
