@@ -60,6 +60,7 @@ func TestParseSession(t *testing.T) {
 		{"iceServers", `stun:stun.example`, `http://stun.example`},
 		{"iceServers", `stun:stun.example`, `stun:`},
 		{"iceServers", `["turn:turn.example:3478?transport=udp"]`, `[]`},
+		{"iceServers", `["turn:turn.example:3478?transport=udp"]`, `["stun:x"` + strings.Repeat(`,"stun:x"`, 15) + `]`},
 		{"token", `t0ken`, `t0ken\r\nX: y`},
 		{"expiresAt", `10:00:00Z`, `08:00:00Z`},
 	} {

@@ -35,8 +35,11 @@ type Channel struct {
 	err error
 }
 
-// errWrongProtocol means that the gateway speaks something else.
-var errWrongProtocol = errors.New("the gateway did not select " + Subprotocol)
+// What it means that a gateway grants the upgrade and speaks something else.
+var (
+	errNoWebSocket   = errors.New("the gateway does not speak WebSocket")
+	errWrongProtocol = errors.New("the gateway did not select " + Subprotocol)
+)
 
 // Dial opens the channel of a session. It lives until Close, not until ctx ends.
 func (c *Client) Dial(ctx context.Context, s Session) (*Channel, error) {
@@ -44,13 +47,21 @@ func (c *Client) Dial(ctx context.Context, s Session) (*Channel, error) {
 	if s.Token != "" {
 		header.Set("Authorization", "Bearer "+s.Token)
 	}
+	client, release := c.upgrading(ctx)
 	conn, resp, err := websocket.Dial(ctx, s.Endpoint.String(), &websocket.DialOptions{ //nolint:bodyclose // the library closes it
-		HTTPClient: c.http, HTTPHeader: header, Subprotocols: []string{Subprotocol},
+		HTTPClient: client, HTTPHeader: header, Subprotocols: []string{Subprotocol},
 	})
-	if err != nil {
-		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
-			return nil, &RefusedError{resp.StatusCode}
-		}
+	inTime := release()
+	switch {
+	case err == nil && inTime:
+	case err == nil:
+		_ = conn.CloseNow() // it is closed already
+		return nil, ctx.Err()
+	case resp != nil && resp.StatusCode == http.StatusSwitchingProtocols:
+		return nil, errNoWebSocket
+	case resp != nil:
+		return nil, &RefusedError{resp.StatusCode}
+	default:
 		return nil, cause(ctx, err)
 	}
 	if conn.Subprotocol() != Subprotocol {
@@ -64,6 +75,28 @@ func (c *Client) Dial(ctx context.Context, s Session) (*Channel, error) {
 	ch.loops.Go(func() { ch.ping(living) })
 	return ch, nil
 }
+
+// upgrading returns a client whose upgrade to a WebSocket ends with ctx, until release is called, which tells whether it was in time.
+// net/http bounds it only until the gateway grants it; the library then waits for three seconds for what should follow.
+func (c *Client) upgrading(ctx context.Context) (client *http.Client, release func() bool) {
+	stop := func() bool { return true }
+	upgrading := *c.http
+	upgrading.Transport = roundTripper(func(req *http.Request) (*http.Response, error) {
+		resp, err := c.http.Transport.RoundTrip(req)
+		if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+			conn := resp.Body
+			stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
+		}
+		return resp, err
+	})
+	return &upgrading, func() bool { return stop() }
+}
+
+// roundTripper is a function that is an http.RoundTripper.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 // Messages returns what the gateway says; closed when the channel is lost, and then Err says why.
 func (ch *Channel) Messages() <-chan Message { return ch.messages }
@@ -87,7 +120,10 @@ func (ch *Channel) read(ctx context.Context) {
 	defer close(ch.messages)
 	for {
 		kind, b, err := ch.conn.Read(ctx)
-		if err != nil {
+		if status := websocket.CloseStatus(err); status != -1 { // without the gateway's words
+			ch.lost(fmt.Errorf("receive: closed with status %d", status))
+			return
+		} else if err != nil {
 			ch.lost(fmt.Errorf("receive: %w", err))
 			return
 		}

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -175,18 +174,30 @@ func (c *Client) signingKeys(t Trunk) ([]string, error) {
 	return keys, nil
 }
 
-// cause says why there was no answer, without the URL, which errors of net/http begin with.
+// errUnreadable means that whoever answered speaks neither TLS that is taken nor HTTP.
+var errUnreadable = errors.New("an answer that cannot be read")
+
+// cause says why there was no answer, without the URL, which errors of net/http begin with, and without the gateway's words, which
+// errors of its parser repeat.
 func cause(ctx context.Context, err error) error {
-	var u *url.Error
+	var network *net.OpError
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
 	switch {
 	case errors.Is(err, ErrForbidden):
 		return ErrForbidden
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.As(err, &u):
-		return u.Err
+	case errors.As(err, &network):
+		return network
+	case errors.As(err, &certificate):
+		return certificate
+	case errors.As(err, &record):
+		return errors.New("no TLS: " + record.Msg)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
 	}
-	return err
+	return errUnreadable
 }
 
 // AllowsICE tells whether media may go to an address.

@@ -57,7 +57,7 @@ const (
 	maxToken      = 4096
 	maxEndpoint   = 2048
 	maxICEServers = 8
-	maxICEURLs    = 8
+	maxICEURLs    = 16 // of all servers: each takes sockets for the length of a call
 	maxAnswer     = 128 << 10
 )
 
@@ -166,9 +166,10 @@ func parseICEServers(list []iceServer) ([]ICEServer, error) {
 		return refuse("are more than 8")
 	}
 	var servers []ICEServer
+	urls := 0
 	for _, s := range list {
-		if len(s.URLs) == 0 || len(s.URLs) > maxICEURLs {
-			return refuse("has one without urls, or with more than 8")
+		if urls += len(s.URLs); len(s.URLs) == 0 || urls > maxICEURLs {
+			return refuse("has one without urls, or more than 16 of them together")
 		}
 		for _, u := range s.URLs {
 			scheme, rest, _ := strings.Cut(u, ":")

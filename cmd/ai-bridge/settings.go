@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -16,7 +17,7 @@ type settings struct {
 	common.Common
 
 	SIPAddr     string `env:"AI_BRIDGE_SIP_ADDR" envDefault:"127.0.0.1:5090"`
-	Peers       string `env:"AI_BRIDGE_PEERS" envDefault:"127.0.0.0/8,::1/128"`
+	Peers       string `env:"AI_BRIDGE_PEERS" envDefault:"local"`
 	MetricsAddr string `env:"AI_BRIDGE_METRICS_ADDR" envDefault:"127.0.0.1:8084"`
 
 	SessionBudget time.Duration `env:"AI_SESSION_BUDGET" envDefault:"1500ms"`
@@ -76,15 +77,42 @@ func (s settings) sipAddr() (netip.AddrPort, error) {
 	return a, nil
 }
 
-// peers returns who is listened to.
+// peers returns who is listened to. "local" stands for the addresses of this machine: a switch speaks from the one that its profile is
+// bound to, also to 127.0.0.1.
 func (s settings) peers() ([]netip.Prefix, error) {
 	var list []netip.Prefix
 	for text := range strings.SplitSeq(s.Peers, ",") {
-		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		text = strings.TrimSpace(text)
+		if text == "local" {
+			own, err := ownAddresses()
+			if err != nil {
+				return nil, fmt.Errorf("AI_BRIDGE_PEERS: %w", err)
+			}
+			list = append(list, own...)
+			continue
+		}
+		p, err := netip.ParsePrefix(text)
 		if err != nil || p != p.Masked() {
-			return nil, errors.New("AI_BRIDGE_PEERS is not a list of networks such as 127.0.0.0/8, separated by commas")
+			return nil, errors.New("AI_BRIDGE_PEERS is not a list of networks such as 127.0.0.0/8, or local, separated by commas")
 		}
 		list = append(list, p)
+	}
+	return list, nil
+}
+
+// ownAddresses returns the loopback network and the addresses of this machine's interfaces.
+func ownAddresses() ([]netip.Prefix, error) {
+	list := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("addresses of this machine: %w", err)
+	}
+	for _, a := range addrs {
+		if network, ok := a.(*net.IPNet); ok {
+			if addr, ok := netip.AddrFromSlice(network.IP); ok {
+				list = append(list, netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()))
+			}
+		}
 	}
 	return list, nil
 }

@@ -20,7 +20,6 @@ import (
 	"github.com/emiago/sipgo"
 	"github.com/emiago/sipgo/sip"
 	"github.com/google/uuid"
-	"github.com/pion/webrtc/v4"
 
 	"github.com/edgvoip/edgvoip/aisession"
 )
@@ -42,7 +41,7 @@ type Trunks interface {
 type Options struct {
 	// Addr is where SIP is listened for, over UDP and TCP, and where media is received.
 	Addr netip.AddrPort
-	// Peers are the networks that are listened to; whatever else comes is dropped unread.
+	// Peers are the networks that SIP is taken from and media is sent to; whatever else comes is dropped unread.
 	Peers    []netip.Prefix
 	Sessions Sessions
 	Trunks   Trunks
@@ -64,15 +63,15 @@ type Options struct {
 
 // Bridge takes calls. Its zero value is not usable, see New.
 type Bridge struct {
-	opts   Options
-	log    *slog.Logger
-	webrtc *webrtc.API
+	opts  Options
+	peers peers
+	log   *slog.Logger
 
 	ua     *sipgo.UserAgent
 	server *sipgo.Server
 	client *sipgo.Client
 	udp    *net.UDPConn
-	tcp    *net.TCPListener
+	tcp    net.Listener
 
 	mu       sync.Mutex
 	draining bool
@@ -95,19 +94,15 @@ func New(ctx context.Context, o Options) (*Bridge, error) {
 		o.MinSessionExpires = minSessionExpires
 	}
 	silenceSIP()
-	b := &Bridge{opts: o, log: o.Log.With("component", "aibridge"), dialogs: map[string]*call{}}
-	var err error
-	if b.webrtc, err = newAPI(o.Sessions.AllowsICE, o.Loopback); err != nil {
-		return nil, err
-	}
+	b := &Bridge{opts: o, peers: o.Peers, log: o.Log.With("component", "aibridge"), dialogs: map[string]*call{}}
 	if err := b.listen(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.handle(); err != nil {
-		return nil, errors.Join(err, b.udp.Close(), b.tcp.Close())
-	}
 	base, drop := context.WithCancelCause(context.WithoutCancel(ctx))
 	b.base, b.drop = func() context.Context { return base }, drop
+	if err := b.handle(base); err != nil {
+		return nil, errors.Join(err, b.udp.Close(), b.tcp.Close())
+	}
 	return b, nil
 }
 
@@ -121,7 +116,7 @@ func (b *Bridge) listen(ctx context.Context) error {
 		}
 		tcp, err := (&net.ListenConfig{}).Listen(ctx, "tcp", udp.LocalAddr().String())
 		if err == nil {
-			b.udp, b.tcp = udp, tcp.(*net.TCPListener)
+			b.udp, b.tcp = udp, listener{tcp, b.peers}
 			return nil
 		}
 		_ = udp.Close() // nothing was sent
@@ -135,12 +130,15 @@ func (b *Bridge) listen(ctx context.Context) error {
 func (b *Bridge) Addr() netip.AddrPort { return b.udp.LocalAddr().(*net.UDPAddr).AddrPort() }
 
 // handle makes the SIP stack.
-func (b *Bridge) handle() error {
+func (b *Bridge) handle(ctx context.Context) error {
 	addr := b.Addr()
 	var err error
 	b.ua, err = sipgo.NewUA(sipgo.WithUserAgent("edgvoip-ai-bridge"), sipgo.WithUserAgentHostname(addr.Addr().String()),
-		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerLogger(quiet), sip.WithTransportLayerReadFilter(b.filter)),
-		sipgo.WithUserAgentTransactionLayerOptions(sip.WithTransactionLayerLogger(quiet)))
+		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerLogger(quiet), sip.WithTransportLayerReadFilter(b.peers.filter),
+			sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: b.peers.tcp()})),
+		sipgo.WithUserAgentTransactionLayerOptions(sip.WithTransactionLayerLogger(quiet),
+			// So that a request whose connection breaks is sent by another one at once.
+			sip.WithTransactionLayerTerminateOnConnClose()))
 	if err != nil {
 		return fmt.Errorf("SIP: %w", err)
 	}
@@ -151,33 +149,14 @@ func (b *Bridge) handle() error {
 	if err != nil {
 		return fmt.Errorf("SIP: %w", err)
 	}
-	b.server.OnInvite(b.invite)
-	b.server.OnAck(b.ack)
-	b.server.OnBye(b.bye)
-	b.server.OnCancel(b.unmatched) // one that matches is the transaction's
-	b.server.OnOptions(b.options)
-	b.server.OnUpdate(b.update)
-	b.server.OnNotify(b.notify)
-	b.server.OnNoRoute(b.notAllowed)
+	for method, handle := range map[sip.RequestMethod]sipgo.RequestHandler{
+		sip.INVITE: b.invite, sip.ACK: b.ack, sip.BYE: b.bye, sip.OPTIONS: b.options, sip.UPDATE: b.update, sip.NOTIFY: b.notify,
+		sip.CANCEL: outside, // one that matches is the transaction's
+	} {
+		b.server.OnRequest(method, b.rescued(ctx, handle))
+	}
+	b.server.OnNoRoute(b.rescued(ctx, b.notAllowed))
 	return nil
-}
-
-// filter drops what does not come from a peer before anybody reads it.
-func (b *Bridge) filter(p sip.TransportReadProps, data []byte) ([]byte, error) {
-	a, err := netip.ParseAddrPort(p.RemoteAddr.String())
-	if err != nil || !b.isPeer(a.Addr().Unmap()) {
-		return nil, nil
-	}
-	return data, nil
-}
-
-func (b *Bridge) isPeer(a netip.Addr) bool {
-	for _, p := range b.opts.Peers {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }
 
 // errDrained is why calls end that were still running when the drain was over.
@@ -203,7 +182,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	var err error
 	select {
 	case err = <-failed:
-		err = fmt.Errorf("SIP: %w", err)
+		err = errors.Join(errors.New("SIP: a port is not served any more"), err)
 	case <-ctx.Done():
 	}
 	b.drain(context.WithoutCancel(ctx), err != nil)
@@ -274,7 +253,7 @@ func (b *Bridge) find(req *sip.Request) *call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.dialogs[id]
-	if c == nil || c.dialog.over() {
+	if c == nil || c.dialog.over() || !c.dialog.isWith(req) {
 		return nil
 	}
 	return c

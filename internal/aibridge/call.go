@@ -79,15 +79,18 @@ func (c *call) report(ctx context.Context, end *fault) {
 		attrs = append(attrs, slog.String("session", c.session))
 	}
 	if end.cause != nil {
-		attrs = append(attrs, slog.Any("error", end.cause))
+		attrs = append(attrs, slog.String("error", clip(end.cause.Error())))
 	}
 	c.log.LogAttrs(ctx, level, "call", attrs...)
 }
 
-// clip bounds what a peer can make us write.
+// maxLogged bounds, in bytes, what others can make us write: a Call-ID, the names in a certificate.
+const maxLogged = 256
+
+// clip shortens a text to maxLogged.
 func clip(s string) string {
-	if len(s) > 128 {
-		s = s[:128]
+	if len(s) > maxLogged {
+		s = s[:maxLogged]
 	}
 	return strings.ToValidUTF8(s, "?")
 }
@@ -133,11 +136,21 @@ func (c *call) readRequest(req *sip.Request) (media, *fault) {
 		return media{}, &fault{outcomeBadRequest, statusIntervalTooSmall, errors.New("Session-Expires is too short")}
 	}
 	c.timer = timer
-	far, err := parseMedia(req.Body())
+	far, err := c.readMedia(req.Body())
 	if err != nil {
 		return media{}, &fault{outcomeBadMedia, sip.StatusNotAcceptableHere, err}
 	}
 	return far, nil
+}
+
+// readMedia reads the SDP of the switch. Its address must be a peer's: whoever calls could let the agent's voice be sent to anybody
+// else. An unspecified one is held, and nothing is sent there.
+func (c *call) readMedia(body []byte) (media, error) {
+	m, err := parseMedia(body)
+	if err == nil && !m.rtp.Addr().IsUnspecified() && !c.bridge.peers.has(m.rtp.Addr()) {
+		return m, errStranger
+	}
+	return m, err
 }
 
 // statusIntervalTooSmall is 422 of RFC 4028.
@@ -193,7 +206,8 @@ func statusText(status int) string {
 }
 
 // connect does everything that comes before 200, within the budget.
-func (c *call) connect(ctx context.Context, far media) *fault {
+func (c *call) connect(ctx context.Context, far media) (end *fault) {
+	defer rescue(ctx, c.log, &end)
 	ctx, cancel := context.WithDeadline(ctx, c.begun.Add(c.bridge.opts.ConnectBudget))
 	defer cancel()
 	if err := c.dialog.respond(sip.StatusRinging, "Ringing", nil); err != nil {
@@ -260,7 +274,7 @@ func (c *call) negotiate(ctx context.Context, s aisession.Session) *fault {
 	if c.channel, err = c.bridge.opts.Sessions.Dial(ctx, s); err != nil {
 		return unavailable(outcomeChannel, err)
 	}
-	if c.peer, err = newPeer(c.bridge.webrtc, s); err != nil {
+	if c.peer, err = newPeer(s, c.bridge.opts.Sessions.AllowsICE, c.bridge.opts.Loopback); err != nil {
 		return &fault{outcomeInternal, sip.StatusInternalServerError, err}
 	}
 	answer, err := c.peer.answer(s.Offer)

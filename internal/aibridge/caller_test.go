@@ -28,6 +28,8 @@ type phone struct {
 	client  *sipgo.Client
 	addr    netip.AddrPort
 
+	server *sipgo.Server
+
 	mu   sync.Mutex
 	legs map[string]*leg // by Call-ID
 }
@@ -50,7 +52,7 @@ func newPhoneOver(tb testing.TB, bridge netip.AddrPort, network string) *phone {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	server, err := sipgo.NewServer(p.ua, sipgo.WithServerLogger(quiet))
+	p.server, err = sipgo.NewServer(p.ua, sipgo.WithServerLogger(quiet))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -66,10 +68,10 @@ func newPhoneOver(tb testing.TB, bridge netip.AddrPort, network string) *phone {
 		tb.Fatal(err)
 	}
 	for _, m := range []sip.RequestMethod{sip.BYE, sip.UPDATE, sip.REFER} {
-		server.OnRequest(m, p.heard)
+		p.server.OnRequest(m, p.heard)
 	}
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.ServeUDP(conn) })
+	serving.Go(func() { _ = p.server.ServeUDP(conn) })
 	// Until then requests would be sent from another socket.
 	eventually(tb, "the phone listens", func() bool {
 		_, err := p.ua.TransportLayer().GetConnection("udp", p.addr.String())
@@ -81,6 +83,21 @@ func newPhoneOver(tb testing.TB, bridge netip.AddrPort, network string) *phone {
 		serving.Wait()
 	})
 	return p
+}
+
+// listenTCP takes connections where Contact is.
+func (p *phone) listenTCP() {
+	p.t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(p.t.Context(), "tcp", p.addr.String())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = p.server.ServeTCP(l) })
+	p.t.Cleanup(func() {
+		_ = l.Close()
+		serving.Wait()
+	})
 }
 
 // heard takes a request of the bridge.

@@ -74,6 +74,14 @@ func (d *dialog) respond(status int, text string, body []byte, headers ...sip.He
 	return nil
 }
 
+// isWith tells whether a request comes from the address that the INVITE came from. Whoever knows the tags of a dialog, from a log
+// or a trace, cannot speak in it from elsewhere.
+func (d *dialog) isWith(req *sip.Request) bool {
+	ours, err := netip.ParseAddrPort(d.invite.Source())
+	theirs, err2 := netip.ParseAddrPort(req.Source())
+	return err == nil && err2 == nil && ours.Addr() == theirs.Addr()
+}
+
 // response returns an answer to a request of the dialog.
 func (d *dialog) response(req *sip.Request, status int, text string, body []byte, headers ...sip.Header) *sip.Response {
 	res := sip.NewResponseFromRequest(req, status, text, body)
@@ -161,20 +169,22 @@ func (d *dialog) over() bool {
 }
 
 // request sends a request to the switch and returns the final answer. It goes where the INVITE came from: what Contact says may
-// be the switch's address for others.
+// be the switch's address for others. Only if a connection is gone, which cannot be made anew from here, it goes to Contact.
 func (d *dialog) request(ctx context.Context, method sip.RequestMethod, headers ...sip.Header) (*sip.Response, error) {
-	req := d.build(method)
-	for _, h := range headers {
-		req.AppendHeader(h)
-	}
+	req := d.build(method, headers)
+	req.SetDestination(d.invite.Source())
 	res, err := d.client.Do(ctx, req, sipgo.ClientRequestAddVia)
+	if err != nil && ctx.Err() == nil && sip.IsReliable(d.invite.Transport()) {
+		res, err = d.client.Do(ctx, d.build(method, headers), sipgo.ClientRequestAddVia)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", strings.ToLower(method.String()), err)
 	}
 	return res, nil
 }
 
-func (d *dialog) build(method sip.RequestMethod) *sip.Request {
+// build returns a request to the switch's Contact.
+func (d *dialog) build(method sip.RequestMethod, headers []sip.Header) *sip.Request {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.cseq++
@@ -190,9 +200,12 @@ func (d *dialog) build(method sip.RequestMethod) *sip.Request {
 		req.AppendHeader(sip.NewHeader("Route", h.Value()))
 	}
 	req.AppendHeader(d.contact)
+	for _, h := range headers {
+		req.AppendHeader(h)
+	}
 	req.SetBody(nil)
 	req.SetTransport(d.invite.Transport())
-	req.SetDestination(d.invite.Source())
+	req.SetDestination(d.target.HostPort())
 	return req
 }
 

@@ -1,6 +1,7 @@
 package aibridge
 
 import (
+	"net"
 	"net/netip"
 	"time"
 
@@ -44,3 +45,6 @@ func ParsePacket(b []byte) (rtp.Header, []byte, bool) {
 	payload, ok := parsePacket(&h, b)
 	return h, payload, ok
 }
+
+// NewListener returns a listener that takes connections of switches in networks.
+func NewListener(l net.Listener, networks []netip.Prefix) net.Listener { return listener{l, networks} }

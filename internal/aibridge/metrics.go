@@ -57,6 +57,7 @@ const (
 	dropHeld     dropReason = "held"
 	dropLate     dropReason = "late"
 	dropUnsent   dropReason = "unsent"
+	dropFlood    dropReason = "flood" // more than a stream of voice has
 )
 
 // Metrics count what a Bridge does.

@@ -3,14 +3,17 @@ package aibridge
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
 	"github.com/pion/logging"
+	"github.com/pion/transport/v4/packetio"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/edgvoip/edgvoip/aisession"
@@ -24,9 +27,9 @@ const (
 	icePatience     = 300 * time.Millisecond
 )
 
-// newAPI returns the WebRTC of all calls: PCMU and telephone events, no other codec, RTCP reports, and no media to or from
+// newAPI returns the WebRTC of one call: PCMU and telephone events, no other codec, RTCP reports, media over UDP, and none to or from
 // addresses that are not allowed.
-func newAPI(allow func(netip.Addr) bool, loopback bool) (*webrtc.API, error) {
+func (p *peer) newAPI(loopback bool) (*webrtc.API, error) {
 	var engine webrtc.MediaEngine
 	for _, c := range []webrtc.RTPCodecParameters{
 		{RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypePCMU, ClockRate: clockRate}, PayloadType: pcmu},
@@ -47,9 +50,13 @@ func newAPI(allow func(netip.Addr) bool, loopback bool) (*webrtc.API, error) {
 	s.SetRelayAcceptanceMinWait(icePatience)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(loopback)
+	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	s.DisableActiveTCP(true)
+	s.SetNet(p.network)
+	s.BufferFactory = p.buffer
 	s.SetRemoteIPFilter(func(ip net.IP) bool {
 		a, ok := netip.AddrFromSlice(ip)
-		return ok && allow(a.Unmap())
+		return ok && p.network.allow(a.Unmap())
 	})
 	return webrtc.NewAPI(webrtc.WithMediaEngine(&engine), webrtc.WithInterceptorRegistry(&registry), webrtc.WithSettingEngine(s)), nil
 }
@@ -66,15 +73,22 @@ func (silent) NewLogger(string) logging.LeveledLogger {
 
 // peer is the side of a call towards the agent.
 type peer struct {
-	pc   *webrtc.PeerConnection
-	out  *outgoing
-	send *webrtc.RTPSender
+	pc      *webrtc.PeerConnection
+	network *network
+	out     *outgoing
+	send    *webrtc.RTPSender
 	// connected is closed when ICE and DTLS are done, lost when they are lost for good.
 	connected, lost chan struct{}
 	// candidates are our own as they are found; nil at the end.
 	candidates chan *webrtc.ICECandidate
 	// tracks is what the agent sends: one.
 	tracks chan incoming
+	// broken is told when the agent sends more streams than can be meant.
+	broken chan error
+	// streams counts them, also those of RTCP.
+	streams atomic.Int32
+	// taken counts the agent's candidates. It belongs to the call's goroutine.
+	taken int
 
 	// draining are readers that close waits for; once it is closed none begins.
 	mu       sync.Mutex
@@ -87,22 +101,30 @@ type incoming struct {
 	receiver *webrtc.RTPReceiver
 }
 
-// newPeer returns the peer of a session, which has not answered yet.
-func newPeer(api *webrtc.API, s aisession.Session) (*peer, error) {
+// newPeer returns the peer of a session, which has not answered yet. allow tells where media may go; loopback lets it go over the
+// loopback interface.
+func newPeer(s aisession.Session, allow func(netip.Addr) bool, loopback bool) (*peer, error) {
+	p := &peer{
+		out: &outgoing{}, connected: make(chan struct{}), lost: make(chan struct{}),
+		candidates: make(chan *webrtc.ICECandidate, 64), tracks: make(chan incoming, 1), broken: make(chan error, 1),
+	}
+	var err error
+	if p.network, err = newNetwork(allow); err != nil {
+		return nil, err
+	}
+	api, err := p.newAPI(loopback)
+	if err != nil {
+		return nil, err
+	}
 	var servers []webrtc.ICEServer
 	for _, i := range s.ICEServers {
 		servers = append(servers, webrtc.ICEServer{URLs: i.URLs, Username: i.Username, Credential: i.Credential})
 	}
-	pc, err := api.NewPeerConnection(webrtc.Configuration{ICEServers: servers})
-	if err != nil {
+	if p.pc, err = api.NewPeerConnection(webrtc.Configuration{ICEServers: servers}); err != nil {
 		return nil, fmt.Errorf("peer connection: %w", err)
 	}
-	p := &peer{
-		pc: pc, out: &outgoing{}, connected: make(chan struct{}), lost: make(chan struct{}),
-		candidates: make(chan *webrtc.ICECandidate, 64), tracks: make(chan incoming, 1),
-	}
 	p.watch()
-	if p.send, err = pc.AddTrack(p.out); err != nil {
+	if p.send, err = p.pc.AddTrack(p.out); err != nil {
 		p.close()
 		return nil, fmt.Errorf("track: %w", err)
 	}
@@ -135,6 +157,33 @@ func (p *peer) watch() {
 	})
 }
 
+// Bounds on what an agent may send. One stream is meant; a few more, after one another, are those of a gateway that begins anew.
+const (
+	maxStreams    = 16
+	maxCandidates = 64
+	// maxBuffered is how much of a stream may wait to be read, in bytes.
+	maxBuffered = 64 << 10
+)
+
+var (
+	errStreams    = errors.New("more streams than one")
+	errCandidates = errors.New("more than 64 candidates")
+)
+
+// buffer is where a stream waits to be read. There is one for every SSRC that the agent thinks of, until the end of the call.
+func (p *peer) buffer(packetio.BufferPacketType, uint32) io.ReadWriteCloser {
+	b := packetio.NewBuffer()
+	b.SetLimitSize(maxBuffered)
+	if p.streams.Add(1) > maxStreams {
+		b.SetLimitCount(1)
+		select {
+		case p.broken <- errStreams:
+		default:
+		}
+	}
+	return b
+}
+
 // answer takes the agent's offer and returns the answer to it. From then on candidates are looked for.
 func (p *peer) answer(offer string) (string, error) {
 	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer}); err != nil {
@@ -154,6 +203,9 @@ func (p *peer) answer(offer string) (string, error) {
 func (p *peer) addCandidate(c aisession.Candidate) error {
 	if c.Candidate == "" {
 		return nil
+	}
+	if p.taken++; p.taken > maxCandidates {
+		return errCandidates
 	}
 	err := p.pc.AddICECandidate(webrtc.ICECandidateInit{
 		Candidate: c.Candidate, SDPMid: c.SDPMid, SDPMLineIndex: c.SDPMLineIndex, UsernameFragment: c.UsernameFragment,
@@ -191,12 +243,18 @@ func (p *peer) drain(read func([]byte) (int, interceptor.Attributes, error)) {
 	})
 }
 
+// farewell is how long a peer may take to say goodbye, to the agent and to TURN servers.
+const farewell = time.Second
+
 // close ends everything; nothing is left when it returns.
 func (p *peer) close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
+	late := time.AfterFunc(farewell, p.network.abort)
 	_ = p.pc.GracefulClose() // what cannot be closed is not there
+	late.Stop()
+	p.network.abort()
 	p.draining.Wait()
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
+	"golang.org/x/time/rate"
 )
 
 // relay carries the media of one call, packet by packet, both ways: nothing is decoded, mixed or held back.
@@ -32,6 +33,10 @@ type relay struct {
 
 // maxPacket is more than a packet of PCMU has: 20 ms are 172 bytes, and no link has larger ones.
 const maxPacket = 1500
+
+// maxRate is how many packets of the agent are carried in a second: four times as many as a stream has, whose packets may come in
+// heaps. It is the burst, too.
+const maxRate = 200
 
 func newRelay(ctx context.Context, addr netip.Addr, far media, m *Metrics) (*relay, error) {
 	sockets, err := listenPair(ctx, addr)
@@ -132,6 +137,7 @@ func (r *relay) agentToCaller(p *peer, rewriter *rewriter) {
 		return
 	}
 	p.drain(in.receiver.Read)
+	limit := rate.NewLimiter(maxRate, maxRate)
 	_, _, events := p.out.bound()
 	buf, out := make([]byte, maxPacket), make([]byte, maxPacket)
 	var h rtp.Header
@@ -147,6 +153,10 @@ func (r *relay) agentToCaller(p *peer, rewriter *rewriter) {
 			continue
 		}
 		r.fromAgent.Store(now.UnixNano())
+		if !limit.AllowN(now, 1) {
+			r.metrics.dropped(fromAgent, dropFlood)
+			continue
+		}
 		if h.PayloadType, ok = mapType(h.PayloadType, events, far.events); !ok {
 			r.metrics.dropped(fromAgent, dropType)
 			continue

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
@@ -69,6 +70,12 @@ const hmacSecret = "evs_test-secret"
 // newScene returns a scene whose bridge is changed by f. Everything is gone at the end of the test.
 func newScene(tb testing.TB, f func(*aibridge.Options, *mockgateway.Options)) *scene {
 	tb.Helper()
+	return newSceneBehind(tb, func(gateway http.Handler) http.Handler { return gateway }, f)
+}
+
+// newSceneBehind returns a scene whose gateway is reached through front, which may change what it says.
+func newSceneBehind(tb testing.TB, front func(http.Handler) http.Handler, f func(*aibridge.Options, *mockgateway.Options)) *scene {
+	tb.Helper()
 	s := &scene{t: tb, trunks: fakeTrunks{}, registry: prometheus.NewRegistry(), log: &lockedLog{}, done: make(chan struct{})}
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(s.log), nil))
 	line, err := secret.NewKeyLine("test")
@@ -93,7 +100,7 @@ func newScene(tb testing.TB, f func(*aibridge.Options, *mockgateway.Options)) *s
 	if s.gateway, err = mockgateway.New(g); err != nil {
 		tb.Fatal(err)
 	}
-	server := httptest.NewTLSServer(s.gateway)
+	server := httptest.NewTLSServer(front(s.gateway))
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
 	networks, err := webhook.ParseNetworks("127.0.0.0/8")
@@ -101,7 +108,15 @@ func newScene(tb testing.TB, f func(*aibridge.Options, *mockgateway.Options)) *s
 		tb.Fatal(err)
 	}
 	client := aisession.NewClient(aisession.Options{Keys: keys, Budget: 1500 * time.Millisecond, Allow: networks, Roots: roots})
-	s.client, o.Sessions = client, client
+	s.client = client
+	switch wrapper := o.Sessions.(type) {
+	case *nowhere:
+		wrapper.Sessions = client
+	case *clumsy:
+		wrapper.Sessions = client
+	default:
+		o.Sessions = client
+	}
 	base, err := webhook.ParseBaseURL(server.URL)
 	if err != nil {
 		tb.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -91,12 +92,7 @@ func isPCMU(md *sdp.MediaDescription) bool {
 	if md.MediaName.Media != "audio" || strings.Join(md.MediaName.Protos, "/") != "RTP/AVP" || md.MediaName.Port.Value == 0 {
 		return false
 	}
-	for _, f := range md.MediaName.Formats {
-		if f == strconv.Itoa(pcmu) {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(md.MediaName.Formats, strconv.Itoa(pcmu))
 }
 
 // read reads one stream.
@@ -179,7 +175,7 @@ func (l local) answer(m media) []byte {
 	return []byte(b.String())
 }
 
-// checkOffer tells whether the gateway's offer is one stream of audio with PCMU, which is all that is carried.
+// checkOffer tells whether the gateway's offer is one stream of audio with PCMU as payload type 0, which is all that is carried.
 func checkOffer(offer string) error {
 	var d sdp.SessionDescription
 	if err := d.UnmarshalString(offer); err != nil {
@@ -188,10 +184,24 @@ func checkOffer(offer string) error {
 	if len(d.MediaDescriptions) != 1 || d.MediaDescriptions[0].MediaName.Media != "audio" {
 		return errors.New("not one stream of audio")
 	}
-	for _, f := range d.MediaDescriptions[0].MediaName.Formats {
-		if f == strconv.Itoa(pcmu) {
-			return nil
+	md := d.MediaDescriptions[0]
+	if !slices.Contains(md.MediaName.Formats, strconv.Itoa(pcmu)) {
+		return errors.New("no PCMU")
+	}
+	candidates := 0
+	for _, a := range md.Attributes {
+		switch a.Key {
+		case "candidate":
+			candidates++
+		case "rtpmap":
+			pt, encoding, _ := strings.Cut(a.Value, " ")
+			if pt == strconv.Itoa(pcmu) && !strings.EqualFold(strings.TrimSuffix(encoding, "/1"), "PCMU/8000") {
+				return errors.New("payload type 0 is not PCMU")
+			}
 		}
 	}
-	return errors.New("no PCMU")
+	if candidates > maxCandidates {
+		return errCandidates
+	}
+	return nil
 }

@@ -95,8 +95,6 @@ func (b *Bridge) options(req *sip.Request, tx sip.ServerTransaction) {
 	respond(tx, res)
 }
 
-func (b *Bridge) unmatched(req *sip.Request, tx sip.ServerTransaction) { outside(req, tx) }
-
 func (b *Bridge) notAllowed(req *sip.Request, tx sip.ServerTransaction) {
 	res := sip.NewResponseFromRequest(req, sip.StatusMethodNotAllowed, "Method Not Allowed", nil)
 	res.AppendHeader(allowHeader())

@@ -58,6 +58,7 @@ func (c *call) answer() (*sip.Response, *fault) {
 
 // converse waits for the end of the call. byPeer tells that the switch ended it.
 func (c *call) converse(ctx context.Context, unconfirmed <-chan error) (end *fault, byPeer bool) {
+	defer rescue(ctx, c.log, &end)
 	watch := time.NewTicker(watchInterval)
 	defer watch.Stop()
 	for {
@@ -73,6 +74,8 @@ func (c *call) converse(ctx context.Context, unconfirmed <-chan error) (end *fau
 			unconfirmed = nil
 		case <-c.peer.lost:
 			return unavailable(outcomePeerLost, nil), false
+		case err := <-c.peer.broken:
+			return unavailable(outcomeAgentFailed, err), false
 		case candidate := <-c.peer.candidates:
 			c.tell(ctx, toMessage(candidate))
 		case held := <-c.held:
@@ -229,7 +232,7 @@ func (c *call) change(req *sip.Request, tx sip.ServerTransaction) {
 	offered := len(req.Body()) > 0
 	if offered {
 		var err error
-		if far, err = parseMedia(req.Body()); err != nil {
+		if far, err = c.readMedia(req.Body()); err != nil {
 			refuse(sip.StatusNotAcceptableHere, "Not Acceptable Here")
 			return
 		}
@@ -258,7 +261,7 @@ func (c *call) lateAnswer(ack *sip.Request) {
 		return
 	}
 	c.late = 0
-	if far, err := parseMedia(ack.Body()); err == nil {
+	if far, err := c.readMedia(ack.Body()); err == nil {
 		c.move(far)
 	}
 }

@@ -74,7 +74,9 @@ type Options struct {
 	TransferTo string
 	// Loopback keeps media on the loopback interface.
 	Loopback bool
-	Log      *slog.Logger
+	// From tells where the caller's media may come from; nil lets it come from anywhere.
+	From func(net.IP) bool
+	Log  *slog.Logger
 }
 
 // Gateway gives sessions. It is an http.Handler, and safe for concurrent use.
@@ -105,7 +107,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g := &Gateway{opts: o, mux: http.NewServeMux(), sessions: map[string]*Session{}, byCall: map[string]*Session{}, arrived: make(chan struct{})}
 	var err error
-	if g.api, err = newAPI(o.Loopback); err != nil {
+	if g.api, err = newAPI(o.Loopback, o.From); err != nil {
 		return nil, err
 	}
 	g.mux.HandleFunc("POST "+SessionPath, g.give)
@@ -114,7 +116,7 @@ func New(o Options) (*Gateway, error) {
 	return g, nil
 }
 
-func newAPI(loopback bool) (*webrtc.API, error) {
+func newAPI(loopback bool, from func(net.IP) bool) (*webrtc.API, error) {
 	var engine webrtc.MediaEngine
 	for _, c := range []webrtc.RTPCodecParameters{
 		{RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypePCMU, ClockRate: sampleRate}, PayloadType: 0},
@@ -126,6 +128,9 @@ func newAPI(loopback bool) (*webrtc.API, error) {
 	}
 	var s webrtc.SettingEngine
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	if from != nil {
+		s.SetRemoteIPFilter(from)
+	}
 	if loopback {
 		s.SetIncludeLoopbackCandidate(true)
 		s.SetIPFilter(net.IP.IsLoopback)

@@ -268,6 +268,12 @@ func (s *Session) Send(m any) {
 	_ = conn.Write(ctx, websocket.MessageText, b) // whoever is gone does not hear it
 }
 
+// Stream sends a packet of audio on another stream, of an SSRC that was not announced. It is what a broken gateway does.
+func (s *Session) Stream(ssrc uint32, payload []byte) { s.track.stream(ssrc, payload) }
+
+// Audio sends a packet of audio beside those that are sent every 20 ms.
+func (s *Session) Audio(payload []byte) { s.track.audio(payload) }
+
 // Do lets a fault of mid-call happen now.
 func (s *Session) Do(f Fault) {
 	switch f {
@@ -444,6 +450,15 @@ func (t *track) audio(payload []byte) {
 	defer t.mu.Unlock()
 	t.header.Timestamp += FrameSamples
 	t.write(0, payload)
+}
+
+func (t *track) stream(ssrc uint32, payload []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.header.SSRC
+	t.header.SSRC = ssrc
+	t.write(0, payload)
+	t.header.SSRC = before
 }
 
 func (t *track) press(digit byte) {
