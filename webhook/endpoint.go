@@ -188,7 +188,7 @@ func (p *Provisioner) apply(e Endpoint, c Change) (Endpoint, error) {
 			return Endpoint{}, err
 		}
 		if !base.Encrypted() && !p.allowHTTP {
-			return Endpoint{}, &invalid.FieldError{Name: "baseUrl", Reason: "does not begin with https://"}
+			return Endpoint{}, &invalid.FieldError{Name: "baseUrl", Reason: "does not begin with https:// (http:// is for development: WEBHOOK_ALLOW_HTTP)"}
 		}
 		e.BaseURL = base
 	}

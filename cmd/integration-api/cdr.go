@@ -244,9 +244,9 @@ func parseDocument(flags *flag.FlagSet, args []string, do func(context.Context, 
 }
 
 func parseTenantSet(flags *flag.FlagSet, args []string) (task, error) {
-	record := flags.String("recordCalls", "", "which calls are recorded: none, inbound, outbound, external (both), all")
-	days := flags.Int("cdrDays", 0, "how many days call records are kept; 0 is for ever")
-	recordingDays := flags.Int("recordingDays", 0, "how many days recordings are kept; 0 is as long as the records")
+	record := flags.String("record-calls", "", "which calls are recorded: none, inbound, outbound, external (both), all")
+	days := flags.Int("cdr-days", 0, "how many days call records are kept; 0 is for ever")
+	recordingDays := flags.Int("recording-days", 0, "how many days recordings are kept; 0 is as long as the records")
 	a, err := arguments(flags, args, "SLUG")
 	if err != nil {
 		return nil, err
@@ -254,16 +254,16 @@ func parseTenantSet(flags *flag.FlagSet, args []string) (task, error) {
 	var patch cdr.PolicyPatch
 	flags.Visit(func(f *flag.Flag) {
 		switch f.Name {
-		case "recordCalls":
+		case "record-calls":
 			patch.RecordCalls = record
-		case "cdrDays":
+		case "cdr-days":
 			patch.CDRDays = days
-		case "recordingDays":
+		case "recording-days":
 			patch.RecordingDays = recordingDays
 		}
 	})
 	if patch == (cdr.PolicyPatch{}) {
-		return nil, errors.New("there is nothing to set")
+		return nil, errors.New("nothing to change; tenant set -help lists the options")
 	}
 	return func(ctx context.Context, t tools) error {
 		tenant, err := t.tenant(ctx, a[0])
@@ -271,6 +271,6 @@ func parseTenantSet(flags *flag.FlagSet, args []string) (task, error) {
 			return err
 		}
 		_, err = t.db.ChangeCallPolicy(ctx, tenant.ID, patch, t.actor)
-		return err
+		return optionNamed(err)
 	}, nil
 }

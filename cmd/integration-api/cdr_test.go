@@ -141,7 +141,7 @@ func TestPostedRecord(t *testing.T) {
 	until(`SELECT string_agg(call_id || ' ' || recording_state, ',') FROM edgvoip.cdr`, call.String()+" ready")
 	until(`SELECT payload::jsonb ->> 'recordingUrl' FROM edgvoip.webhook_events ORDER BY id DESC LIMIT 1`,
 		"https://api.example/api/v1/integration/cdrs/"+call.String()+"/recording")
-	if _, err := i.try(t, "", "tenant", "set", "shop", "-recordingDays", "1"); err != nil {
+	if _, err := i.try(t, "", "tenant", "set", "shop", "-recording-days", "1"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.ExecContext(t.Context(), `UPDATE edgvoip.cdr SET recording_state = 'removed'`); err != nil {

@@ -61,7 +61,7 @@ func parseSeed(args []string, stderr io.Writer) (seedOptions, error) {
 	flags.SetOutput(stderr)
 	flags.IntVar(&o.tenants, "tenants", 2, "number of tenants: tenant-a.example, tenant-b.example, …")
 	flags.IntVar(&o.extensions, "extensions", 10, "extensions of each, from 1000, with password pw<extension>")
-	flags.Var(&o.trunks, "trunk", "host:port of a carrier of each tenant, in order of preference; the first has the DIDs (repeatable; default 127.0.0.1:5090)")
+	flags.Var(&o.trunks, "trunk", "host:port of a carrier of each tenant, in order of preference; the first has the DIDs (repeatable; default 127.0.0.1:5070)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -74,7 +74,7 @@ func parseSeed(args []string, stderr io.Writer) (seedOptions, error) {
 		return o, fmt.Errorf("-extensions is not between 1 and %d", maxExtensions)
 	}
 	if len(o.trunks) == 0 {
-		o.trunks = addresses{"127.0.0.1:5090"}
+		o.trunks = addresses{"127.0.0.1:5070"}
 	}
 	return o, nil
 }

@@ -124,4 +124,5 @@ func TestStopBeforeServe(t *testing.T) {
 func TestSettingsAreDocumented(t *testing.T) {
 	t.Parallel()
 	settingstest.Documented[settings](t, filepath.Join("..", "..", "docs", "settings.md"), "API_", "WEBHOOK_")
+	settingstest.Documented[sweepSettings](t, filepath.Join("..", "..", "docs", "settings.md"))
 }

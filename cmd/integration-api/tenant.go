@@ -128,7 +128,8 @@ var tenantGroup = group{
   list          the tenants
   suspend SLUG  refuse its phones, calls and requests
   resume SLUG   let it work again
-  set SLUG      say which calls are recorded and how long that is kept: -recordCalls, -cdrDays, -recordingDays
+  set SLUG      say which calls are recorded and how long that is kept: -record-calls, -cdr-days,
+                -recording-days
 
 `,
 	commands: map[string]func(*flag.FlagSet, []string) (task, error){

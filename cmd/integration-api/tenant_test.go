@@ -36,6 +36,7 @@ func TestTenantCommands(t *testing.T) {
 	if out := i.command(t, "tenant", "list"); strings.Contains(out, "suspended") {
 		t.Errorf("list printed\n%s", out)
 	}
+	i.command(t, "tenant", "set", "shop", "-record-calls", "external", "-cdr-days", "365", "-recording-days", "30")
 	first, second := credentials(t, i.command(t, "secret", "add", "shop")), credentials(t, i.command(t, "secret", "rotate", "shop", "-overlap", "1h"))
 	i.command(t, "secret", "revoke", "shop", first["SECRET_ID"])
 	secrets := i.command(t, "secret", "list", "shop")
@@ -61,6 +62,10 @@ func TestTenantCommands(t *testing.T) {
 		{"-id", []string{"tenant", "add", "x1", "-country", "IT", "-id", "x"}},
 		{"another id", []string{"tenant", "add", "shop", "-country", "IT", "-id", uuid.NewString()}},
 		{"unknown tenant", []string{"tenant", "suspend", "nobody"}},
+		{"nothing to change", []string{"tenant", "set", "shop"}},
+		{"-record-calls: is one of", []string{"tenant", "set", "shop", "-record-calls", "some"}},
+		{"-cdr-days: is 0", []string{"tenant", "set", "shop", "-cdr-days", "-1"}},
+		{"-recording-days: is 0", []string{"tenant", "set", "shop", "-recording-days", "40000"}},
 		{"unknown tenant", []string{"secret", "add", "nobody"}},
 		{"-overlap", []string{"secret", "rotate", "shop", "-overlap", "-1h"}},
 		{"unknown secret", []string{"secret", "revoke", "shop", uuid.NewString()}},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/edgvoip/edgvoip/dialplan"
 	"github.com/edgvoip/edgvoip/internal/invalid"
+	common "github.com/edgvoip/edgvoip/internal/settings"
 )
 
 // explainTimeout bounds one question, asked by somebody who waits.
@@ -26,7 +27,11 @@ func explain(ctx context.Context, args, environ []string, stdout, stderr io.Writ
 	} else if err != nil {
 		return err
 	}
-	s, err := readSettings(environ)
+	// No switch asks here, so nothing of how switches are let in is needed.
+	s, err := common.Parse[settings](environ)
+	if err == nil {
+		err = s.Check()
+	}
 	if err != nil {
 		return err
 	}

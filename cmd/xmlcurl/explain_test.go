@@ -31,7 +31,7 @@ func TestExplain(t *testing.T) {
 		`{"weekly":{"fri":[{"from":"09:00","to":"18:00"}]},"holidays":["12-25"]}`, storetest.TrunkID("tenant-b", "first")); err != nil {
 		t.Fatal(err)
 	}
-	env := environment(t, "DATABASE_URL="+url)
+	env := []string{"DATABASE_URL=" + url} // what switches present is no concern of an operator's question
 	for _, tc := range []struct {
 		args string
 		want []string

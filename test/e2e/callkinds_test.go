@@ -83,7 +83,7 @@ func (l *lines) addTrunks(t *testing.T, s *scene) {
 	trunk("Busy", l.busy, "-prefixes", "33", "-priority", "2")
 	trunk("Agent", freePort(t), "-prefixes", "881", "-did-ranges", "0612345800-0612345899", "-ai-agent-ref", "reception")
 	trunk("Night", freePort(t), "-prefixes", "882", "-did-ranges", "0612345900-0612345999", "-ai-agent-ref", "reception", "-ai-time-policy-file", never)
-	s.run(t, bin, "tenant", "set", tenantB, "-recordCalls", "external")
+	s.run(t, bin, "tenant", "set", tenantB, "-record-calls", "external")
 }
 
 // desk is the phones of a shift: those of tenant A, its carriers and tenant B's.

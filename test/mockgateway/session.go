@@ -55,6 +55,8 @@ type Report struct {
 	Holds     []bool `json:"holds"`
 	Hangup    string `json:"hangup"` // the reason that edgvoip gave; empty while it gave none
 	Over      bool   `json:"over"`
+	// Echo is the share of what the caller sent last that is the gateway's own tone: nearly 1 when he says back what he hears.
+	Echo float64 `json:"echo"`
 }
 
 func newSession(g *Gateway, pc *webrtc.PeerConnection, asked Request, fault Fault) *Session {
@@ -117,6 +119,7 @@ func (s *Session) Report() Report {
 	defer s.mu.Unlock()
 	r := s.report
 	r.Holds = append([]bool(nil), r.Holds...)
+	r.Echo = s.ear.Share(s.gateway.opts.Hz)
 	return r
 }
 

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/google/uuid"
 )
@@ -58,6 +59,8 @@ func (t tenant) check() error {
 	switch {
 	case t.ID == uuid.Nil || t.Bearer == "" || t.HMAC == "":
 		return errors.New("tenantId, bearerToken and hmacSecret are mandatory")
+	case strings.HasSuffix(t.Bearer, "...") || strings.HasSuffix(t.HMAC, "..."):
+		return errors.New("bearerToken and hmacSecret are the example's: put in what integration-api secret add prints")
 	case len(t.Extensions) == 0 && t.Generate.Count < 1:
 		return errors.New("there are no extensions and none to generate")
 	case t.Generate.Count > 0 && (t.Generate.Realm == "" || t.Generate.First < 10):

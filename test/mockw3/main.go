@@ -3,10 +3,10 @@
 // stored; and it reports how often each request was sent and what came back. docs/integration.md says what it relies on.
 //
 //	mockw3 [-url https://127.0.0.1:8443] [-ca FILE] [-clients 8] FILE
-//	mockw3 receive -secrets FILE -state FILE [-addr 127.0.0.1:8444] [-cert FILE -key FILE] [-fail 10]...
+//	mockw3 receive -secrets FILE -state FILE [-addr 127.0.0.1:8444] [-cert FILE -key FILE] [-gateway URL] [-fail 10]...
 //
 // receive is the other direction: it takes webhooks (package w3receiver), misbehaves as it is told, and tells at
-// /mock/report what it received how often.
+// /mock/report what it received how often. Requests for AI sessions it forwards to a voice gateway (test/mockgateway).
 //
 // example.json shows the file: tenants with their credentials, and for each the bodies of POST /extensions without
 // tenantId, or a number of extensions to make up. A second run changes nothing.

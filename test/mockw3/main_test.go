@@ -97,12 +97,21 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%s: %v, want %q", content, err, want)
 		}
 	}
-	for _, args := range [][]string{{}, {"a", "b"}, {"-clients", "0", "a"}, {"-attempts", "0", "a"}, {"-nonsense"}, {"/nowhere"}, {"-ca", "/nowhere", "example.json"}} {
+	example, err := os.ReadFile("example.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := write(t, strings.NewReplacer("evb_...", "evb_a", "evs_...", "evs_a").Replace(string(example)))
+	for _, args := range [][]string{{}, {"a", "b"}, {"-clients", "0", "a"}, {"-attempts", "0", "a"}, {"-nonsense"}, {"/nowhere"}, {"-ca", "/nowhere", filled}} {
 		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%v: no error", args)
 		}
 	}
-	if tenants, err := readTenants("example.json"); err != nil || len(tenants) != 2 {
+	// The example is refused until somebody has put credentials in.
+	if _, err := readTenants("example.json"); err == nil || !strings.Contains(err.Error(), "tenants[0]: bearerToken and hmacSecret are the example's") {
 		t.Errorf("example.json: %v", err)
+	}
+	if tenants, err := readTenants(filled); err != nil || len(tenants) != 2 {
+		t.Errorf("example.json with credentials: %v", err)
 	}
 }

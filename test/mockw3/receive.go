@@ -9,16 +9,20 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/edgvoip/edgvoip/aisession"
 	"github.com/edgvoip/edgvoip/test/w3receiver"
 )
 
 // receiveOptions are the flags of receive.
 type receiveOptions struct {
 	addr, cert, key, state, secrets string
+	gateway                         *url.URL // nil for none
 	behaviour                       w3receiver.Behaviour
 }
 
@@ -30,6 +34,7 @@ func parseReceive(args []string, stderr io.Writer) (o receiveOptions, err error)
 	flags.StringVar(&o.key, "key", "", "its key")
 	flags.StringVar(&o.state, "state", "", "file that keeps what was taken, also when the process is killed; mandatory")
 	flags.StringVar(&o.secrets, "secrets", "", "file with the tenants' signing secrets, one a line; mandatory")
+	flags.Func("gateway", "where a voice gateway (test/mockgateway) is asked for AI sessions, as http://host:port; none if not given", o.setGateway)
 	flags.IntVar(&o.behaviour.DelayMillis, "delay", 0, "milliseconds that each request waits")
 	flags.IntVar(&o.behaviour.FailPercent, "fail", 0, "percent of the requests that are answered 500")
 	flags.IntVar(&o.behaviour.DropPercent, "drop", 0, "percent of the events that are taken and not answered")
@@ -48,6 +53,13 @@ func parseReceive(args []string, stderr io.Writer) (o receiveOptions, err error)
 		return o, errors.New("-cert and -key go together")
 	}
 	return o, nil
+}
+
+func (o *receiveOptions) setGateway(text string) (err error) {
+	if o.gateway, err = url.Parse(text); err != nil || o.gateway.Host == "" || o.gateway.Scheme != "http" && o.gateway.Scheme != "https" {
+		return errors.New("not of the form http://host:port")
+	}
+	return nil
 }
 
 // receive takes webhooks until ctx ends. It prints where it listens, and at the end its report, on stdout.
@@ -79,7 +91,7 @@ func listen(ctx context.Context, o receiveOptions, receiver *w3receiver.Receiver
 	if _, err := fmt.Fprintln(stdout, "listening on", l.Addr()); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	server := &http.Server{Handler: controlled(receiver), ReadHeaderTimeout: patience}
+	server := &http.Server{Handler: controlled(receiver, o.gateway), ReadHeaderTimeout: patience}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if o.cert != "" {
@@ -94,10 +106,14 @@ func listen(ctx context.Context, o receiveOptions, receiver *w3receiver.Receiver
 }
 
 // controlled puts beside a receiver what it is controlled by: GET /mock/report, and PUT /mock/behaviour with the JSON of a
-// w3receiver.Behaviour.
-func controlled(receiver *w3receiver.Receiver) http.Handler {
+// w3receiver.Behaviour. W3's voice gateway is under the same base URL as its webhooks: requests for sessions are forwarded to
+// gateway, as they are, if there is one.
+func controlled(receiver *w3receiver.Receiver, gateway *url.URL) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", receiver)
+	if gateway != nil {
+		mux.Handle("POST "+aisession.SessionPath, &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(gateway) }})
+	}
 	mux.HandleFunc("GET /mock/report", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(receiver.Report()) // whoever asked has gone

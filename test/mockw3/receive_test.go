@@ -6,10 +6,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/edgvoip/edgvoip/aisession"
 	"github.com/edgvoip/edgvoip/test/w3receiver"
 )
 
@@ -26,6 +28,7 @@ func TestReceiveOptions(t *testing.T) {
 		"no such file":             "-state " + state + " -secrets /nowhere",
 		"the state is not ours":    "-state " + secrets + " -secrets " + secrets,
 		"missing port":             "-state " + state + " -secrets " + secrets + " -addr nowhere",
+		"-gateway":                 "-state " + state + " -secrets " + secrets + " -gateway 127.0.0.1:8090",
 	} {
 		err := run(t.Context(), append([]string{"receive"}, strings.Fields(args)...), io.Discard, io.Discard)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hidden") {
@@ -41,7 +44,7 @@ func TestControl(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewServer(controlled(receiver))
+	s := httptest.NewServer(controlled(receiver, nil))
 	t.Cleanup(s.Close)
 	do := func(method, path, body string) (int, string) {
 		t.Helper()
@@ -78,5 +81,44 @@ func TestControl(t *testing.T) {
 	var r w3receiver.Report
 	if _, body := do(http.MethodGet, "/mock/report", ""); json.Unmarshal([]byte(body), &r) != nil || r.Refused["timestamp"] != 1 {
 		t.Errorf("report %s", body)
+	}
+}
+
+// The gateway gets the request for a session as it was signed, and its own address in Host, which it makes the address of the
+// channel from.
+func TestForwardsToGateway(t *testing.T) {
+	t.Parallel()
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		_, _ = io.WriteString(w, strings.Join([]string{r.Method, r.Host, r.URL.Path, r.Header.Get("X-Timestamp"), r.Header.Get("X-edgvoip-Signature"), string(b)}, " "))
+	}))
+	t.Cleanup(gateway.Close)
+	at, err := url.Parse(gateway.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	receiver, err := w3receiver.New(w3receiver.Options{Secrets: []string{"evs_example"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(controlled(receiver, at))
+	t.Cleanup(s.Close)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+aisession.SessionPath, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-Timestamp", "1732060800")
+	r.Header.Set("X-edgvoip-Signature", "sha256=00")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if want := "POST " + at.Host + " " + aisession.SessionPath + " 1732060800 sha256=00 {}"; err != nil || string(got) != want {
+		t.Errorf("the gateway got %q, %v, want %q", got, err, want)
 	}
 }

@@ -52,13 +52,20 @@ func (r *report) done(name string, err error) {
 	}
 }
 
+// maxShown is how many failures are told one by one: mostly all have one cause.
+const maxShown = 10
+
 // write writes the report for people.
 func (r *report) write(w io.Writer) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var b bytes.Buffer
-	for _, failure := range slices.Sorted(slices.Values(r.failures)) {
+	failures := slices.Sorted(slices.Values(r.failures))
+	for _, failure := range failures[:min(len(failures), maxShown)] {
 		fmt.Fprintln(&b, "failed:", failure)
+	}
+	if more := len(failures) - maxShown; more > 0 {
+		fmt.Fprintf(&b, "failed: and %d more\n", more)
 	}
 	fmt.Fprintf(&b, "%d extensions: %d created, %d were there, %d answered from an earlier request, %d failed\n",
 		r.extensions, r.created, r.there, r.replayed, r.failed)

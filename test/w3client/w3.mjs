@@ -84,9 +84,14 @@ async function main([fields]) {
     return 2;
   }
   const w3 = new Edgvoip({ url, bearerToken, hmacSecret });
-  const { status, body } = await w3.request("POST", "/extensions", { tenantId, ...JSON.parse(fields) });
-  console.log(JSON.stringify(body));
-  return status < 300 ? 0 : 1;
+  try {
+    const { status, body } = await w3.request("POST", "/extensions", { tenantId, ...JSON.parse(fields) });
+    console.log(JSON.stringify(body));
+    return status < 300 ? 0 : 1;
+  } catch (error) {
+    console.error(`${url}: ${error.message}${error.cause ? `: ${error.cause.message}` : ""}`);
+    return 1;
+  }
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) process.exitCode = await main(process.argv.slice(2));
