@@ -129,7 +129,7 @@ func (a Asked) source(ctx context.Context, s ExplainStore) (netip.Addr, error) {
 func firstSource(t trunk.Trunk) (netip.Addr, error) {
 	sources := t.SourceAddresses()
 	if len(sources) == 0 {
-		return netip.Addr{}, &invalid.FieldError{Name: "trunk", Reason: "has no source address that its carrier may call from"}
+		return netip.Addr{}, &invalid.FieldError{Name: "trunk", Reason: "has no source address that its carrier may call from: calls of the carrier are refused until its sourceAddresses are set"}
 	}
 	return sources[0].Addr(), nil
 }
