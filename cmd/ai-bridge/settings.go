@@ -21,7 +21,7 @@ type settings struct {
 	MetricsAddr string `env:"AI_BRIDGE_METRICS_ADDR" envDefault:"127.0.0.1:8084"`
 
 	SessionBudget time.Duration `env:"AI_SESSION_BUDGET" envDefault:"1500ms"`
-	ConnectBudget time.Duration `env:"AI_CONNECT_BUDGET" envDefault:"2500ms"`
+	ConnectBudget time.Duration `env:"AI_CONNECT_BUDGET" envDefault:"1900ms"`
 	MediaTimeout  time.Duration `env:"AI_MEDIA_TIMEOUT" envDefault:"2s"`
 	CallerTimeout time.Duration `env:"AI_CALLER_TIMEOUT" envDefault:"20s"`
 	DrainTimeout  time.Duration `env:"AI_DRAIN_TIMEOUT" envDefault:"5m"`
