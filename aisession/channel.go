@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/time/rate"
 )
 
 // Subprotocol names the messages of this package (RFC 6455, 1.9). A gateway that selects another is not ours.
@@ -22,6 +23,12 @@ const (
 	sendTimeout  = 2 * time.Second
 
 	goodbyeTimeout = 500 * time.Millisecond
+)
+
+// How many messages a gateway may send in a second, and at once: many times as many as a call has, also of types that are ignored.
+const (
+	messageRate  = 50
+	messageBurst = 200
 )
 
 // Channel carries the messages about one session, over a WebSocket. Its methods are safe for concurrent use.
@@ -118,6 +125,7 @@ func (ch *Channel) lost(err error) {
 
 func (ch *Channel) read(ctx context.Context) {
 	defer close(ch.messages)
+	limit := rate.NewLimiter(messageRate, messageBurst)
 	for {
 		kind, b, err := ch.conn.Read(ctx)
 		if status := websocket.CloseStatus(err); status != -1 { // without the gateway's words
@@ -129,6 +137,10 @@ func (ch *Channel) read(ctx context.Context) {
 		}
 		if kind != websocket.MessageText {
 			ch.lost(errors.New("receive: a message that is no text"))
+			return
+		}
+		if !limit.Allow() {
+			ch.lost(errors.New("receive: more messages than anybody needs"))
 			return
 		}
 		m, err := ParseMessage(b)

@@ -1,6 +1,8 @@
 package dialplan
 
 import (
+	"slices"
+
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/directory"
@@ -63,10 +65,12 @@ func handOver(c Call, r Route, f Facts) Route {
 	return r.record(c)
 }
 
-// The agent's leg: it must show progress within a second, which ai-bridge does as soon as it has read the INVITE, and be
-// there within three; and as a packet comes every 20 ms whatever the agent says, two seconds without one mean that the agent or
-// ai-bridge is gone.
-const agentLeg = "outbound_redirect_fatal=true;leg_progress_timeout=1;leg_timeout=3;media_timeout=2000;media_hold_timeout=2000" +
+// The agent's leg: it must show progress, which ai-bridge does as soon as it has read the INVITE, and be there soon after; and as a
+// packet comes every 20 ms whatever the agent says, two seconds without one mean that the agent or ai-bridge is gone.
+//
+// FreeSWITCH compares whole seconds of the clock and gives up when more than so many have passed (switch_ivr_originate.c): a
+// timeout of 1 is between one second and two, one of 2 between two and three. AI_CONNECT_BUDGET is below that.
+const agentLeg = "outbound_redirect_fatal=true;leg_progress_timeout=1;leg_timeout=2;media_timeout=2000;media_hold_timeout=2000" +
 	";absolute_codec_string=PCMU;sip_h_X-edgvoip-Trunk="
 
 // toAgent bridges to the agent, and whatever becomes of that but a normal end, to the extension that stands in. All of it is in
@@ -107,15 +111,19 @@ func (r Route) fromAgent(doc *fsxml.Document) {
 	r.toPeople(doc, r.callee, r.standIn)
 }
 
-// toPeople bridges to the first extension that takes the call; those that are nil are left out.
+// toPeople bridges to the first extension that takes the call; those that are nil are left out. Whoever talked to an agent before
+// hears it ring, which FreeSWITCH lets nobody hear by itself whose call is answered.
 func (r Route) toPeople(doc *fsxml.Document, list ...*directory.Extension) {
-	for _, e := range list {
-		if e == nil {
-			continue
-		}
+	list = slices.DeleteFunc(list, func(e *directory.Extension) bool { return e == nil })
+	set(doc, fstext.Const("transfer_ringback=%(1000,4000,425)"))
+	for i, e := range list {
 		set(doc, fstext.Const("edgvoip_callee_id="), fstext.ID(e.ID))
+		ring := ringSeconds
+		if i < len(list)-1 {
+			ring = wantedRingSeconds
+		}
 		// Not limited: a second call in the hand is better than a caller who loses the one he had.
-		set(doc, fstext.Const("call_timeout="), fstext.Int(ringSeconds))
+		set(doc, fstext.Const("call_timeout="), fstext.Int(ring))
 		set(doc, fstext.Const("hangup_after_bridge=true"))
 		doc.Action("bridge", e.DialString(r.tenant.Slug))
 	}

@@ -91,10 +91,11 @@ func Refuse(reason string) Route { return turnAway(Call{}, reason) }
 // limitRealm groups our counters in mod_hash.
 const limitRealm = "edgvoip"
 
-// Seconds that a call may ring, that a call for help may, and that a trunk has until it shows progress before the next
-// is tried.
+// Seconds that a call may ring, that the extension may which an agent has chosen while another waits to stand in, that a call for
+// help may, and that a trunk has until it shows progress before the next is tried.
 const (
 	ringSeconds          = 60
+	wantedRingSeconds    = 25
 	emergencyRingSeconds = 300
 	progressSeconds      = 10
 )

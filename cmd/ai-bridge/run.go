@@ -15,6 +15,7 @@ import (
 
 	"github.com/edgvoip/edgvoip/aisession"
 	"github.com/edgvoip/edgvoip/internal/aibridge"
+	"github.com/edgvoip/edgvoip/internal/entry"
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/secret"
@@ -29,16 +30,8 @@ const usage = `ai-bridge connects calls from FreeSWITCH to W3's AI voice agents.
 
 // run is the process: it returns when ctx ends and everything is closed, or with the error that stopped it.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
-	switch {
-	case len(args) == 1 && args[0] == "version":
-		_, err := fmt.Fprintln(stdout, version)
+	if done, err := entry.Words(args, usage, version, stdout, stderr); done {
 		return err
-	case len(args) == 1 && (args[0] == "help" || args[0] == "-h" || args[0] == "-help" || args[0] == "--help"):
-		_, err := io.WriteString(stdout, usage)
-		return err
-	case len(args) > 0:
-		_, _ = io.WriteString(stderr, usage)
-		return errors.New("unknown argument")
 	}
 	s, err := readSettings(environ)
 	if err != nil {

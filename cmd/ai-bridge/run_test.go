@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -35,49 +34,31 @@ func environment(tb testing.TB, changes ...string) []string {
 // A wrong setting stops the start with a sentence that names it and keeps secrets to itself.
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
-	for _, tc := range []struct {
-		setting string
-		changes []string
-	}{
-		{"AI_BRIDGE_SIP_ADDR", []string{"AI_BRIDGE_SIP_ADDR=nonsense"}},
-		{"AI_BRIDGE_SIP_ADDR", []string{"AI_BRIDGE_SIP_ADDR=0.0.0.0:5090"}},
-		{"AI_BRIDGE_PEERS", []string{"AI_BRIDGE_PEERS=127.0.0.1"}},
-		{"AI_BRIDGE_METRICS_ADDR", []string{"AI_BRIDGE_METRICS_ADDR=127.0.0.1:99999"}},
-		{"AI_SESSION_BUDGET", []string{"AI_SESSION_BUDGET=5s"}},
-		{"AI_SESSION_BUDGET", []string{"AI_SESSION_BUDGET=1500"}},
-		{"AI_CONNECT_BUDGET", []string{"AI_CONNECT_BUDGET=1m"}},
-		{"AI_MEDIA_TIMEOUT", []string{"AI_MEDIA_TIMEOUT=0s"}},
-		{"AI_CALLER_TIMEOUT", []string{"AI_CALLER_TIMEOUT=0s"}},
-		{"AI_DRAIN_TIMEOUT", []string{"AI_DRAIN_TIMEOUT=-1s"}},
-		{"AI_MAX_SESSIONS", []string{"AI_MAX_SESSIONS=0"}},
-		{"AI_MAX_SESSIONS_PER_TENANT", []string{"AI_MAX_SESSIONS_PER_TENANT=101"}},
-		{"AI_TRUNKS_INTERVAL", []string{"AI_TRUNKS_INTERVAL=0s"}},
-		{"AI_ALLOW_NETWORKS", []string{"AI_ALLOW_NETWORKS=10.1.2.3/8"}},
-		{"AI_ALLOW_PLAIN", []string{"AI_ALLOW_PLAIN=perhaps"}},
-		{"AI_CA_FILE", []string{"AI_CA_FILE=/nowhere"}},
-		{"DATABASE_URL", []string{"DATABASE_URL="}},
-		{"DATABASE_URL", []string{"DATABASE_URL=postgres://u:s3cret@h:port/d"}},
-		{"SECRET_KEYS_FILE", []string{"SECRET_KEYS_FILE=/nowhere"}},
-		{"LOG_LEVEL", []string{"LOG_LEVEL=loud"}},
-	} {
-		err := run(t.Context(), nil, environment(t, tc.changes...), io.Discard, io.Discard)
-		if err == nil || !strings.Contains(err.Error(), tc.setting) {
-			t.Errorf("%v: %v, want a sentence that names %s", tc.changes, err, tc.setting)
-		} else if strings.Contains(err.Error(), "s3cret") {
-			t.Errorf("%v: the error shows a secret: %v", tc.changes, err)
-		}
+	start := func(changes ...string) error {
+		return run(t.Context(), nil, environment(t, changes...), io.Discard, io.Discard)
 	}
-}
-
-func TestArguments(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	if err := run(t.Context(), []string{"version"}, nil, &out, io.Discard); err != nil || out.String() != version+"\n" {
-		t.Errorf("version printed %q, %v", out.String(), err)
-	}
-	if err := run(t.Context(), []string{"--nonsense"}, nil, io.Discard, io.Discard); err == nil {
-		t.Error("nonsense was taken")
-	}
+	settingstest.Refused(t, start, [][]string{
+		{"AI_BRIDGE_SIP_ADDR", "AI_BRIDGE_SIP_ADDR=nonsense"},
+		{"AI_BRIDGE_SIP_ADDR", "AI_BRIDGE_SIP_ADDR=0.0.0.0:5090"},
+		{"AI_BRIDGE_PEERS", "AI_BRIDGE_PEERS=127.0.0.1"},
+		{"AI_BRIDGE_METRICS_ADDR", "AI_BRIDGE_METRICS_ADDR=127.0.0.1:99999"},
+		{"AI_SESSION_BUDGET", "AI_SESSION_BUDGET=5s"},
+		{"AI_SESSION_BUDGET", "AI_SESSION_BUDGET=1500"},
+		{"AI_CONNECT_BUDGET", "AI_CONNECT_BUDGET=2s"},
+		{"AI_MEDIA_TIMEOUT", "AI_MEDIA_TIMEOUT=0s"},
+		{"AI_CALLER_TIMEOUT", "AI_CALLER_TIMEOUT=0s"},
+		{"AI_DRAIN_TIMEOUT", "AI_DRAIN_TIMEOUT=-1s"},
+		{"AI_MAX_SESSIONS", "AI_MAX_SESSIONS=0"},
+		{"AI_MAX_SESSIONS_PER_TENANT", "AI_MAX_SESSIONS_PER_TENANT=101"},
+		{"AI_TRUNKS_INTERVAL", "AI_TRUNKS_INTERVAL=0s"},
+		{"AI_ALLOW_NETWORKS", "AI_ALLOW_NETWORKS=10.1.2.3/8"},
+		{"AI_ALLOW_PLAIN", "AI_ALLOW_PLAIN=perhaps"},
+		{"AI_CA_FILE", "AI_CA_FILE=/nowhere"},
+		{"DATABASE_URL", "DATABASE_URL="},
+		{"DATABASE_URL", "DATABASE_URL=postgres://u:s3cret@h:port/d"},
+		{"SECRET_KEYS_FILE", "SECRET_KEYS_FILE=/nowhere"},
+		{"LOG_LEVEL", "LOG_LEVEL=loud"},
+	})
 }
 
 // docs/settings.md has a row for each setting, with its default, and none for what is not there.

@@ -21,7 +21,7 @@ type settings struct {
 	MetricsAddr string `env:"AI_BRIDGE_METRICS_ADDR" envDefault:"127.0.0.1:8084"`
 
 	SessionBudget time.Duration `env:"AI_SESSION_BUDGET" envDefault:"1500ms"`
-	ConnectBudget time.Duration `env:"AI_CONNECT_BUDGET" envDefault:"2500ms"`
+	ConnectBudget time.Duration `env:"AI_CONNECT_BUDGET" envDefault:"1900ms"`
 	MediaTimeout  time.Duration `env:"AI_MEDIA_TIMEOUT" envDefault:"2s"`
 	CallerTimeout time.Duration `env:"AI_CALLER_TIMEOUT" envDefault:"20s"`
 	DrainTimeout  time.Duration `env:"AI_DRAIN_TIMEOUT" envDefault:"5m"`
@@ -46,12 +46,15 @@ func readSettings(environ []string) (settings, error) {
 	return s, s.check()
 }
 
+// switchPatience is how long the dialplan waits at least for an agent to answer (dialplan/agent.go).
+const switchPatience = 2 * time.Second
+
 func (s settings) check() error {
 	switch {
 	case s.SessionBudget < 100*time.Millisecond || s.SessionBudget > s.ConnectBudget:
 		return errors.New("AI_SESSION_BUDGET is not between 100ms and AI_CONNECT_BUDGET")
-	case s.ConnectBudget > 30*time.Second:
-		return errors.New("AI_CONNECT_BUDGET is more than 30s")
+	case s.ConnectBudget >= switchPatience:
+		return errors.New("AI_CONNECT_BUDGET is not below 2s, for which FreeSWITCH waits at least")
 	case s.MediaTimeout < 200*time.Millisecond || s.MediaTimeout > time.Minute:
 		return errors.New("AI_MEDIA_TIMEOUT is not between 200ms and 1m")
 	case s.CallerTimeout < time.Second || s.CallerTimeout > time.Hour:

@@ -3,7 +3,12 @@ package main
 import (
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 )
 
 // Without a setting a switch is listened to from every address of this machine, as its profiles are bound to any of them, and from no
@@ -42,5 +47,29 @@ func TestPeersAreThisMachine(t *testing.T) {
 	}
 	if stranger := netip.MustParseAddr("192.0.2.1"); has(stranger) {
 		t.Errorf("%v is listened to", stranger)
+	}
+}
+
+// systemd gives running calls the time that they have by the settings.
+func TestTheUnitWaitsForCalls(t *testing.T) {
+	t.Parallel()
+	unit, err := os.ReadFile(filepath.Join("..", "..", "freeswitch-conf", "edgvoip-ai-bridge.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(unit), "\nTimeoutStopSec=")
+	text, _, _ = strings.Cut(text, "\n")
+	seconds, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := readSettings(environment(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is left then is told so, and closed.
+	const rest = 10 * time.Second
+	if wait := time.Duration(seconds) * time.Second; wait < s.DrainTimeout+rest {
+		t.Errorf("the unit waits for %v, calls may go on for %v", wait, s.DrainTimeout)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/edgvoip/edgvoip/internal/entry"
 	"github.com/edgvoip/edgvoip/internal/feed"
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/postgres"
@@ -34,18 +35,11 @@ const usage = `xmlcurl answers FreeSWITCH's mod_xml_curl. It takes no arguments 
 
 // run is the process: it returns when ctx ends and everything is closed, or with the error that stopped it.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
-	switch {
-	case len(args) == 1 && args[0] == "version":
-		_, err := fmt.Fprintln(stdout, version)
-		return err
-	case len(args) == 1 && (args[0] == "help" || args[0] == "-h" || args[0] == "-help" || args[0] == "--help"):
-		_, err := io.WriteString(stdout, usage)
-		return err
-	case len(args) > 0 && args[0] == "explain":
+	if len(args) > 0 && args[0] == "explain" {
 		return explain(ctx, args[1:], environ, stdout, stderr)
-	case len(args) > 0:
-		_, _ = io.WriteString(stderr, usage)
-		return errors.New("unknown argument")
+	}
+	if done, err := entry.Words(args, usage, version, stdout, stderr); done {
+		return err
 	}
 	s, err := readSettings(environ)
 	if err != nil {

@@ -38,76 +38,58 @@ func environment(tb testing.TB, changes ...string) []string {
 // A wrong setting stops the start with a sentence that names it and keeps secrets to itself.
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
-	for _, tc := range []struct {
-		setting string
-		changes []string
-	}{
-		{"XMLCURL_ADDR", []string{"XMLCURL_ADDR=nonsense"}},
-		{"XMLCURL_ADDR", []string{"XMLCURL_ADDR=0.0.0.0:0"}},
-		{"XMLCURL_ADDR", []string{"XMLCURL_ADDR=:8080"}},
-		{"XMLCURL_ADDR", []string{"XMLCURL_ADDR=127.0.0.1:99999"}},
-		{"XMLCURL_CREDENTIALS", []string{"XMLCURL_CREDENTIALS="}},
-		{"XMLCURL_CREDENTIALS", []string{"XMLCURL_CREDENTIALS=s3cret-without-user"}},
-		{"XMLCURL_CREDENTIALS", []string{"XMLCURL_CREDENTIALS=u:s3cret"}},
-		{"XMLCURL_CREDENTIALS_FILE", []string{"XMLCURL_CREDENTIALS_FILE=/nowhere"}},
-		{"XMLCURL_CREDENTIALS_FILE", []string{"XMLCURL_CREDENTIALS=", "XMLCURL_CREDENTIALS_FILE=/nowhere"}},
-		{"XMLCURL_TLS_KEY_FILE", []string{"XMLCURL_TLS_CERT_FILE=/nowhere"}},
-		{"XMLCURL_TLS_CERT_FILE", []string{"XMLCURL_TLS_CERT_FILE=/nowhere", "XMLCURL_TLS_KEY_FILE=/nowhere"}},
-		{"XMLCURL_TLS_CLIENT_CA_FILE", []string{"XMLCURL_TLS_CLIENT_CA_FILE=/nowhere"}},
-		{"XMLCURL_ALLOW_PLAIN", []string{"XMLCURL_ALLOW_PLAIN=perhaps"}},
-		{"XMLCURL_REQUEST_TIMEOUT", []string{"XMLCURL_REQUEST_TIMEOUT=5s"}},
-		{"XMLCURL_REQUEST_TIMEOUT", []string{"XMLCURL_REQUEST_TIMEOUT=1500"}},
-		{"XMLCURL_SHUTDOWN_TIMEOUT", []string{"XMLCURL_SHUTDOWN_TIMEOUT=0s"}},
-		{"XMLCURL_MAX_CONNECTIONS", []string{"XMLCURL_MAX_CONNECTIONS=0"}},
-		{"XMLCURL_MODEL_EXTENSIONS", []string{"XMLCURL_MODEL_EXTENSIONS=10"}},
-		{"XMLCURL_PRELOAD", []string{"XMLCURL_PRELOAD=perhaps"}},
-		{"XMLCURL_MAX_DATA_AGE", []string{"XMLCURL_MAX_DATA_AGE=0s"}},
-		{"XMLCURL_CHANGES_INTERVAL", []string{"XMLCURL_CHANGES_INTERVAL=0s"}},
-		{"XMLCURL_SNAPSHOT_FILE", []string{"XMLCURL_SNAPSHOT_FILE=relative"}},
-		{"XMLCURL_SNAPSHOT_INTERVAL", []string{"XMLCURL_SNAPSHOT_INTERVAL=0s"}},
-		{"SWITCH_CACHES_USERS", []string{"SWITCH_CACHES_USERS=1h"}},
-		{"SWITCH_CACHES_USERS", []string{"SWITCH_CACHES_USERS=60s", "SIP_AUTH_ALGORITHMS=SHA-256"}},
-		{"DATABASE_URL", []string{"DATABASE_URL="}},
-		{"DATABASE_URL", []string{"DATABASE_URL=postgres://u:s3cret@h:port/d"}},
-		{"DATABASE_MAX_CONNS", []string{"DATABASE_MAX_CONNS=0"}},
-		{"DATABASE_MAX_CONNS", []string{"DATABASE_MAX_CONNS=many"}},
-		{"SECRET_KEYS_FILE", []string{"SECRET_KEYS_FILE="}},
-		{"SECRET_KEYS_FILE", []string{"SECRET_KEYS_FILE=/nowhere"}},
-		{"LOG_LEVEL", []string{"LOG_LEVEL=loud"}},
-		{"LOG_FORMAT", []string{"LOG_FORMAT=xml"}},
-		{"SIP_IP", []string{"SIP_IP=$${local_ip_v4}"}},
-		{"RTP_IP", []string{"RTP_IP=localhost"}},
-		{"EXT_SIP_IP", []string{"EXT_SIP_IP=auto"}},
-		{"EXT_RTP_IP", []string{"EXT_RTP_IP=x"}},
-		{"SIP_PORT", []string{"SIP_PORT=0"}},
-		{"SIP_TLS_PORT", []string{"SIP_TLS_PORT=70000"}},
-		{"SIP_WSS_PORT", []string{"SIP_WSS_PORT=x"}},
-		{"SIP_EXTERNAL_PORT", []string{"SIP_EXTERNAL_PORT=-1"}},
-		{"SIP_EXTERNAL_TLS_PORT", []string{"SIP_EXTERNAL_TLS_PORT=-1"}},
-		{"SIP_TLS", []string{"SIP_TLS=maybe"}},
-		{"SIP_TLS_PORT", []string{"SIP_PORT=5061"}},
-		{"SIP_TLS_CERT_DIR", []string{"SIP_TLS_CERT_DIR=relative"}},
-		{"SIP_TLS_CERT_DIR", []string{"SIP_TLS_CERT_DIR=/etc/$${x}"}},
-		{"SIP_AUTH_ALGORITHMS", []string{"SIP_AUTH_ALGORITHMS=SHA-1"}},
-	} {
-		err := run(t.Context(), nil, environment(t, tc.changes...), io.Discard, io.Discard)
-		if err == nil || !strings.Contains(err.Error(), tc.setting) {
-			t.Errorf("%v: %v, want a sentence that names %s", tc.changes, err, tc.setting)
-		} else if strings.Contains(err.Error(), "s3cret") {
-			t.Errorf("%v: the error shows a secret: %v", tc.changes, err)
-		}
+	start := func(changes ...string) error {
+		return run(t.Context(), nil, environment(t, changes...), io.Discard, io.Discard)
 	}
-}
-
-func TestArguments(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	if err := run(t.Context(), []string{"version"}, nil, &out, io.Discard); err != nil || out.String() != version+"\n" {
-		t.Errorf("version printed %q, %v", out.String(), err)
-	}
-	if err := run(t.Context(), []string{"--nonsense"}, nil, io.Discard, io.Discard); err == nil {
-		t.Error("nonsense was taken")
-	}
+	settingstest.Refused(t, start, [][]string{
+		{"XMLCURL_ADDR", "XMLCURL_ADDR=nonsense"},
+		{"XMLCURL_ADDR", "XMLCURL_ADDR=0.0.0.0:0"},
+		{"XMLCURL_ADDR", "XMLCURL_ADDR=:8080"},
+		{"XMLCURL_ADDR", "XMLCURL_ADDR=127.0.0.1:99999"},
+		{"XMLCURL_CREDENTIALS", "XMLCURL_CREDENTIALS="},
+		{"XMLCURL_CREDENTIALS", "XMLCURL_CREDENTIALS=s3cret-without-user"},
+		{"XMLCURL_CREDENTIALS", "XMLCURL_CREDENTIALS=u:s3cret"},
+		{"XMLCURL_CREDENTIALS_FILE", "XMLCURL_CREDENTIALS_FILE=/nowhere"},
+		{"XMLCURL_CREDENTIALS_FILE", "XMLCURL_CREDENTIALS=", "XMLCURL_CREDENTIALS_FILE=/nowhere"},
+		{"XMLCURL_TLS_KEY_FILE", "XMLCURL_TLS_CERT_FILE=/nowhere"},
+		{"XMLCURL_TLS_CERT_FILE", "XMLCURL_TLS_CERT_FILE=/nowhere", "XMLCURL_TLS_KEY_FILE=/nowhere"},
+		{"XMLCURL_TLS_CLIENT_CA_FILE", "XMLCURL_TLS_CLIENT_CA_FILE=/nowhere"},
+		{"XMLCURL_ALLOW_PLAIN", "XMLCURL_ALLOW_PLAIN=perhaps"},
+		{"XMLCURL_REQUEST_TIMEOUT", "XMLCURL_REQUEST_TIMEOUT=5s"},
+		{"XMLCURL_REQUEST_TIMEOUT", "XMLCURL_REQUEST_TIMEOUT=1500"},
+		{"XMLCURL_SHUTDOWN_TIMEOUT", "XMLCURL_SHUTDOWN_TIMEOUT=0s"},
+		{"XMLCURL_MAX_CONNECTIONS", "XMLCURL_MAX_CONNECTIONS=0"},
+		{"XMLCURL_MODEL_EXTENSIONS", "XMLCURL_MODEL_EXTENSIONS=10"},
+		{"XMLCURL_PRELOAD", "XMLCURL_PRELOAD=perhaps"},
+		{"XMLCURL_MAX_DATA_AGE", "XMLCURL_MAX_DATA_AGE=0s"},
+		{"XMLCURL_CHANGES_INTERVAL", "XMLCURL_CHANGES_INTERVAL=0s"},
+		{"XMLCURL_SNAPSHOT_FILE", "XMLCURL_SNAPSHOT_FILE=relative"},
+		{"XMLCURL_SNAPSHOT_INTERVAL", "XMLCURL_SNAPSHOT_INTERVAL=0s"},
+		{"SWITCH_CACHES_USERS", "SWITCH_CACHES_USERS=1h"},
+		{"SWITCH_CACHES_USERS", "SWITCH_CACHES_USERS=60s", "SIP_AUTH_ALGORITHMS=SHA-256"},
+		{"DATABASE_URL", "DATABASE_URL="},
+		{"DATABASE_URL", "DATABASE_URL=postgres://u:s3cret@h:port/d"},
+		{"DATABASE_MAX_CONNS", "DATABASE_MAX_CONNS=0"},
+		{"DATABASE_MAX_CONNS", "DATABASE_MAX_CONNS=many"},
+		{"SECRET_KEYS_FILE", "SECRET_KEYS_FILE="},
+		{"SECRET_KEYS_FILE", "SECRET_KEYS_FILE=/nowhere"},
+		{"LOG_LEVEL", "LOG_LEVEL=loud"},
+		{"LOG_FORMAT", "LOG_FORMAT=xml"},
+		{"SIP_IP", "SIP_IP=$${local_ip_v4}"},
+		{"RTP_IP", "RTP_IP=localhost"},
+		{"EXT_SIP_IP", "EXT_SIP_IP=auto"},
+		{"EXT_RTP_IP", "EXT_RTP_IP=x"},
+		{"SIP_PORT", "SIP_PORT=0"},
+		{"SIP_TLS_PORT", "SIP_TLS_PORT=70000"},
+		{"SIP_WSS_PORT", "SIP_WSS_PORT=x"},
+		{"SIP_EXTERNAL_PORT", "SIP_EXTERNAL_PORT=-1"},
+		{"SIP_EXTERNAL_TLS_PORT", "SIP_EXTERNAL_TLS_PORT=-1"},
+		{"SIP_TLS", "SIP_TLS=maybe"},
+		{"SIP_TLS_PORT", "SIP_PORT=5061"},
+		{"SIP_TLS_CERT_DIR", "SIP_TLS_CERT_DIR=relative"},
+		{"SIP_TLS_CERT_DIR", "SIP_TLS_CERT_DIR=/etc/$${x}"},
+		{"SIP_AUTH_ALGORITHMS", "SIP_AUTH_ALGORITHMS=SHA-1"},
+	})
 }
 
 // docs/settings.md has a row for each setting, with its default, and none for what is not there.

@@ -134,7 +134,7 @@ func (b *Bridge) handle(ctx context.Context) error {
 	addr := b.Addr()
 	var err error
 	b.ua, err = sipgo.NewUA(sipgo.WithUserAgent("edgvoip-ai-bridge"), sipgo.WithUserAgentHostname(addr.Addr().String()),
-		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerLogger(quiet), sip.WithTransportLayerReadFilter(b.peers.filter),
+		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerLogger(quiet), sip.WithTransportLayerReadFilter(b.peers.filter()),
 			sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: b.peers.tcp()})),
 		sipgo.WithUserAgentTransactionLayerOptions(sip.WithTransactionLayerLogger(quiet),
 			// So that a request whose connection breaks is sent by another one at once.

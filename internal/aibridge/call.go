@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -180,7 +179,7 @@ func (c *call) refuse(f *fault) *fault {
 	}
 	headers := []sip.Header{reason(causeFault, f.outcome)}
 	if f.status == statusIntervalTooSmall {
-		headers = append(headers, sip.NewHeader("Min-SE", strconv.Itoa(int(c.bridge.opts.MinSessionExpires/time.Second))))
+		headers = append(headers, c.bridge.minSE())
 	}
 	if err := c.dialog.respond(f.status, statusText(f.status), nil, headers...); err != nil && f.cause == nil {
 		f = &fault{f.outcome, f.status, err}

@@ -233,3 +233,27 @@ func TestTheListenerOutlivesFailures(t *testing.T) {
 		t.Errorf("after closing: %v", err)
 	}
 }
+
+// A flood of INVITEs is dropped, except for as many as may be remembered, and calls are taken all the same.
+func TestAFloodOfInvites(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, nil)
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "udp", s.bridge.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	begun := time.Now()
+	for i := range 3000 {
+		invite := fmt.Sprintf("INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bK%d;rport\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\n"+
+			"Call-ID: %d\r\nCSeq: 1 INVITE\r\nContact: <sip:a@b>\r\nContent-Length: 0\r\n\r\n", i, i)
+		if _, err := conn.Write([]byte(invite)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.call(newPhone(t, s.bridge.Addr()), mockgateway.None).request(soon(t), sip.BYE, "")
+	most := 100 + 100*(time.Since(begun).Seconds()+1)
+	if n := s.counted("bad_request"); n == 0 || n > most {
+		t.Errorf("%v were refused, at most %v should have been, and some", n, most)
+	}
+}

@@ -399,3 +399,17 @@ func TestAPanicEndsOneCall(t *testing.T) {
 		})
 	}
 }
+
+// A gateway that talks without end is let go, though each of its messages may be ignored.
+func TestTooManyMessages(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, nil)
+	l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
+	agent := s.session(l)
+	for range 1000 {
+		agent.Send(map[string]any{"type": "mood", "is": strings.Repeat("good", 100)})
+	}
+	if bye, err := l.next(soon(t), sip.BYE); err != nil || !strings.Contains(reasonOf(bye), "_lost") {
+		t.Errorf("%v, %v", bye, err)
+	}
+}

@@ -1,6 +1,7 @@
 package aibridge
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+	"golang.org/x/time/rate"
 )
 
 // peers are the networks of switches. SIP is taken from them and sent to them, and so is media.
@@ -29,12 +31,23 @@ func (p peers) at(address string) bool {
 	return err == nil && p.has(a.Addr())
 }
 
-// filter drops what does not come from a switch before anybody reads it.
-func (p peers) filter(from sip.TransportReadProps, data []byte) ([]byte, error) {
-	if !p.at(from.RemoteAddr.String()) {
-		return nil, nil
+// inviteRate is how many INVITEs are taken over UDP in a second, and at once. What is dropped is sent again. Over UDP each that is
+// refused is remembered for half a minute, for its repetitions (RFC 3261, 17.2.1), so that a flood would take all memory; over TCP,
+// by which the dialplan calls, nothing is.
+const inviteRate = 100
+
+// filter returns what drops messages that do not come from a switch, before anybody reads them, and floods.
+func (p peers) filter() sip.TransportReadFilter {
+	invites := rate.NewLimiter(inviteRate, inviteRate)
+	return func(from sip.TransportReadProps, data []byte) ([]byte, error) {
+		switch {
+		case !p.at(from.RemoteAddr.String()):
+			return nil, nil
+		case !sip.IsReliable(from.Transport) && bytes.HasPrefix(data, []byte("INVITE ")) && !invites.Allow():
+			return nil, nil
+		}
+		return data, nil
 	}
-	return data, nil
 }
 
 // How long a switch may take to accept a connection of ours, and to read what is written to it.

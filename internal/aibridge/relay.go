@@ -105,16 +105,8 @@ func (r *relay) callerToAgent(out *outgoing) {
 		}
 		r.fromCaller.Store(now.UnixNano())
 		r.reception.add(h.SSRC, h.SequenceNumber, h.Timestamp, now)
-		if h.PayloadType, ok = mapType(h.PayloadType, far.events, events); !ok {
-			r.metrics.dropped(fromCaller, dropType)
-			continue
-		}
-		if !far.direction.sends() {
-			r.metrics.dropped(fromCaller, dropHeld)
-			continue
-		}
-		if !rewriter.rewrite(&h, now) {
-			r.metrics.dropped(fromCaller, dropLate)
+		if why := prepare(&h, rewriter, far.events, events, far.direction.sends(), now); why != "" {
+			r.metrics.dropped(fromCaller, why)
 			continue
 		}
 		if _, err := writer.WriteRTP(&h, payload); err != nil {
@@ -157,20 +149,30 @@ func (r *relay) agentToCaller(p *peer, rewriter *rewriter) {
 			r.metrics.dropped(fromAgent, dropFlood)
 			continue
 		}
-		if h.PayloadType, ok = mapType(h.PayloadType, events, far.events); !ok {
-			r.metrics.dropped(fromAgent, dropType)
-			continue
-		}
-		if !far.direction.receives() || far.rtp.Addr().IsUnspecified() {
-			r.metrics.dropped(fromAgent, dropHeld)
-			continue
-		}
-		if !rewriter.rewrite(&h, now) {
-			r.metrics.dropped(fromAgent, dropLate)
+		open := far.direction.receives() && !far.rtp.Addr().IsUnspecified()
+		if why := prepare(&h, rewriter, events, far.events, open, now); why != "" {
+			r.metrics.dropped(fromAgent, why)
 			continue
 		}
 		r.toSwitch(&h, payload, out, far.rtp, now)
 	}
+}
+
+// prepare makes the header of a packet what the other side expects, or says why the packet is not carried. The event types are those
+// of telephone events here and there; open is false while nothing may go this way.
+func prepare(h *rtp.Header, rewriter *rewriter, eventsHere, eventsThere int, open bool, now time.Time) (why dropReason) {
+	pt, ok := mapType(h.PayloadType, eventsHere, eventsThere)
+	switch {
+	case !ok:
+		return dropType
+	case !open:
+		return dropHeld
+	}
+	h.PayloadType = pt
+	if !rewriter.rewrite(h, now) {
+		return dropLate
+	}
+	return ""
 }
 
 // toSwitch sends a packet to the switch: a header of twelve bytes, without what concerned the agent's transport.

@@ -24,11 +24,7 @@ func outside(req *sip.Request, tx sip.ServerTransaction) {
 // invite takes a call, or a change of one.
 func (b *Bridge) invite(req *sip.Request, tx sip.ServerTransaction) {
 	if req.To() != nil && req.To().Params.Has("tag") {
-		if c := b.find(req); c != nil {
-			c.change(req, tx)
-			return
-		}
-		outside(req, tx)
+		b.update(req, tx)
 		return
 	}
 	d, err := newDialog(b.client, b.Addr(), req, tx)
@@ -59,10 +55,10 @@ func (b *Bridge) bye(req *sip.Request, tx sip.ServerTransaction) {
 	respond(tx, c.dialog.response(req, sip.StatusOK, "OK", nil))
 }
 
-// update refreshes a dialog (RFC 3311, RFC 4028), with or without an offer.
+// update changes or refreshes a dialog (RFC 3311, RFC 4028), with or without an offer; so does a re-INVITE.
 func (b *Bridge) update(req *sip.Request, tx sip.ServerTransaction) {
 	if c := b.find(req); c != nil {
-		c.change(req, tx)
+		respond(tx, c.change(req))
 		return
 	}
 	outside(req, tx)

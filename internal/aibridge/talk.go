@@ -208,46 +208,45 @@ func (c *call) transferNews(sipfrag string) {
 	}
 }
 
-// change answers a re-INVITE or UPDATE: the switch holds the call, moves its media, or refreshes the dialog.
-func (c *call) change(req *sip.Request, tx sip.ServerTransaction) {
+// change answers a re-INVITE or UPDATE: the switch holds the call, moves its media, or refreshes the dialog. What is refused changes
+// nothing.
+func (c *call) change(req *sip.Request) *sip.Response {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	refuse := func(status int, text string, headers ...sip.Header) {
-		respond(tx, c.dialog.response(req, status, text, nil, headers...))
-	}
 	if !c.dialog.take(req) {
-		refuse(sip.StatusInternalServerError, "Out Of Order", sip.NewHeader("Retry-After", "1"))
-		return
+		return c.dialog.response(req, sip.StatusInternalServerError, "Out Of Order", nil, sip.NewHeader("Retry-After", "1"))
 	}
-	if c.relay == nil || c.local.session == 0 {
-		refuse(statusRequestPending, "Request Pending")
-		return
+	if c.relay == nil {
+		return c.dialog.response(req, statusRequestPending, "Request Pending", nil)
 	}
 	timer, tooShort := readTimer(req, c.bridge.opts.MinSessionExpires, time.Now())
 	if tooShort {
-		refuse(statusIntervalTooSmall, "Session Interval Too Small", sip.NewHeader("Min-SE", fmt.Sprint(int(c.bridge.opts.MinSessionExpires/time.Second))))
-		return
+		return c.dialog.response(req, statusIntervalTooSmall, statusText(statusIntervalTooSmall), nil, c.bridge.minSE())
 	}
 	far := *c.relay.far.Load()
 	offered := len(req.Body()) > 0
 	if offered {
 		var err error
 		if far, err = c.readMedia(req.Body()); err != nil {
-			refuse(sip.StatusNotAcceptableHere, "Not Acceptable Here")
-			return
+			return c.dialog.response(req, sip.StatusNotAcceptableHere, statusText(sip.StatusNotAcceptableHere), nil)
 		}
 		c.move(far)
 	}
 	c.timer = timer
 	var body []byte
 	if offered || req.IsInvite() {
-		c.local.version++
-		body = c.local.answer(far)
-		if c.late = 0; !offered {
-			c.late = req.CSeq().SeqNo
-		}
+		body = c.answerChange(req, far, offered)
 	}
-	respond(tx, c.dialog.response(req, sip.StatusOK, "OK", body, timer.headers()...))
+	return c.dialog.response(req, sip.StatusOK, "OK", body, timer.headers()...)
+}
+
+// answerChange returns our SDP, in answer to an offer or, without one, as an offer that the ACK will answer. The caller has the lock.
+func (c *call) answerChange(req *sip.Request, far media, offered bool) []byte {
+	c.local.version++
+	if c.late = 0; !offered {
+		c.late = req.CSeq().SeqNo
+	}
+	return c.local.answer(far)
 }
 
 // statusRequestPending is 491 of RFC 3261 (14.2).

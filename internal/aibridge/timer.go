@@ -46,6 +46,11 @@ func readTimer(req *sip.Request, least time.Duration, now time.Time) (t sessionT
 	return t, t.interval < least
 }
 
+// minSE says in a 422 which interval would have been long enough (RFC 4028, 5).
+func (b *Bridge) minSE() sip.Header {
+	return sip.NewHeader("Min-SE", strconv.Itoa(int(b.opts.MinSessionExpires/time.Second)))
+}
+
 // headers say in a 2xx what was agreed.
 func (t sessionTimer) headers() []sip.Header {
 	switch {

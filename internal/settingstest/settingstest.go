@@ -43,3 +43,18 @@ func Documented[T any](t *testing.T, path string, prefixes ...string) {
 		}
 	}
 }
+
+// Refused checks that a process that is started with a wrong setting ends with a sentence that names it and keeps secrets, which are
+// called s3cret in it, to itself. Each of the list is a setting and the changes, as KEY=value, that make it wrong.
+func Refused(t *testing.T, start func(changes ...string) error, list [][]string) {
+	t.Helper()
+	for _, wrong := range list {
+		setting, changes := wrong[0], wrong[1:]
+		err := start(changes...)
+		if err == nil || !strings.Contains(err.Error(), setting) {
+			t.Errorf("%v: %v, want a sentence that names %s", changes, err, setting)
+		} else if strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%v: the error shows a secret: %v", changes, err)
+		}
+	}
+}

@@ -38,6 +38,7 @@ func TestAIBridge(t *testing.T) {
 	ledger := newLedger(t)
 	a := startAgents(t, ledger)
 	conversation(t, a)
+	changedBySwitch(t, a)
 	gatewayFaults(t, a)
 	agentRecords(t, a, ledger)
 	randomFaults(t, a)
@@ -45,6 +46,7 @@ func TestAIBridge(t *testing.T) {
 		a.begin(t)
 		a.expectCleanLog(t, 0)
 	})
+	lostWhileRinging(t, a)
 	killed(t, a)
 }
 
@@ -52,6 +54,7 @@ func TestAIBridge(t *testing.T) {
 // its own, which can be killed.
 type agents struct {
 	*scene
+	addr     string // of ai-bridge, for SIP
 	metrics  string
 	gateway  *mockgateway.Gateway
 	env      []string // of ai-bridge
@@ -71,6 +74,7 @@ func startAgents(t *testing.T, l *ledger) *agents {
 	port := freePort(t)
 	a := &agents{metrics: "127.0.0.1:" + strconv.Itoa(freePort(t)), faults: map[string]mockgateway.Fault{}, calls: map[string]string{}}
 	addr := "127.0.0.1:" + strconv.Itoa(port)
+	a.addr = addr
 	a.scene = newScene(t, sceneOptions{
 		env:     []string{"AI_BRIDGE_ADDR=" + addr},
 		prepare: func(_ *testing.T, s *scene) { s.records = l.url },
