@@ -588,6 +588,8 @@ CREATE TABLE edgvoip.changes (
   domain_id uuid,
   -- Every name that the change touches, old and new: of an extension its number and username, of a domain its realm.
   names     text[]      NOT NULL DEFAULT '{}',
+  -- The oldest transaction that was not over then: all before it had committed what they had to tell. Null in rows of before.
+  oldest    xid8        DEFAULT pg_snapshot_xmin(pg_current_snapshot()),
   PRIMARY KEY (tenant_id, id)
 );
 CREATE INDEX changes_id_idx ON edgvoip.changes (id);
@@ -635,8 +637,9 @@ BEGIN
 END
 $$;
 
--- Removes changes older than "keep", but never the newest, by which readers know where they are. It runs as the owner, so
--- that each reader can call it; of several at once one works. Returns the number removed, at most 20000, so that a call ends
+-- Removes changes that everybody could see for longer than "keep": a transaction may commit long after it wrote what it has to
+-- tell, and a row as old as that says which were over. The newest stay, by which readers know where they are. It runs as the
+-- owner, so that each reader can call it; of several at once one works. Returns the number removed, at most 20000, so that a call ends
 -- within its caller's statement timeout: a caller that gets 20000 calls again.
 CREATE FUNCTION edgvoip.prune_changes(keep interval) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
@@ -647,6 +650,8 @@ BEGIN
      WHERE (tenant_id, id) IN (
            SELECT tenant_id, id FROM edgvoip.changes
             WHERE at < now() - greatest(keep, interval '10 minutes') AND id < (SELECT max(id) FROM edgvoip.changes) - 1000
+              AND tx < (SELECT oldest FROM edgvoip.changes WHERE at < now() - greatest(keep, interval '10 minutes') AND oldest IS NOT NULL
+                         ORDER BY id DESC LIMIT 1)
             ORDER BY id LIMIT 20000);
     GET DIAGNOSTICS removed = ROW_COUNT;
   END IF;

@@ -65,6 +65,7 @@ const (
 var (
 	ErrNoJob     = errors.New("no job is due")
 	ErrLeaseLost = errors.New("the job was given to somebody else meanwhile")
+	ErrSameJob   = errors.New("somebody else carries out the same job")
 )
 
 // ErrPayload means that a job cannot be read, which no repetition mends.
@@ -96,6 +97,8 @@ type Registration struct {
 	CallID  string `json:"callId"`
 	// Reason is why.
 	Reason string `json:"reason"`
+	// Event is how the switch named what told of it, the same to all who heard it; empty if it was seen in a list.
+	Event string `json:"event,omitempty"`
 }
 
 // payload is the wire form of User and Domain.

@@ -154,6 +154,8 @@ func (a *API) formed(c *fiber.Ctx) error {
 		return refuse(c, newProblem(codeMalformed), "body of a "+c.Method())
 	case len(h.PeekAll(headerIdempotencyKey)) > 1:
 		return refuse(c, newProblem(codeIdempotencyHeader), "two keys")
+	case len(h.PeekAll(headerIdempotencyKey)) == 1 && len(h.Peek(headerIdempotencyKey)) == 0:
+		return refuse(c, newProblem(codeIdempotencyHeader), "empty key")
 	}
 	for name, value := range c.Request().URI().QueryArgs().All() {
 		// No text of ours has them, and PostgreSQL takes them nowhere.

@@ -59,6 +59,10 @@ func TestKeys(t *testing.T) {
 			t.Errorf("key %q: %d %s", key, a.status, a.body)
 		}
 	}
+	// A client that lost its key must hear of it: without one a repetition has its effect again.
+	if a := w.do(t, http.MethodPost, "/extensions", w.spec("1008"), "Idempotency-Key", ""); a.status != http.StatusBadRequest || a.code(t) != "bad_idempotency_key" {
+		t.Errorf("an empty key: %d %s", a.status, a.body)
+	}
 	two := w.sign(http.MethodPost, "/extensions", w.spec("1008"), "Idempotency-Key", "a")
 	two.header.Add("Idempotency-Key", "b")
 	if a := s.send(t, two); a.status != http.StatusBadRequest || a.code(t) != "bad_idempotency_key" {

@@ -15,6 +15,8 @@ type Registration struct {
 	AuthUser, AuthRealm string
 	CallID, Agent       string
 	IP, Port            string
+	// Event is the same for all who hear of this registration, and no other's; empty if it was read from a list.
+	Event string `json:",omitempty"`
 }
 
 // Registered is the kind of event that tells of a registration; NewRegistration reads it.
@@ -26,6 +28,7 @@ func NewRegistration(e Event) Registration {
 	return Registration{
 		Profile: e.Get("profile-name"), User: e.Get("from-user"), Host: e.Get("from-host"), AuthUser: e.Get("username"), AuthRealm: e.Get("realm"),
 		CallID: e.Get("call-id"), Agent: e.Get("user-agent"), IP: e.Get("network-ip"), Port: e.Get("network-port"),
+		Event: e.Get("Core-UUID") + "/" + e.Get("Event-Sequence"),
 	}
 }
 

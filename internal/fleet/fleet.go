@@ -35,7 +35,7 @@ type Store interface {
 	// UntriedJobs returns the jobs of a switch about users and domains that are due and were never claimed, the first so many
 	// with higher numbers than last, in order of number.
 	UntriedJobs(ctx context.Context, nodeID uuid.UUID, last int64, limit int) ([]node.Job, error)
-	// AddClaimedJob writes a job that the caller carries out himself.
+	// AddClaimedJob writes a job that the caller carries out himself. Error: node.ErrSameJob.
 	AddClaimedJob(ctx context.Context, j node.Job, lease time.Duration) (node.Job, error)
 	// FinishJob, RetryJob and BuryJob end a claim: the job is done (and a second round may follow), tried again after a
 	// while, or given up. Error: node.ErrLeaseLost.

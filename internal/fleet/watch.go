@@ -22,7 +22,7 @@ import (
 
 // clean makes what a phone wrote fit to be stored and logged.
 func clean(s esl.Registration) esl.Registration {
-	for _, f := range []*string{&s.Profile, &s.User, &s.Host, &s.AuthUser, &s.AuthRealm, &s.CallID, &s.Agent, &s.IP, &s.Port} {
+	for _, f := range []*string{&s.Profile, &s.User, &s.Host, &s.AuthUser, &s.AuthRealm, &s.CallID, &s.Agent, &s.IP, &s.Port, &s.Event} {
 		*f = printable(*f)
 	}
 	return s
@@ -214,7 +214,7 @@ func (w *watch) check(ctx context.Context, s esl.Registration) error {
 func (w *watch) drop(ctx context.Context, s esl.Registration, v verdict) error {
 	m := w.m
 	ctx = telemetry.WithCorrelation(ctx, uuid.NewString())
-	r := node.Registration{Profile: s.Profile, User: s.User, Realm: s.Host, CallID: s.CallID, Reason: v.reason}
+	r := node.Registration{Profile: s.Profile, User: s.User, Realm: s.Host, CallID: s.CallID, Reason: v.reason, Event: s.Event}
 	log := m.log.With("reason", v.reason, "address", s.User+"@"+s.Host, "auth_user", s.AuthUser, "auth_realm", s.AuthRealm,
 		"phone", net.JoinHostPort(s.IP, s.Port), "user_agent", s.Agent, "sip_call_id", s.CallID)
 	if !nameable(r) {
@@ -232,7 +232,9 @@ func (w *watch) drop(ctx context.Context, s esl.Registration, v verdict) error {
 		TenantID: v.tenant, NodeID: m.node.ID, Kind: node.KindDropRegistration, Subject: "registration/" + s.User + "@" + s.Host,
 		Payload: payload, CorrelationID: telemetry.Correlation(ctx),
 	}, lease)
-	if err != nil {
+	if errors.Is(err, node.ErrSameJob) {
+		return nil // another process heard of the same registration
+	} else if err != nil {
 		return err
 	}
 	if m.carryOut(ctx, job) {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -151,6 +152,20 @@ func clip(s string, most int) string {
 	return s
 }
 
+// shown is a path, or an error that may repeat one, as it is logged: a long hexadecimal part of it, as the signature of a link
+// is, opens what it signs.
+func shown(text string) string {
+	if len(text) < signatureDigits {
+		return text
+	}
+	return signatureSyntax.ReplaceAllLiteralString(text, "…")
+}
+
+// signatureDigits is more than an identifier has: a UUID has 32, in parts.
+const signatureDigits = 40
+
+var signatureSyntax = regexp.MustCompile(`(?:[0-9A-Fa-f]|%3[0-9]|%[46][1-6]){40,}`)
+
 // EventOf returns the event of a request. It is there from the first handler on.
 func EventOf(c *fiber.Ctx) *Event {
 	e, _ := c.Locals(eventKey{}).(*Event)
@@ -249,11 +264,11 @@ func (s *Server) report(ctx context.Context, c *fiber.Ctx, event *Event, err err
 		return
 	}
 	attrs := append([]slog.Attr{
-		slog.String("method", c.Method()), slog.String("path", clip(c.Path(), fieldBytes)), slog.Int("status", status),
+		slog.String("method", c.Method()), slog.String("path", clip(shown(c.Path()), fieldBytes)), slog.Int("status", status),
 		slog.String("peer", c.Context().RemoteIP().String()), slog.Float64("took_ms", float64(took.Microseconds())/1000),
 	}, event.Attrs...)
 	if err != nil {
-		attrs = append(attrs, slog.String("error", clip(err.Error(), causeBytes)))
+		attrs = append(attrs, slog.String("error", clip(shown(err.Error()), causeBytes)))
 	}
 	s.log.LogAttrs(ctx, level, "request", attrs...)
 }
@@ -264,7 +279,7 @@ func (s *Server) failed(c *fiber.Ctx, err error) error {
 	ctx := telemetry.WithCorrelation(context.Background(), newID())
 	// There may have been no request at all: a handshake that failed, a peer that went away.
 	s.log.LogAttrs(ctx, slog.LevelWarn, "connection without a request that can be read", slog.Int("status", c.Response().StatusCode()),
-		slog.String("peer", c.Context().RemoteIP().String()), slog.String("error", clip(err.Error(), fieldBytes)))
+		slog.String("peer", c.Context().RemoteIP().String()), slog.String("error", clip(shown(err.Error()), fieldBytes)))
 	return nil
 }
 

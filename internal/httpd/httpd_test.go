@@ -86,3 +86,28 @@ func TestRequests(t *testing.T) {
 		})
 	}
 }
+
+// A link to a recording is good for whoever has its signature: no part of that is in the log, however the link is written.
+func TestSignaturesAreNotLogged(t *testing.T) {
+	t.Parallel()
+	const id, signature = "6f1f45e0-7b12-4d2e-8a3c-0242ac120002", "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
+	for _, path := range []string{
+		"/recordings/" + id + "/" + id + "/1795233712/" + signature, "//Recordings/" + signature, "/recordings/%30" + signature[1:], "/x" + signature[:60],
+		"/recordings/" + strings.ReplaceAll(signature, "0", "%30"),
+	} {
+		var lines strings.Builder
+		log, err := telemetry.NewLogger(&lines, telemetry.FormatJSON, "info")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := httpd.New(httpd.Options{Name: "test", BodyLimit: 1 << 10, RequestTimeout: time.Second, Registry: prometheus.NewRegistry(), Log: log})
+		resp, err := s.App().Test(httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil), -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if text := lines.String(); !strings.Contains(text, `"path":"/`) || strings.Contains(text, signature[8:16]) {
+			t.Errorf("%s: %s", path, text)
+		}
+	}
+}

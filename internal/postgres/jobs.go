@@ -102,14 +102,29 @@ func (d *DB) UntriedJobs(ctx context.Context, nodeID uuid.UUID, last int64, limi
 }
 
 // AddClaimedJob writes a job that its writer carries out himself, at once: it is leased from the beginning, and falls to
-// the others if he dies. It returns the job with its number.
+// the others if he dies. It returns the job with its number. Several processes may hear of the same and want the same: the one who
+// comes later is told node.ErrSameJob. The same is a job of the same payload that names the same event, or, without one, that is
+// open or was written a moment ago.
 func (d *DB) AddClaimedJob(ctx context.Context, j node.Job, lease time.Duration) (node.Job, error) {
 	const query = `
 		INSERT INTO edgvoip.jobs AS j (tenant_id, node_id, kind, subject, payload, correlation_id, state, attempts, run_at)
-		VALUES ($1, $2, $3, $4, $5, $6, 'leased', 1, now() + make_interval(secs => $7))
+		SELECT $1, $2, $3, $4, $5, $6, 'leased', 1, now() + make_interval(secs => $7)
+		 WHERE NOT EXISTS (
+		       SELECT FROM edgvoip.jobs e
+		        WHERE e.tenant_id = $1 AND e.subject = $4 AND e.node_id = $2 AND e.kind = $3 AND e.payload = $5
+		          AND (e.payload ? 'event' OR e.state IN ('pending', 'leased') OR e.created_at > now() - interval '2 seconds'))
 		RETURNING` + jobColumns
-	row, err := get[jobRow](ctx, d, query, j.TenantID, j.NodeID, string(j.Kind), j.Subject, string(j.Payload), j.CorrelationID, lease.Seconds())
-	if err != nil {
+	var row jobRow
+	err := d.inTx(ctx, func(tx *txn) error {
+		// Those who want the same wait for each other, and each sees what the one before wrote.
+		if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 5))`, j.NodeID.String()+" "+j.Subject); err != nil {
+			return err
+		}
+		return tx.GetContext(ctx, &row, query, j.TenantID, j.NodeID, string(j.Kind), j.Subject, string(j.Payload), j.CorrelationID, lease.Seconds())
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return node.Job{}, node.ErrSameJob
+	} else if err != nil {
 		return node.Job{}, fmt.Errorf("add job: %w", err)
 	}
 	return row.job(), nil

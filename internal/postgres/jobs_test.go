@@ -419,27 +419,44 @@ func workAtRandom(ctx context.Context, db *postgres.DB, look *sql.DB, n node.Nod
 	}
 }
 
-// A job that its writer carries out is nobody else's until he dies.
+// A job that its writer carries out is nobody else's until he dies, and nobody else writes the same.
 func TestAddClaimedJob(t *testing.T) {
 	t.Parallel()
-	db, _, nodes := fleet(t, "fs1")
-	add := func(lease time.Duration) node.Job {
-		t.Helper()
-		j, err := db.AddClaimedJob(t.Context(), node.Job{
-			TenantID: uuid.Nil, NodeID: nodes[0].ID, Kind: node.KindDropRegistration, Subject: "registration/1001@x", CorrelationID: "c",
-			Payload: json.RawMessage(`{"profile": "internal", "user": "1001", "realm": "x", "callId": "", "reason": "r"}`),
+	db, look, nodes := fleet(t, "fs1", "fs2")
+	add := func(n node.Node, event string, lease time.Duration) (node.Job, error) {
+		return db.AddClaimedJob(t.Context(), node.Job{
+			TenantID: uuid.Nil, NodeID: n.ID, Kind: node.KindDropRegistration, Subject: "registration/1001@x", CorrelationID: "c",
+			Payload: json.RawMessage(`{"profile": "internal", "user": "1001", "realm": "x", "callId": "", "reason": "r"` + event + `}`),
 		}, lease)
+	}
+	same := func(event string) {
+		t.Helper()
+		if j, err := add(nodes[0], event, time.Minute); !errors.Is(err, node.ErrSameJob) {
+			t.Errorf("%+v, %v", j, err)
+		}
+	}
+	for _, event := range []string{`, "event": "core/1"`, ""} {
+		held, err := add(nodes[0], event, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return j
+		noJob(t, db, nodes[0])
+		same(event)
+		if err := db.FinishJob(t.Context(), held, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		same(event)
 	}
-	held := add(time.Minute)
-	noJob(t, db, nodes[0])
-	if err := db.FinishJob(t.Context(), held, nil, 0); err != nil {
+	if _, err := add(nodes[1], "", time.Minute); err != nil {
+		t.Errorf("another switch: %v", err)
+	}
+	// One that is seen again later, in a list, is another.
+	exec1(t, look, `UPDATE edgvoip.jobs SET created_at = created_at - interval '1 minute'`)
+	same(`, "event": "core/1"`)
+	lost, err := add(nodes[0], "", 0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	lost := add(0)
 	if j := claim(t, db, nodes[0], time.Minute); j.ID != lost.ID || j.Attempts != 2 || j.CorrelationID != "c" {
 		t.Errorf("claimed %+v", j)
 	}

@@ -274,13 +274,57 @@ func explain(tb testing.TB, db *sql.DB, query string) string {
 func TestPruneChanges(t *testing.T) {
 	t.Parallel()
 	_, db := scene(t)
-	exec1(t, db, `INSERT INTO edgvoip.changes (tenant_id, at, subject) SELECT $1, now() - interval '2 hours', 'tenant' FROM generate_series(1, 45000)`,
-		storetest.TenantID("tenant-a"))
+	exec1(t, db, `INSERT INTO edgvoip.changes (tenant_id, at, subject, tx, oldest) SELECT $1, now() - interval '2 hours', 'tenant', '5', '6'
+		FROM generate_series(1, 45000)`, storetest.TenantID("tenant-a"))
 	for _, want := range []int{20000, 20000, 45000 - 40000 - 1001, 0} {
 		var removed int
 		if err := db.QueryRowContext(t.Context(), `SELECT edgvoip.prune_changes('1 hour')`).Scan(&removed); err != nil || removed != want {
 			t.Errorf("removed %d, %v, want %d", removed, err, want)
 		}
+	}
+}
+
+// A change that was written long ago, and committed a moment ago, may not have been seen by anybody.
+func TestLateChangeIsNotPruned(t *testing.T) {
+	t.Parallel()
+	_, db := scene(t)
+	tenant := storetest.TenantID("tenant-a")
+	const add = `INSERT INTO edgvoip.changes (tenant_id, at, subject) SELECT $1, now() - interval '2 hours', 'tenant' FROM generate_series(1, $2::int)`
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }() // it may be over
+	if _, err := tx.ExecContext(t.Context(), add, tenant, 1); err != nil {
+		t.Fatal(err)
+	}
+	var late int64
+	if err := tx.QueryRowContext(t.Context(), `SELECT max(id) FROM edgvoip.changes`).Scan(&late); err != nil {
+		t.Fatal(err)
+	}
+	exec1(t, db, add, tenant, 2000)
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	left := func() (n int) {
+		t.Helper()
+		if err := db.QueryRowContext(t.Context(), `SELECT edgvoip.prune_changes('1 hour')`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM edgvoip.changes WHERE id = $1`, late).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if left() != 1 {
+		t.Error("it was removed before anybody could see it for long enough")
+	}
+	// Other tests' transactions count too, until they are over.
+	for deadline := time.Now().Add(time.Minute); left() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it is never removed")
+		}
+		exec1(t, db, add, tenant, 1)
 	}
 }
 

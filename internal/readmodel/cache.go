@@ -122,9 +122,7 @@ func (c *cache[K, V]) load(ctx context.Context, r request[V], key K, inDoubt boo
 	}
 	// Whoever asks after a change must not be told what was read before it: he is another flight.
 	flight := r.flight + " " + strconv.FormatUint(c.forgotten(r.hash), 10) + " " + strconv.FormatUint(uint64(m.epoch.Load()), 10)
-	done := m.flight.DoChan(flight, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.opts.LoadTimeout)
-		defer cancel()
+	return fly(ctx, m, flight, func(ctx context.Context) (V, error) {
 		seq, epoch := m.seq.Load(), m.epoch.Load()
 		if e, ok := c.items.GetIfPresent(key); ok && m.synced.Load() && e.epoch == epoch && m.usable() {
 			return e.value, nil // whoever asked before has just been answered
@@ -137,6 +135,15 @@ func (c *cache[K, V]) load(ctx context.Context, r request[V], key K, inDoubt boo
 			c.putUnknown(r.hash, seq, epoch)
 		}
 		return v, err
+	})
+}
+
+// fly does what is asked once for all who ask it at the same time, also if the first of them does not wait for it.
+func fly[V any](ctx context.Context, m *Model, flight string, load func(context.Context) (V, error)) (V, error) {
+	done := m.flight.DoChan(flight, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.opts.LoadTimeout)
+		defer cancel()
+		return load(ctx)
 	})
 	var none V
 	select {

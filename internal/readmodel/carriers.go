@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/google/uuid"
@@ -141,9 +142,13 @@ func (m *Model) consult(look func(*carrierTable, changed)) (trusted, complete bo
 	return current || !live, current && live && len(c.changed) == 0
 }
 
-// ask asks the store what the table does not tell, no more often than the store can bear.
-func ask[V any](ctx context.Context, m *Model, answer func(error) bool, load func(context.Context) (V, error)) (V, error) {
-	return through(ctx, m, answer, load)
+// ask asks the store what the table does not tell, once for all who ask the same at the same time, and no more often than the
+// store can bear. What it answers is shared: nobody may change it. flight is the same for the same question only.
+func ask[V any](ctx context.Context, m *Model, flight string, answer func(error) bool, load func(context.Context) (V, error)) (V, error) {
+	// Whoever asks after a change must not be told what was read before it: he is another flight.
+	return fly(ctx, m, flight+" "+strconv.FormatUint(m.seq.Load(), 10), func(ctx context.Context) (V, error) {
+		return through(ctx, m, answer, load)
+	})
 }
 
 // InboundTrunk implements dialplan.Store.
@@ -160,7 +165,7 @@ func (m *Model) InboundTrunk(ctx context.Context, number fstext.E164) (trunk.Tru
 	case complete:
 		return trunk.Trunk{}, trunk.ErrUnknownDID
 	}
-	asked, err := ask(ctx, m, isUnknownDID, func(ctx context.Context) (trunk.Trunk, error) { return m.opts.Store.InboundTrunk(ctx, number) })
+	asked, err := ask(ctx, m, "did "+number.String(), isUnknownDID, func(ctx context.Context) (trunk.Trunk, error) { return m.opts.Store.InboundTrunk(ctx, number) })
 	if known && err != nil && !isUnknownDID(err) {
 		return found, nil
 	}
@@ -174,7 +179,7 @@ func (m *Model) CarrierCountries(ctx context.Context, a netip.Addr) ([]numbering
 	if complete || len(known) > 0 && !m.live() {
 		return known, nil
 	}
-	asked, err := ask(ctx, m, never, func(ctx context.Context) ([]numbering.Country, error) { return m.opts.Store.CarrierCountries(ctx, a) })
+	asked, err := ask(ctx, m, "countries "+a.String(), never, func(ctx context.Context) ([]numbering.Country, error) { return m.opts.Store.CarrierCountries(ctx, a) })
 	if len(known) > 0 && err != nil {
 		return known, nil
 	}
@@ -183,18 +188,18 @@ func (m *Model) CarrierCountries(ctx context.Context, a netip.Addr) ([]numbering
 
 // TenantTrunks implements dialplan.Store.
 func (m *Model) TenantTrunks(ctx context.Context, tenant uuid.UUID) ([]trunk.Trunk, error) {
-	return m.trunks(ctx, func(t *carrierTable, c changed) ([]trunk.Trunk, bool) { return t.ofTenant[tenant], !c.has(tenant) },
+	return m.trunks(ctx, "trunks "+tenant.String(), func(t *carrierTable, c changed) ([]trunk.Trunk, bool) { return t.ofTenant[tenant], !c.has(tenant) },
 		func(ctx context.Context) ([]trunk.Trunk, error) { return m.opts.Store.TenantTrunks(ctx, tenant) })
 }
 
 // ActiveTrunks implements trunk.Store.
 func (m *Model) ActiveTrunks(ctx context.Context) ([]trunk.Trunk, error) {
-	return m.trunks(ctx, func(t *carrierTable, c changed) ([]trunk.Trunk, bool) { return t.active, len(c) == 0 }, m.opts.Store.ActiveTrunks)
+	return m.trunks(ctx, "trunks", func(t *carrierTable, c changed) ([]trunk.Trunk, bool) { return t.active, len(c) == 0 }, m.opts.Store.ActiveTrunks)
 }
 
 // trunks returns a list of the table, unless it may have changed: then the store's, or if that cannot be asked what the table
 // has.
-func (m *Model) trunks(ctx context.Context, look func(*carrierTable, changed) (list []trunk.Trunk, unchanged bool),
+func (m *Model) trunks(ctx context.Context, flight string, look func(*carrierTable, changed) (list []trunk.Trunk, unchanged bool),
 	load func(context.Context) ([]trunk.Trunk, error),
 ) ([]trunk.Trunk, error) {
 	var list []trunk.Trunk
@@ -206,7 +211,7 @@ func (m *Model) trunks(ctx context.Context, look func(*carrierTable, changed) (l
 	if unchanged && trusted {
 		return list, nil
 	}
-	asked, err := ask(ctx, m, never, load)
+	asked, err := ask(ctx, m, flight, never, load)
 	if known && err != nil {
 		return list, nil
 	}

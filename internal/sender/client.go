@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,22 +90,51 @@ func (s *Sender) send(ctx context.Context, r webhook.Receiver, d webhook.Deliver
 	return answer{status: resp.StatusCode, retryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
 }
 
-// cause says why there was no answer, without the URL, which errors of net/http begin with.
+// cause says why there was no answer, in words of ours: the texts of net/http and x509 hold parts of what was sent, such as the
+// names in a certificate.
 func cause(ctx context.Context, err error) error {
-	var u *url.Error
+	var network *net.OpError
+	var resolution *net.DNSError
 	switch {
 	case errors.Is(err, errForbidden):
 		return errForbidden
 	case errors.Is(context.Cause(ctx), errStopping):
 		return errStopping
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), os.IsTimeout(err):
 		return errors.New("no answer in time")
-	case strings.Contains(err.Error(), "malformed"):
-		return errors.New("the answer is not HTTP") // net/http shows a part of it
-	case errors.As(err, &u):
-		return u.Err
+	case errors.As(err, new(x509.HostnameError)):
+		return errors.New("the certificate is for another name")
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return errors.New("failed to verify certificate: signed by an unknown authority")
+	case errors.As(err, new(x509.CertificateInvalidError)):
+		return errors.New("the certificate is not valid, or not now")
+	case errors.As(err, new(*tls.CertificateVerificationError)):
+		return errors.New("failed to verify certificate")
+	case errors.As(err, new(tls.RecordHeaderError)):
+		return errors.New("the answer is not TLS")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the connection was closed before an answer (EOF)")
+	case errors.As(err, &resolution):
+		return errors.New("the name cannot be resolved")
+	case errors.As(err, &network):
+		return connection(network)
 	}
-	return err
+	if strings.Contains(err.Error(), "response headers exceeded") { // net/http has no other name for it
+		return errors.New("the headers of the answer are too large")
+	}
+	return errors.New("the answer is not HTTP")
+}
+
+// connection says what became of a connection: the system's word for it, or that the other side refused TLS.
+func connection(err *net.OpError) error {
+	var number syscall.Errno
+	switch {
+	case errors.As(err, &number):
+		return fmt.Errorf("%s: %w", err.Op, number)
+	case errors.As(err, new(tls.AlertError)):
+		return errors.New("the receiver refuses TLS")
+	}
+	return fmt.Errorf("%s failed", err.Op)
 }
 
 // failure says in one line why an attempt failed; empty if it did not. No part of the answer is in it.

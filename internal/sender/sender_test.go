@@ -391,9 +391,9 @@ func TestStrangeAnswers(t *testing.T) {
 		want   string
 	}{
 		"no http":       {"+390612345678 calling\r\n\r\n", "the answer is not HTTP"},
-		"closed":        {"", "EOF"},
+		"closed":        {"", "the connection was closed before an answer (EOF)"},
 		"endless":       {"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n", "answered 500"},
-		"large headers": {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20), "net/http: HTTP/1.x transport connection broken: net/http: server response headers exceeded 65536 bytes; aborted"},
+		"large headers": {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20), "the headers of the answer are too large"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
