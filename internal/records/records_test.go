@@ -371,3 +371,27 @@ func TestAfterFailure(t *testing.T) {
 		}
 	})
 }
+
+// Documents that come one after the other are read together: whoever is woken lets the others come first.
+func TestGathering(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &still{}
+		w := records.New(records.Options{Store: s, Poll: time.Hour, Registry: prometheus.NewRegistry(), Log: quietly})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go w.Run(ctx)
+		synctest.Wait()
+		s.asked = nil
+		for range 1000 {
+			w.Wake()
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait()
+		if n := len(s.asked); n < 5 || n > 25 {
+			t.Errorf("a second of documents is read in %d batches, want some ten or twenty", n)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
