@@ -1,0 +1,95 @@
+package records_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edgvoip/edgvoip/cdr"
+	"github.com/edgvoip/edgvoip/internal/records"
+)
+
+// A recording is ready when nobody has written to its file for a while; without one it is lost after a day. A file that was given
+// up is removed. What is no file of the directory is none.
+func TestRecordings(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	outside := filepath.Join(t.TempDir(), "outside.wav")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"complete", "growing", "given-up"} {
+		write(filepath.Join(dir, name+".wav"), "RIFF")
+	}
+	write(filepath.Join(dir, "empty.wav"), "")
+	write(outside, "RIFF")
+	if err := os.Symlink(outside, filepath.Join(dir, "link.wav")); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		files, err := records.OpenFiles(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = files.Close() }()
+		now := time.Now() // the bubble's
+		for _, name := range []string{"complete", "empty", "given-up"} {
+			if err := os.Chtimes(filepath.Join(dir, name+".wav"), now.Add(-time.Minute), now.Add(-time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chtimes(filepath.Join(dir, "growing.wav"), now.Add(time.Hour), now.Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		of := func(name string, age time.Duration) cdr.Recording {
+			return cdr.Recording{TenantID: tenant, Start: now.Add(-age), Path: name + ".wav"}
+		}
+		s := &still{recordings: map[cdr.RecordingState][]cdr.Recording{
+			cdr.RecordingExpected: {
+				of("complete", time.Hour), of("growing", time.Hour), of("empty", time.Hour), of("empty", 25*time.Hour), of("missing", time.Hour),
+				of("missing", 25*time.Hour), of("link", 25*time.Hour), of("../"+filepath.Base(filepath.Dir(outside))+"/outside", time.Hour),
+			},
+			cdr.RecordingRemoved: {of("given-up", time.Hour), of("never-there", time.Hour)},
+		}}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		records.New(records.Options{
+			Store: s, Files: files, URL: func(r cdr.Recording) string { return "https://api.example/" + r.Path }, Registry: prometheus.NewRegistry(), Log: quietly,
+		}).Run(ctx)
+		slices.Sort(s.became)
+		want := []string{"gone given-up.wav", "gone never-there.wav", "lost empty.wav", "lost link.wav", "lost missing.wav", "ready complete.wav https://api.example/complete.wav"}
+		if !slices.Equal(s.became, want) {
+			t.Errorf("became %q, want %q", s.became, want)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "given-up.wav")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the file that was given up: %v", err)
+		}
+		f, info, err := files.Open("complete.wav")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = f.Close() }()
+		if text, err := io.ReadAll(f); string(text) != "RIFF" || info.Size() != 4 || err != nil {
+			t.Errorf("%q, %v", text, err)
+		}
+		for _, path := range []string{"missing.wav", "link.wav", "."} {
+			if _, _, err := files.Open(path); !errors.Is(err, cdr.ErrNotReady) {
+				t.Errorf("%s opened: %v", path, err)
+			}
+		}
+		if _, _, err := files.Open("../" + filepath.Base(filepath.Dir(outside)) + "/outside.wav"); err == nil {
+			t.Error("a file outside of the directory is opened")
+		}
+	})
+}
