@@ -54,6 +54,7 @@ const (
 	fieldVarUserName
 	fieldVarDomainName
 	fieldVarTenantID
+	fieldVarDirection
 	fieldVarTrunkID
 	fieldVarLegUser
 	fieldVarLegRealm
@@ -105,6 +106,7 @@ var fieldNames = [fieldCount]string{
 	fieldVarUserName:        "variable_user_name",
 	fieldVarDomainName:      "variable_domain_name",
 	fieldVarTenantID:        "variable_edgvoip_tenant_id",
+	fieldVarDirection:       "variable_edgvoip_direction",
 	fieldVarTrunkID:         "variable_edgvoip_trunk_id",
 	fieldVarLegUser:         "variable_edgvoip_leg_user",
 	fieldVarLegRealm:        "variable_edgvoip_leg_realm",
