@@ -254,7 +254,7 @@ func lockLegs(ctx context.Context, tx *txn, entries []*entry) error {
 			}
 		}
 	}
-	return lockCalls(ctx, tx, ids)
+	return lockFamilies(ctx, tx, ids)
 }
 
 func lockCalls(ctx context.Context, tx *txn, ids []string) error {

@@ -17,7 +17,7 @@ import (
 // Calls returns call records of a tenant, the newest first.
 func (d *DB) Calls(ctx context.Context, tenant uuid.UUID, f cdr.Filter) ([]cdr.Record, error) {
 	const query = `SELECT` + callColumns + ` FROM edgvoip.cdr c
-		 WHERE c.tenant_id = $1 AND ($2::timestamptz IS NULL OR c.start_time >= $2) AND ($3::timestamptz IS NULL OR c.start_time < $3)
+		 WHERE c.tenant_id = $1 AND c.absorbed_by IS NULL AND ($2::timestamptz IS NULL OR c.start_time >= $2) AND ($3::timestamptz IS NULL OR c.start_time < $3)
 		   AND ($4 = '' OR c.direction = $4) AND ($5 = '' OR c.disposition = $5)
 		   AND ($6 = '' OR c."from" IN ($6, '+' || $6) OR c."to" IN ($6, '+' || $6) OR c.answered_by IN ($6, '+' || $6) OR c.transferred_to IN ($6, '+' || $6))
 		   AND ($7::uuid IS NULL OR c.store_id = $7)
