@@ -3,6 +3,7 @@ package dialplan
 import (
 	"github.com/google/uuid"
 
+	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/fsxml"
@@ -35,7 +36,7 @@ type Route struct {
 	reason  fstext.Text // what the call record says of the decision; empty if there is nothing to say
 	// unheard is true for a refusal of somebody who is nobody: scanners fill no ledger.
 	unheard   bool
-	direction Direction
+	direction cdr.Direction
 	recording recording
 
 	tenant                   directory.Tenant

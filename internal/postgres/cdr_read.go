@@ -163,7 +163,7 @@ type policyRow struct {
 }
 
 func (r policyRow) policy() cdr.Policy {
-	return cdr.Policy{RecordCalls: cdr.RecordCalls(r.RecordCalls), CDRDays: r.CDRDays, RecordingDays: r.RecordingDays}
+	return cdr.Policy{RecordCalls: directory.RecordPolicy(r.RecordCalls), CDRDays: r.CDRDays, RecordingDays: r.RecordingDays}
 }
 
 // CallPolicies returns the same of every tenant.
