@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -187,9 +189,42 @@ func TestLegsInAnyOrder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			anyOrder(t, name, parents)
+			anyOrder(t, len(parents), func(n string) family { return newFamily(name+n, parents) })
 		})
 	}
+	// A switch's own: a caller who transferred the carrier's leg, which was called over the second trunk, to a colleague.
+	t.Run("captured", func(t *testing.T) {
+		t.Parallel()
+		anyOrder(t, 4, func(n string) family {
+			return capturedFamily(t, n, "a-call-that-its-caller-transfers-is-one-recording-")
+		})
+	})
+}
+
+// capturedFamily makes of the documents of a captured call those of another, of tenant-a.
+func capturedFamily(t *testing.T, name, prefix string) (f family) {
+	t.Helper()
+	files, err := filepath.Glob("../../cdr/testdata/captured/" + prefix + "*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v %v", files, err)
+	}
+	var ids []string
+	for i, file := range files {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc, err := cdr.Parse(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, doc.Leg().ID.String(), uuid.NewSHA1(tenantA, fmt.Append(nil, name, i)).String(), doc.Leg().TenantID.String(), tenantA.String())
+		f.ids, f.documents = append(f.ids, uuid.MustParse(ids[len(ids)-3])), append(f.documents, string(body))
+	}
+	for i := range f.documents {
+		f.documents[i] = strings.NewReplacer(ids...).Replace(f.documents[i])
+	}
+	return f
 }
 
 // arrival is an order in which the legs of a call come, and after which of them so long a time passes that nobody waits any more.
@@ -199,21 +234,21 @@ type arrival struct {
 	late  int // bits
 }
 
-func anyOrder(t *testing.T, name string, parents []int) {
+func anyOrder(t *testing.T, legs int, call func(name string) family) {
 	t.Helper()
 	l := newLedger(t)
 	var arrivals []arrival
-	for _, order := range permutations(len(parents)) {
-		for late := range 1 << (len(parents) - 1) {
-			arrivals = append(arrivals, arrival{newFamily(fmt.Sprint(name, order, late), parents), order, late})
+	for _, order := range permutations(legs) {
+		for late := range 1 << (legs - 1) {
+			arrivals = append(arrivals, arrival{call(fmt.Sprint(order, late)), order, late})
 		}
 	}
-	for step := range parents {
+	for step := range legs {
 		var late []uuid.UUID
 		for _, a := range arrivals {
 			i := a.order[step]
 			l.keepLeg(a.ids[i], a.documents[i])
-			if a.late&(1<<step) != 0 || step == len(parents)-1 {
+			if a.late&(1<<step) != 0 || step == legs-1 {
 				late = append(late, a.ids...)
 			}
 		}
