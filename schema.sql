@@ -738,6 +738,8 @@ CREATE TABLE edgvoip.cdr (
   raw             jsonb       NOT NULL,
   created_at      timestamptz NOT NULL DEFAULT now(),
   updated_at      timestamptz NOT NULL DEFAULT now(),
+  -- The call that this one turned out to be a part of, as a leg that came late says. Its record is then empty, and in no list.
+  absorbed_by     uuid,
   PRIMARY KEY (tenant_id, start_time, call_id)
 ) PARTITION BY RANGE (start_time);
 CREATE INDEX cdr_call_idx ON edgvoip.cdr (tenant_id, call_id);

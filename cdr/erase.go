@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/numbering"
 )
@@ -96,14 +97,14 @@ func digits(text string) string {
 
 // lasting are the variables that an erased document keeps: what records are made of, and no text of a person or his phone.
 var lasting = []string{
-	"uuid", "direction", "originating_leg_uuid", "edgvoip_tenant_id", "edgvoip_store_id", "edgvoip_caller_id", "edgvoip_callee_id", "edgvoip_extension_id",
-	"edgvoip_trunk_id", "edgvoip_direction", "edgvoip_route", "edgvoip_reason", "sofia_profile_name", "hangup_cause", "refer_uuid",
+	"uuid", "direction", "originating_leg_uuid", directory.VarTenantID, "edgvoip_store_id", directory.VarCallerID, directory.VarCalleeID, directory.VarExtensionID,
+	directory.VarTrunkID, directory.VarDirection, directory.VarRoute, directory.VarReason, "sofia_profile_name", "hangup_cause", "refer_uuid",
 	"last_bridge_hangup_cause", "sip_hangup_disposition", "sip_term_status", "sip_invite_failure_status", "start_uepoch", "answer_uepoch",
 	"end_uepoch",
 }
 
 // numberVariables are those that hold one, and are kept if it is another person's.
-var numberVariables = []string{"edgvoip_did", "dialed_user", "edgvoip_leg_user"}
+var numberVariables = []string{directory.VarDID, "dialed_user", directory.VarLegUser}
 
 // Erase returns the document without a person's number. All text that somebody may have written goes with it, names too, and
 // the path of the recording; what is left makes the same record but for the numbers. It is the same if done again.
@@ -155,7 +156,7 @@ func (d Document) Assign(tenant uuid.UUID) (Document, error) {
 	if !ok {
 		return Document{}, errLeg
 	}
-	vars["edgvoip_tenant_id"] = tenant.String()
+	vars[directory.VarTenantID] = tenant.String()
 	return parse(all)
 }
 

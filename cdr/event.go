@@ -16,6 +16,24 @@ type Record struct {
 	// RecordingState is one of those below, RecordingURL where the recording can be asked for: empty until it is ready.
 	RecordingState RecordingState
 	RecordingURL   string
+	// AbsorbedBy is the call that this one turned out to be a part of; zero for a call that goes on.
+	AbsorbedBy uuid.UUID
+}
+
+// Absorbed returns what is left of the record of a call that is a part of another, whose record tells all of it: which one, when it
+// began, and of what kind it was, so that nothing is told or counted twice. A recording that is not the other's stays with it.
+func (r Record) Absorbed(by Record) Record {
+	left := Record{
+		Call: Call{
+			TenantID: r.TenantID, ID: r.ID, Direction: r.Direction, Start: r.Start, Disposition: r.Disposition,
+			Reconstructed: r.Reconstructed, Erased: r.Erased || by.Erased,
+		},
+		Revision: r.Revision + 1, RecordingState: RecordingNone, AbsorbedBy: by.ID,
+	}
+	if r.Recording != "" && (r.Recording != by.Recording || r.RecordingState == RecordingRemoved) {
+		left.Recording, left.RecordingState, left.RecordingURL = r.Recording, r.RecordingState, r.RecordingURL
+	}
+	return left
 }
 
 // RecordingState says what is known of the recording of a call.
@@ -58,6 +76,7 @@ type Event struct {
 	RecordingURL  string      `json:"recordingUrl,omitempty" doc:"Answers a link to the recording; not there until the recording is."`
 	Reconstructed bool        `json:"reconstructed" doc:"True if the record was put together from events, as its documents did not come."`
 	Erased        bool        `json:"erased,omitempty" doc:"True if a person's number was erased."`
+	AbsorbedBy    *uuid.UUID  `json:"absorbedBy,omitempty" format:"uuid" doc:"This call turned out to be a part of that one, whose record tells all of it: forget this record. Its numbers are empty, its times zero."`
 }
 
 // Event returns what W3 is told of the record.
@@ -67,7 +86,7 @@ func (r Record) Event() Event {
 		Direction: string(r.Direction), StartTime: r.Start, AnswerTime: happened(r.Answer), EndTime: happened(r.End),
 		Duration: r.Duration(), BillSec: r.BillSec(), Disposition: string(r.Disposition), HangupCause: r.Cause, TrunkID: known(r.TrunkID),
 		AnsweredBy: r.AnsweredBy, TransferredTo: r.TransferredTo, RelatedCallID: known(r.RelatedID), AIAgentRef: r.AgentRef, Route: r.Route, Reason: r.Reason, RecordingURL: r.RecordingURL,
-		Reconstructed: r.Reconstructed, Erased: r.Erased,
+		Reconstructed: r.Reconstructed, Erased: r.Erased, AbsorbedBy: known(r.AbsorbedBy),
 	}
 	for _, id := range []uuid.UUID{r.CallerID, r.CalleeID} {
 		if id != uuid.Nil && (len(e.ExtensionIDs) == 0 || e.ExtensionIDs[0] != id) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/invalid"
 )
 
@@ -112,22 +113,10 @@ type Filter struct {
 
 // Policy is what a tenant wants of its call records.
 type Policy struct {
-	RecordCalls RecordCalls
+	RecordCalls directory.RecordPolicy
 	// CDRDays and RecordingDays are how long records and recordings are kept; zero is for ever.
 	CDRDays, RecordingDays int
 }
-
-// RecordCalls says which calls are recorded.
-type RecordCalls string
-
-// Which calls are recorded.
-const (
-	RecordNone     RecordCalls = "none"
-	RecordInbound  RecordCalls = "inbound"
-	RecordOutbound RecordCalls = "outbound"
-	RecordExternal RecordCalls = "external" // from and to carriers
-	RecordAll      RecordCalls = "all"
-)
 
 // PolicyPatch is a change of a policy; what is nil stays.
 type PolicyPatch struct {
@@ -141,12 +130,11 @@ const maxDays = 36500
 // Apply returns the policy with the change. Errors are *invalid.FieldError.
 func (p PolicyPatch) Apply(to Policy) (Policy, error) {
 	if p.RecordCalls != nil {
-		switch r := RecordCalls(*p.RecordCalls); r {
-		case RecordNone, RecordInbound, RecordOutbound, RecordExternal, RecordAll:
-			to.RecordCalls = r
-		default:
+		policy, err := directory.ParseRecordPolicy(*p.RecordCalls)
+		if err != nil {
 			return to, &invalid.FieldError{Name: "recordCalls", Reason: "is one of none, inbound, outbound, external, all"}
 		}
+		to.RecordCalls = policy
 	}
 	for _, days := range []struct {
 		name  string

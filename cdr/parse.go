@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/edgvoip/edgvoip/directory"
 )
 
 // Document is the JSON of a channel as it is kept: as switch_ivr_generate_json_cdr (switch_ivr.c) writes it, without what
@@ -179,7 +181,7 @@ func (r record) leg() (Leg, error) {
 	if l.SIPStatus = r.number("sip_term_status"); l.SIPStatus == 0 {
 		l.SIPStatus = r.number("sip_invite_failure_status")
 	}
-	l.Route, l.Reason = r.word("edgvoip_route"), clean(r.text("edgvoip_reason"), 200)
+	l.Route, l.Reason = r.word(directory.VarRoute), clean(r.text(directory.VarReason), 200)
 	return l, nil
 }
 
@@ -202,29 +204,29 @@ func (r record) parent(own uuid.UUID) uuid.UUID {
 
 // identity reads who is concerned.
 func (r record) identity(l *Leg) {
-	l.TenantID, l.StoreID = r.id("edgvoip_tenant_id"), r.id("edgvoip_store_id")
-	l.CallerID, l.CalleeID = r.id("edgvoip_caller_id"), r.id("edgvoip_callee_id")
+	l.TenantID, l.StoreID = r.id(directory.VarTenantID), r.id("edgvoip_store_id")
+	l.CallerID, l.CalleeID = r.id(directory.VarCallerID), r.id(directory.VarCalleeID)
 	// On a phone's channel it is the phone's own extension.
-	if own := r.id("edgvoip_extension_id"); l.IsCalling() && l.CallerID == uuid.Nil {
+	if own := r.id(directory.VarExtensionID); l.IsCalling() && l.CallerID == uuid.Nil {
 		l.CallerID = own
 	} else if !l.IsCalling() && own != uuid.Nil {
 		l.CalleeID = own
 	}
 	// A calling channel's sip_gateway is what the caller wrote into his request (;gw=…, sofia.c, sofia_handle_sip_i_invite).
-	if l.TrunkID = r.id("edgvoip_trunk_id"); l.TrunkID == uuid.Nil && !l.IsCalling() {
+	if l.TrunkID = r.id(directory.VarTrunkID); l.TrunkID == uuid.Nil && !l.IsCalling() {
 		l.TrunkID = r.id("sip_gateway_name")
 	}
-	for _, name := range []string{"domain_name", "sip_auth_realm", "edgvoip_leg_realm", "dialed_domain"} {
+	for _, name := range []string{"domain_name", "sip_auth_realm", directory.VarLegRealm, "dialed_domain"} {
 		if l.Realm == "" {
 			l.Realm = strings.ToLower(clean(r.text(name), 253))
 		}
 	}
-	switch d := Direction(r.text("edgvoip_direction")); d {
+	switch d := Direction(r.text(directory.VarDirection)); d {
 	case Inbound, Outbound, Internal:
 		l.Direction = d
 	}
 	l.Outside = l.IsCalling() && (r.text("sofia_profile_name") == "external" || r.text("sip_gateway") != "")
-	l.Recording = recording(r.text("edgvoip_recording"), l.TenantID)
+	l.Recording = recording(r.text(directory.VarRecording), l.TenantID)
 }
 
 // recordingPath is what the dialplan calls a recording: the tenant, the day, a channel's id.
@@ -254,10 +256,10 @@ func (r record) numbers(l *Leg) {
 		l.To = clean(r.text("sip_req_user"), numberBytes)
 	}
 	l.Called = l.To
-	if did := clean(r.text("edgvoip_did"), numberBytes); did != "" && l.IsCalling() {
+	if did := clean(r.text(directory.VarDID), numberBytes); did != "" && l.IsCalling() {
 		l.To = did
 	}
-	for _, name := range []string{"dialed_user", "edgvoip_leg_user"} {
+	for _, name := range []string{"dialed_user", directory.VarLegUser} {
 		if phone := clean(r.text(name), numberBytes); phone != "" && !l.IsCalling() {
 			l.To = phone
 		}

@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"github.com/edgvoip/edgvoip/directory"
 )
 
 // variablePrefix is what an event writes before the name of a channel's variable.
@@ -13,7 +15,7 @@ const variablePrefix = "variable_"
 // is none of a tenant's. What nobody may read is left out.
 func NewSighting(node uuid.UUID, event map[string]string) (Sighting, bool) {
 	leg, err := uuid.Parse(event["Unique-ID"])
-	if _, ours := event[variablePrefix+"edgvoip_tenant_id"]; err != nil || !ours {
+	if _, ours := event[variablePrefix+directory.VarTenantID]; err != nil || !ours {
 		return Sighting{}, false
 	}
 	s := Sighting{LegID: leg, NodeID: node, Event: map[string]string{}}

@@ -92,19 +92,19 @@ func (r Route) toAgent(doc *fsxml.Document) {
 	set(doc, fstext.Const("hangup_after_bridge=false"))
 	set(doc, fstext.Const("continue_on_fail=true"))
 	set(doc, fstext.Const("edgvoip_after_NORMAL_CLEARING=hangup:NORMAL_CLEARING,"))
-	set(doc, fstext.Const("edgvoip_agent=true"))
+	set(doc, fstext.Const(directory.VarAgent+"=true"))
 	doc.Action("bridge", fstext.Const("[^^;"+agentLeg), fstext.ID(r.inbound.ID), fstext.Const(";sip_h_X-edgvoip-Call="), fstext.ID(r.channel),
 		fstext.Const(";"+directory.VarTenantID+"="), fstext.ID(r.tenant.ID), fstext.Const(";"+directory.VarTrunkID+"="), fstext.ID(r.inbound.ID),
 		fstext.Const(";force_transfer_context="), r.tenant.Slug.Text(),
 		fstext.Const("]sofia/"+directory.ProfileInternal+"/sip:agent@"), r.agents, fstext.Const(";transport=tcp"))
-	doc.Action("execute_extension", fstext.Const("${edgvoip_after_${last_bridge_hangup_cause}}set:edgvoip_agent=failed inline"))
-	set(doc, fstext.Const("edgvoip_reason="), r.reason, fstext.Const("; agent failed: ${last_bridge_hangup_cause}"))
+	doc.Action("execute_extension", fstext.Const("${edgvoip_after_${last_bridge_hangup_cause}}set:"+directory.VarAgent+"=failed inline"))
+	set(doc, fstext.Const(directory.VarReason+"="), r.reason, fstext.Const("; agent failed: ${last_bridge_hangup_cause}"))
 	r.toPeople(doc, r.callee)
 }
 
 // fromAgent bridges a caller whom an agent has handed over.
 func (r Route) fromAgent(doc *fsxml.Document) {
-	set(doc, fstext.Const("edgvoip_agent=transferred"))
+	set(doc, fstext.Const(directory.VarAgent+"=transferred"))
 	set(doc, fstext.Const("effective_caller_id_name="), r.callerName)
 	set(doc, fstext.Const("effective_caller_id_number="), r.callerNumber)
 	set(doc, fstext.Const("continue_on_fail=true"))
@@ -117,7 +117,7 @@ func (r Route) toPeople(doc *fsxml.Document, list ...*directory.Extension) {
 	list = slices.DeleteFunc(list, func(e *directory.Extension) bool { return e == nil })
 	set(doc, fstext.Const("transfer_ringback=%(1000,4000,425)"))
 	for i, e := range list {
-		set(doc, fstext.Const("edgvoip_callee_id="), fstext.ID(e.ID))
+		set(doc, fstext.Const(directory.VarCalleeID+"="), fstext.ID(e.ID))
 		ring := ringSeconds
 		if i < len(list)-1 {
 			ring = wantedRingSeconds

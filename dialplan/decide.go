@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/numbering"
@@ -241,7 +242,7 @@ func decidePhone(c Call, f Facts) Route {
 	if f.caller == nil {
 		return turnAway(c, "caller is not an extension any more")
 	}
-	r := Route{context: f.domain.Tenant.Slug.Text(), tenant: f.domain.Tenant, caller: f.caller, direction: Internal}
+	r := Route{context: f.domain.Tenant.Slug.Text(), tenant: f.domain.Tenant, caller: f.caller, direction: cdr.Internal}
 	switch {
 	case !f.domain.Usable() || !f.caller.Active:
 		return r.refuse(c, statusForbidden, fstext.Const("caller's extension, domain or tenant is not active"))
@@ -273,7 +274,7 @@ func decideCarrier(c Call, f Facts) Route {
 	if !f.known {
 		return turnAway(c, "address is no carrier's")
 	}
-	r := Route{context: fstext.Const(trunk.ContextInbound), tenant: f.tenant, inbound: f.inbound, did: f.number, direction: Inbound}
+	r := Route{context: fstext.Const(trunk.ContextInbound), tenant: f.tenant, inbound: f.inbound, did: f.number, direction: cdr.Inbound}
 	switch {
 	case c.Context != trunk.ContextInbound:
 		return r.refuse(c, statusForbidden, fstext.Const("carrier in a context that is not the carriers'"))
@@ -290,9 +291,9 @@ func decideCarrier(c Call, f Facts) Route {
 }
 
 func decideGuest(c Call, f Facts) Route {
-	r := Route{context: f.tenant.Slug.Text(), tenant: f.tenant, inbound: f.inbound, direction: Inbound}
+	r := Route{context: f.tenant.Slug.Text(), tenant: f.tenant, inbound: f.inbound, direction: cdr.Inbound}
 	if c.Outbound {
-		r.direction = Outbound // we called him
+		r.direction = cdr.Outbound // we called him
 	}
 	switch {
 	case f.callee == nil && f.standIn == nil:
@@ -320,7 +321,7 @@ func inward(c Call, r Route, f Facts) Route {
 // outward finishes a route to the public network. A call for help tries every trunk, whatever its load and whatever numbers
 // it carries.
 func outward(c Call, r Route, f Facts, kind Kind) Route {
-	r.direction = Outbound
+	r.direction = cdr.Outbound
 	if len(f.trunks) == 0 {
 		return r.refuse(c, statusNoService, fstext.Const("tenant has no active trunk"))
 	}

@@ -5,25 +5,16 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/fsxml"
 )
 
-// Direction says between whom a call is; a closed set.
-type Direction string
-
-// The directions.
-const (
-	Inbound  Direction = "inbound"  // a carrier called
-	Outbound Direction = "outbound" // an extension called the public network
-	Internal Direction = "internal" // between extensions, or with the switch itself
-)
-
-var directionText = map[Direction]fstext.Text{
-	Inbound:  fstext.Const("inbound"),
-	Outbound: fstext.Const("outbound"),
-	Internal: fstext.Const("internal"),
+var directionText = map[cdr.Direction]fstext.Text{
+	cdr.Inbound:  fstext.Const("inbound"),
+	cdr.Outbound: fstext.Const("outbound"),
+	cdr.Internal: fstext.Const("internal"),
 }
 
 // markRecord sets what a call record must tell (docs/freeswitch.md, "What a call record carries"). A route after a transfer
@@ -32,23 +23,23 @@ func (r Route) markRecord(doc *fsxml.Document) {
 	if r.tenant.ID != uuid.Nil {
 		set(doc, fstext.Const(directory.VarTenantID+"="), fstext.ID(r.tenant.ID))
 	}
-	set(doc, fstext.Const("edgvoip_route="), kindText[r.Kind])
+	set(doc, fstext.Const(directory.VarRoute+"="), kindText[r.Kind])
 	// Legs that this one places carry it too.
-	doc.Action("export", fstext.Const("edgvoip_direction="), directionText[r.direction])
+	doc.Action("export", fstext.Const(directory.VarDirection+"="), directionText[r.direction])
 	if r.caller != nil {
-		set(doc, fstext.Const("edgvoip_caller_id="), fstext.ID(r.caller.ID))
+		set(doc, fstext.Const(directory.VarCallerID+"="), fstext.ID(r.caller.ID))
 	}
 	if r.callee != nil && r.Kind != KindAgent {
-		set(doc, fstext.Const("edgvoip_callee_id="), fstext.ID(r.callee.ID))
+		set(doc, fstext.Const(directory.VarCalleeID+"="), fstext.ID(r.callee.ID))
 	}
 	if r.inbound != nil {
 		set(doc, fstext.Const(directory.VarTrunkID+"="), fstext.ID(r.inbound.ID))
 	}
 	if r.did != (fstext.E164{}) {
-		set(doc, fstext.Const("edgvoip_did="), r.did.Text())
+		set(doc, fstext.Const(directory.VarDID+"="), r.did.Text())
 	}
 	if r.reason != (fstext.Text{}) {
-		set(doc, fstext.Const("edgvoip_reason="), r.reason)
+		set(doc, fstext.Const(directory.VarReason+"="), r.reason)
 	}
 }
 
@@ -89,14 +80,14 @@ func (r Route) record(c Call) Route {
 }
 
 // records tells whether a policy wants calls of a direction.
-func records(p directory.RecordPolicy, d Direction) bool {
+func records(p directory.RecordPolicy, d cdr.Direction) bool {
 	switch p {
 	case directory.RecordInbound:
-		return d == Inbound
+		return d == cdr.Inbound
 	case directory.RecordOutbound:
-		return d == Outbound
+		return d == cdr.Outbound
 	case directory.RecordExternal:
-		return d != Internal
+		return d != cdr.Internal
 	case directory.RecordAll:
 		return true
 	default:

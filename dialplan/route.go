@@ -3,6 +3,7 @@ package dialplan
 import (
 	"github.com/google/uuid"
 
+	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/fsxml"
@@ -35,7 +36,7 @@ type Route struct {
 	reason  fstext.Text // what the call record says of the decision; empty if there is nothing to say
 	// unheard is true for a refusal of somebody who is nobody: scanners fill no ledger.
 	unheard   bool
-	direction Direction
+	direction cdr.Direction
 	recording recording
 
 	tenant                   directory.Tenant
@@ -105,7 +106,19 @@ const (
 const nextTrunk = "NORMAL_TEMPORARY_FAILURE,NETWORK_OUT_OF_ORDER,DESTINATION_OUT_OF_ORDER,NORMAL_CIRCUIT_CONGESTION,SWITCH_CONGESTION," +
 	"REQUESTED_CHAN_UNAVAIL,RECOVERY_ON_TIMER_EXPIRE,PROGRESS_TIMEOUT,GATEWAY_DOWN,INVALID_GATEWAY,INVALID_PROFILE,SERVICE_UNAVAILABLE," +
 	"SERVICE_NOT_IMPLEMENTED,FACILITY_NOT_SUBSCRIBED,OUTGOING_CALL_BARRED,NO_ROUTE_TRANSIT_NET,PROTOCOL_ERROR,INTERWORKING," +
-	"INCOMPATIBLE_DESTINATION,EXCHANGE_ROUTING_ERROR"
+	"INCOMPATIBLE_DESTINATION,EXCHANGE_ROUTING_ERROR,MANDATORY_IE_MISSING"
+
+// FreeSWITCH makes one cause of a carrier that does not take the call (401, 402, 403, 407) and of a called party who does not (603, 608):
+// CALL_REJECTED. What tells them apart is the answer itself, which it writes on the calling channel before the leg ends (sofia.c,
+// sofia_handle_sip_r_invite), but for 401 and 407, which it takes for a question: then there is none. If it has no password to
+// answer with, its cause is NORMAL_UNSPECIFIED, as that of answers which are not known. See afterTrunk.
+const refusals = "^^;edgvoip_after_CALL_REJECTED=hangup:CALL_REJECTED,;edgvoip_after_NORMAL_UNSPECIFIED=hangup:NORMAL_UNSPECIFIED," +
+	";edgvoip_refused_=_by_trunk;edgvoip_refused_401=_by_trunk;edgvoip_refused_402=_by_trunk;edgvoip_refused_403=_by_trunk;edgvoip_refused_407=_by_trunk"
+
+// afterTrunk ends a call that the called party has rejected, and goes on with one that the trunk has refused. FreeSWITCH expands the
+// name of a variable from others: after CALL_REJECTED with 403 the first one asked for is edgvoip_after_CALL_REJECTED_by_trunk, which
+// there is not, as there is none of any other cause; with 603, or with 480 and a Reason that says so, it is edgvoip_after_CALL_REJECTED.
+const afterTrunk = "${edgvoip_after_${originate_failed_cause}${edgvoip_refused_${sip_invite_failure_status}}}set:edgvoip_next_trunk=true inline"
 
 // XML returns the document that FreeSWITCH executes.
 func (r Route) XML() ([]byte, error) {
@@ -198,11 +211,25 @@ func (r Route) toTrunks(doc *fsxml.Document) {
 		set(doc, fstext.Const("call_timeout="), fstext.Int(emergencyRingSeconds))
 	} else {
 		limitExtension(doc, r.caller)
-		set(doc, fstext.Const("continue_on_fail="+nextTrunk))
 		set(doc, fstext.Const("call_timeout="), fstext.Int(ringSeconds))
 	}
+	others := r.Kind == KindPublic && len(r.attempts) > 1
+	switch {
+	case others:
+		set(doc, fstext.Const("continue_on_fail="+nextTrunk+",CALL_REJECTED,NORMAL_UNSPECIFIED"))
+		doc.Action("multiset", fstext.Const(refusals))
+	case r.Kind == KindPublic:
+		set(doc, fstext.Const("continue_on_fail="+nextTrunk))
+	}
 	for _, a := range r.attempts {
+		if others {
+			// That of the trunk before.
+			set(doc, fstext.Const("sip_invite_failure_status="))
+		}
 		r.try(doc, a)
+		if others {
+			doc.Action("execute_extension", fstext.Const(afterTrunk))
+		}
 	}
 	doc.Action("respond", statusNoService)
 }

@@ -235,7 +235,8 @@ const (
 	ProfileExternal = "external" // carriers
 )
 
-// Channel variables that we set and read back. FreeSWITCH lets no SIP message set a variable of such a name.
+// Channel variables that we set and read back, in lookups and in call records (docs/freeswitch.md, "What a call record
+// carries"). FreeSWITCH lets no SIP message set a variable of such a name.
 const (
 	VarTenantID    = "edgvoip_tenant_id"
 	VarExtensionID = "edgvoip_extension_id"
@@ -243,6 +244,13 @@ const (
 	VarLegUser     = "edgvoip_leg_user"  // on a leg to a phone: the extension's number
 	VarLegRealm    = "edgvoip_leg_realm" // on a leg to a phone: its realm
 	VarRecording   = "edgvoip_recording" // on every leg of a call that is recorded: the file, without its directory
+	VarDirection   = "edgvoip_direction" // on every leg of a call that we routed
+	VarRoute       = "edgvoip_route"     // on a leg that we routed: the kind of the route
+	VarReason      = "edgvoip_reason"    // on a leg that we routed: why so, if there is something to say
+	VarCallerID    = "edgvoip_caller_id" // on a leg that we routed: the extension that calls
+	VarCalleeID    = "edgvoip_callee_id" // on a leg that we routed: the extension that is called
+	VarDID         = "edgvoip_did"       // on a leg from a carrier: the number that it called
+	VarAgent       = "edgvoip_agent"     // on a leg from a carrier that was routed to an AI agent
 )
 
 // LegVariables are set on every leg that we place, to phones and to carriers. A redirect (3xx) would make the switch

@@ -44,6 +44,10 @@ type Link struct {
 
 func (a *API) getRecording(ctx context.Context, in *ByCall) (*body[Link], error) {
 	r, err := a.store.Call(ctx, infoOf(ctx).caller.TenantID, in.CallID)
+	if err == nil && r.AbsorbedBy != uuid.Nil && r.RecordingState == cdr.RecordingNone {
+		// W3 may have been told of this recording under the name that the call had then.
+		r, err = a.store.Call(ctx, r.TenantID, r.AbsorbedBy)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -234,7 +234,7 @@ func (a *API) describeWebhooks() {
 			trunkEventSchema(o),
 		},
 		{
-			"cdr", webhook.CDRPath, "A call has ended, or its record was completed", "Events of one call arrive in order.",
+			"cdr", webhook.CDRPath, "A call has ended, or its record was completed", "Events of one call arrive in order. One with absorbedBy ends the call: it turned out to be a part of another.",
 			[]any{string(webhook.CDR)},
 			callEventSchema(o),
 		},

@@ -154,7 +154,7 @@ func lockLegs(ctx context.Context, tx *txn, entries []*entry) error {
 			}
 		}
 	}
-	return lockCalls(ctx, tx, ids)
+	return lockFamilies(ctx, tx, ids)
 }
 
 func lockCalls(ctx context.Context, tx *txn, ids []string) error {

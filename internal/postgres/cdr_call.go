@@ -17,7 +17,8 @@ import (
 const callColumns = `
 	c.tenant_id, c.call_id, c.store_id, c."from", c."to", c.direction, c.start_time, c.answer_time, c.end_time, c.disposition, c.hangup_cause,
 	c.trunk_id, c.caller_id, c.callee_id, c.answered_by, c.transferred_to, c.related_call_id, c.route, c.reason, coalesce(c.ai_agent_ref, '') AS ai_agent_ref, coalesce(c.recording_path, '') AS recording_path,
-	c.recording_state, coalesce(c.recording_url, '') AS recording_url, c.reconstructed, c.erased, c.revision`
+	c.recording_state, coalesce(c.recording_url, '') AS recording_url, c.reconstructed, c.erased, c.revision,
+	c.absorbed_by`
 
 type callRow struct {
 	TenantID       uuid.UUID     `db:"tenant_id"`
@@ -46,6 +47,7 @@ type callRow struct {
 	Reconstructed  bool          `db:"reconstructed"`
 	Erased         bool          `db:"erased"`
 	Revision       int           `db:"revision"`
+	AbsorbedBy     uuid.NullUUID `db:"absorbed_by"`
 }
 
 func (r callRow) record() cdr.Record {
@@ -63,6 +65,7 @@ func (r callRow) record() cdr.Record {
 			RelatedID: r.RelatedID.UUID, Route: r.Route, Reason: r.Reason, AgentRef: r.AgentRef, Recording: r.RecordingPath, Reconstructed: r.Reconstructed, Erased: r.Erased,
 		},
 		Revision: r.Revision, RecordingState: cdr.RecordingState(r.RecordingState), RecordingURL: r.RecordingURL,
+		AbsorbedBy: r.AbsorbedBy.UUID,
 	}
 }
 
@@ -196,7 +199,7 @@ func updateCall(ctx context.Context, tx *txn, r cdr.Record, start time.Time, raw
 		UPDATE edgvoip.cdr SET start_time = $3, store_id = $4, "from" = $5, "to" = $6, direction = $7, answer_time = $8, end_time = $9, duration = $10,
 			billsec = $11, disposition = $12, hangup_cause = $13, trunk_id = $14, caller_id = $15, callee_id = $16, answered_by = $17, transferred_to = $18,
 			route = $19, reason = $20, recording_path = $21, recording_state = $22, recording_url = $23, reconstructed = $24, erased = $25,
-			revision = $26, raw = $27, related_call_id = $28, ai_agent_ref = $29, updated_at = now()
+			revision = $26, raw = $27, related_call_id = $28, ai_agent_ref = $29, updated_at = now(), absorbed_by = NULL
 		 WHERE tenant_id = $1 AND call_id = $2 AND start_time = $30`
 	if _, err := tx.ExecContext(ctx, query,
 		r.TenantID, r.ID, r.Start, nullID(r.StoreID), r.From, r.To, string(r.Direction), nullTime(r.Answer), nullTime(r.End), r.Duration(), r.BillSec(),

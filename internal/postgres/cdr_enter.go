@@ -356,7 +356,15 @@ func (g *gathering) putCalls(ctx context.Context, tx *txn) (changed int, err err
 	if err := insertCalls(ctx, tx, made); err != nil {
 		return 0, err
 	}
-	return changed + len(made), tellAll(ctx, tx, made)
+	if err := tellAll(ctx, tx, made); err != nil {
+		return 0, err
+	}
+	for _, key := range keys {
+		if err := mend(ctx, tx, key, docs[key]); err != nil {
+			return 0, err
+		}
+	}
+	return changed + len(made), nil
 }
 
 func sortedKeys(m map[callKey][]*entry) []callKey {
@@ -457,6 +465,11 @@ func makeCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, ke
 		// Whoever asked for it is still meant, and his number is not known any more.
 		if err := eraseLegs(ctx, tx, key, docs, cdr.Person{}); err != nil {
 			return m, err
+		}
+		if kept != nil && !kept.Erased {
+			if err := eraseRecording(ctx, tx, key, kept); err != nil {
+				return m, err
+			}
 		}
 	}
 	r, err := joinLegs(ctx, tx, key, docs, kept, trunks)

@@ -110,8 +110,14 @@ func eraseCall(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 	if err := eraseLegs(ctx, tx, key, docs, p); err != nil {
 		return err
 	}
-	if kept == nil || len(docs) == 0 {
+	if len(docs) == 0 {
+		return eraseWhole(ctx, tx, key, p)
+	}
+	if kept == nil {
 		return nil
+	}
+	if err := eraseParts(ctx, tx, key, docs, concerned); err != nil {
+		return err
 	}
 	if concerned {
 		if err := eraseRecording(ctx, tx, key, kept); err != nil {
@@ -133,6 +139,15 @@ func eraseCall(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 		return fmt.Errorf("erase raw record: %w", err)
 	}
 	return eraseEvents(ctx, tx, key)
+}
+
+// eraseWhole erases from the call that one without legs has become a part of since its legs were looked for.
+func eraseWhole(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
+	whole, err := callOfLeg(ctx, tx, key.tenant, key.call)
+	if err != nil || whole == key.call {
+		return err
+	}
+	return eraseCalls(ctx, tx, key.tenant, []uuid.UUID{whole}, p)
 }
 
 // eraseRecording gives up the recording of a call, in its record too.

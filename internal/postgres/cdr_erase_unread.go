@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/cdr"
+	"github.com/edgvoip/edgvoip/directory"
 )
 
 // eraseUnread takes a person's number out of what is no call record yet: documents that are the tenant's or, as far as can be
@@ -90,7 +91,7 @@ func erasedFor(doc cdr.Document, owner uuid.UUID, p cdr.Person) ([]byte, error) 
 // eraseSightings makes erased documents of channels of a tenant that were seen to end.
 func eraseSightings(ctx context.Context, tx *txn, tenant uuid.UUID, p cdr.Person) error {
 	query := `
-		DELETE FROM edgvoip.cdr_sightings WHERE event ->> 'variable_edgvoip_tenant_id' = $1
+		DELETE FROM edgvoip.cdr_sightings WHERE event ->> 'variable_` + directory.VarTenantID + `' = $1
 		   AND ` + closedUp("event::text") + ` ~ $2 RETURNING leg_id, event`
 	var rows []struct {
 		LegID uuid.UUID `db:"leg_id"`

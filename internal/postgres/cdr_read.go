@@ -36,7 +36,7 @@ func (d *DB) Calls(ctx context.Context, tenant uuid.UUID, f cdr.Filter) ([]cdr.R
 const (
 	callsMatching = `
 		 FROM edgvoip.cdr c
-		WHERE c.tenant_id = $1 AND ($2::timestamptz IS NULL OR c.start_time >= $2) AND ($3::timestamptz IS NULL OR c.start_time < $3)
+		WHERE c.tenant_id = $1 AND c.absorbed_by IS NULL AND ($2::timestamptz IS NULL OR c.start_time >= $2) AND ($3::timestamptz IS NULL OR c.start_time < $3)
 		  AND ($4 = '' OR c.direction = $4) AND ($5 = '' OR c.disposition = $5) AND ($6::uuid IS NULL OR c.store_id = $6)
 		  AND ($7::timestamptz IS NULL OR (c.start_time, c.call_id) < ($7, $8))`
 	callsInOrder = ` ORDER BY start_time DESC, call_id DESC LIMIT $9`
@@ -193,7 +193,7 @@ type policyRow struct {
 }
 
 func (r policyRow) policy() cdr.Policy {
-	return cdr.Policy{RecordCalls: cdr.RecordCalls(r.RecordCalls), CDRDays: r.CDRDays, RecordingDays: r.RecordingDays}
+	return cdr.Policy{RecordCalls: directory.RecordPolicy(r.RecordCalls), CDRDays: r.CDRDays, RecordingDays: r.RecordingDays}
 }
 
 // CallPolicies returns the same of every tenant.

@@ -31,7 +31,9 @@ func call(f *form) (c dialplan.Call, reason string) {
 		CallerNumber: f.get(fieldHuntCallerNumber),
 		CallerName:   f.get(fieldHuntCallerName),
 		Outbound:     f.get(fieldHuntDirection) == "outbound",
-		Transferred:  f.given[fieldHuntTransferSource],
+		// FreeSWITCH lets a channel go to its new route before it writes down that this is a transfer (switch_ivr.c,
+		// switch_ivr_session_transfer). What says so as well is that the channel had a route already.
+		Transferred:  f.given[fieldHuntTransferSource] || f.given[fieldVarDirection],
 		LegUser:      f.get(fieldVarLegUser),
 		LegRealm:     f.get(fieldVarLegRealm),
 		LegTenant:    f.get(fieldVarTenantID),

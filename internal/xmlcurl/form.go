@@ -3,6 +3,8 @@ package xmlcurl
 import (
 	"bytes"
 	"errors"
+
+	"github.com/edgvoip/edgvoip/directory"
 )
 
 // The body of a request, as mod_xml_curl writes it (mod_xml_curl.c, xml_url_fetch): five fields that are not
@@ -54,6 +56,7 @@ const (
 	fieldVarUserName
 	fieldVarDomainName
 	fieldVarTenantID
+	fieldVarDirection
 	fieldVarTrunkID
 	fieldVarLegUser
 	fieldVarLegRealm
@@ -104,12 +107,13 @@ var fieldNames = [fieldCount]string{
 	fieldVarAuthorized:      "variable_sip_authorized",
 	fieldVarUserName:        "variable_user_name",
 	fieldVarDomainName:      "variable_domain_name",
-	fieldVarTenantID:        "variable_edgvoip_tenant_id",
-	fieldVarTrunkID:         "variable_edgvoip_trunk_id",
-	fieldVarLegUser:         "variable_edgvoip_leg_user",
-	fieldVarLegRealm:        "variable_edgvoip_leg_realm",
-	fieldVarRecording:       "variable_edgvoip_recording",
-	fieldVarAgent:           "variable_edgvoip_agent",
+	fieldVarTenantID:        "variable_" + directory.VarTenantID,
+	fieldVarDirection:       "variable_" + directory.VarDirection,
+	fieldVarTrunkID:         "variable_" + directory.VarTrunkID,
+	fieldVarLegUser:         "variable_" + directory.VarLegUser,
+	fieldVarLegRealm:        "variable_" + directory.VarLegRealm,
+	fieldVarRecording:       "variable_" + directory.VarRecording,
+	fieldVarAgent:           "variable_" + directory.VarAgent,
 	fieldVarCallID:          "variable_sip_call_id",
 	fieldVarViaProtocol:     "variable_sip_via_protocol",
 	fieldVarSDP:             "variable_switch_r_sdp",

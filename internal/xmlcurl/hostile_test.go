@@ -265,7 +265,10 @@ func TestCalls(t *testing.T) {
 		{"transferred from outside to an extension", bodyCarrier, guest("1002"), "sofia/internal/1002%tenant-a.example"},
 		{"transferred from outside to the outside", bodyCarrier, guest("+393331234567"), notFound},
 		{"transferred from outside to another tenant", bodyCarrier, append(guest("1002"), "Hunt-Context=tenant-b"), forbidden},
+		{"transferred from outside, not noted yet", bodyCarrier, unnoted(guest("1002")), "sofia/internal/1002%tenant-a.example"},
+		{"transferred from outside to the outside, not noted yet", bodyCarrier, unnoted(guest("+393331234567")), notFound},
 		{"phone that was called, transferred", bodyCarrier, leg("1002"), "sofia/internal/1002%tenant-a.example"},
+		{"phone that was called, transferred, not noted yet", bodyCarrier, unnoted(leg("1002")), "sofia/internal/1002%tenant-a.example"},
 		{"phone that was called, transferred outside", bodyCarrier, leg("+393331234567"), toPublic},
 		{"phone that was called, other context", bodyCarrier, append(leg("1002"), "Hunt-Context=tenant-b"), forbidden},
 	} {
@@ -294,6 +297,11 @@ func guest(to string) []string {
 // leg is the phone that was called, 1000, after its caller transferred it.
 func leg(to string) []string {
 	return append(guest(to), "Hunt-Direction=outbound", "variable_sofia_profile_name=internal", "variable_edgvoip_leg_user=1000", "variable_edgvoip_leg_realm=tenant-a.example")
+}
+
+// unnoted is a channel that was transferred and asks for its route before the switch has written that down.
+func unnoted(changes []string) []string {
+	return append(changes, "-Hunt-Transfer-Source", "variable_edgvoip_direction=outbound")
 }
 
 // Nothing that is rendered for one tenant holds anything of another.

@@ -294,7 +294,7 @@ func (r *shift) attended(t *testing.T, d *desk) {
 	asked := c.answered.Add(talked).Sub(question.answered)
 	r.add(account{
 		kind: "attended transfer", callID: c.id, from: outsider, to: didE164, direction: cdr.Inbound, disposition: cdr.Answered, answeredBy: "1000",
-		route: "extension", talked: talked, handed: true,
+		transferredTo: "1002", route: "extension", talked: talked, handed: true,
 	})
 	r.add(account{
 		kind: "question of an attended transfer", callID: question.id, from: "1000", to: "1002", direction: cdr.Internal, disposition: cdr.Answered,

@@ -18,6 +18,16 @@ func (s *scene) carrierPhone(t *testing.T, options ...phoneOption) *phone {
 	return newPhone(t, s.external, login{}, append(options, onPort(s.carrier))...)
 }
 
+// firstCarrier plays the carrier of the first trunk, which otherwise is down, and answers calls as it is told.
+func (s *scene) firstCarrier(t *testing.T, answer phoneOption) *phone {
+	t.Helper()
+	var port int
+	if err := s.db.QueryRowContext(t.Context(), `SELECT port FROM edgvoip.sip_trunks WHERE id = $1`, s.trunk(t, tenantA, 1)).Scan(&port); err != nil {
+		t.Fatal(err)
+	}
+	return newPhone(t, s.external, login{}, answer, onPort(port))
+}
+
 func carriers(t *testing.T, s *scene) {
 	t.Helper()
 	t.Run("a carrier calls a DID and reaches the target (SIPp)", func(t *testing.T) {
@@ -115,6 +125,61 @@ func carriers(t *testing.T, s *scene) {
 		expectStatus(t, a.dial(t, "+390255551234"), 486)
 		carrier.expectCall(t)
 		carrier.expectSilence(t)
+	})
+	for _, status := range []int{401, 402, 403, 407} {
+		t.Run("a trunk whose carrier answers "+strconv.Itoa(status)+" is not the last that is tried", func(t *testing.T) {
+			s.begin(t)
+			a, first, second := s.phoneA(t, "1001"), s.firstCarrier(t, answering(status)), s.carrierPhone(t)
+			c := a.dial(t, "+390255551234")
+			expectStatus(t, c, 200)
+			first.expectCall(t)
+			out := second.expectCall(t)
+			c.hangup(t)
+			expectEnd(t, out)
+			s.idle(t)
+		})
+		t.Run("the caller hears 503 when every carrier answers "+strconv.Itoa(status), func(t *testing.T) {
+			s.begin(t)
+			a, first, second := s.phoneA(t, "1001"), s.firstCarrier(t, answering(status)), s.carrierPhone(t, answering(status))
+			expectStatus(t, a.dial(t, "+390255551234"), 503)
+			first.expectCall(t)
+			second.expectCall(t)
+			s.idle(t)
+		})
+	}
+	t.Run("a trunk whose carrier does not take its credentials is not the last that is tried", func(t *testing.T) {
+		s.begin(t)
+		for _, status := range []int{401, 407} {
+			a, first, second := s.phoneA(t, "1001"), s.firstCarrier(t, challenging(status)), s.carrierPhone(t)
+			c := a.dial(t, "+390255551234")
+			expectStatus(t, c, 200)
+			first.expectCall(t)
+			second.expectCall(t)
+			c.hangup(t)
+			s.idle(t)
+			first.close()
+			second.close()
+		}
+	})
+	t.Run("a called party who rejects a call is not called over another trunk", func(t *testing.T) {
+		s.begin(t)
+		for _, status := range []int{603, 608} {
+			a, first, second := s.phoneA(t, "1001"), s.firstCarrier(t, answering(status)), s.carrierPhone(t)
+			expectStatus(t, a.dial(t, "+390255551234"), status)
+			first.expectCall(t)
+			s.idle(t)
+			second.expectSilence(t)
+			first.close()
+			second.close()
+		}
+	})
+	t.Run("a call that one trunk refuses and the called party rejects on the next ends", func(t *testing.T) {
+		s.begin(t)
+		a, first, second := s.phoneA(t, "1001"), s.firstCarrier(t, answering(403)), s.carrierPhone(t, answering(603))
+		expectStatus(t, a.dial(t, "+390255551234"), 603)
+		first.expectCall(t)
+		second.expectCall(t)
+		s.idle(t)
 	})
 	t.Run("when no trunk works the caller hears 503", func(t *testing.T) {
 		s.begin(t)

@@ -45,6 +45,8 @@ type phone struct {
 	// redirect.
 	answer   int
 	redirect string // under mu
+	// challenges makes a refusal with 401 or 407 ask for credentials; those that come are wrong.
+	challenges bool
 	// registrar answers REGISTER and OPTIONS; without one every one is answered with 200.
 	registrar *registrar
 }
@@ -57,6 +59,10 @@ func over(transport string) phoneOption {
 }
 
 func answering(status int) phoneOption { return func(p *phone, _ *net.UDPAddr) { p.answer = status } }
+
+func challenging(status int) phoneOption {
+	return func(p *phone, _ *net.UDPAddr) { p.answer, p.challenges = status, true }
+}
 
 func from(ip string) phoneOption { return func(_ *phone, a *net.UDPAddr) { a.IP = net.ParseIP(ip) } }
 
@@ -201,7 +207,7 @@ func (p *phone) receive(m *message) {
 	case "ACK":
 	case "INVITE":
 		switch {
-		case c == nil:
+		case c == nil, p.challenges && m.get("CSeq") != c.invite.get("CSeq"):
 			p.ring(m)
 		case tagOf(m.get("To")) != "" && c.media != nil: // a re-INVITE
 			p.reply(m, 200, c.localTag, c.media.offer())
@@ -274,6 +280,9 @@ func (p *phone) reply(m *message, status int, tag, body string) {
 		p.mu.Unlock()
 	} else {
 		r.lines = append(r.lines, "Contact: "+p.contact())
+	}
+	if header := map[int]string{401: "WWW-Authenticate", 407: "Proxy-Authenticate"}[status]; header != "" && p.challenges {
+		r.lines = append(r.lines, header+`: Digest realm="carrier.example", nonce="`+token()+`", algorithm=MD5`)
 	}
 	if body != "" {
 		r.lines = append(r.lines, "Content-Type: application/sdp")

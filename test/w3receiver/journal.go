@@ -19,6 +19,8 @@ type entry struct {
 	Kind     string `json:"kind"`
 	// Body is the SHA-256 of the body.
 	Body string `json:"body"`
+	// AbsorbedBy is the call that the subject is said to be a part of; empty if it is not.
+	AbsorbedBy string `json:"absorbedBy,omitempty"`
 }
 
 // journal is a file to which lines are added. It is safe for concurrent use.

@@ -53,6 +53,8 @@ type Report struct {
 	Bodies map[string]string `json:"bodies"`
 	// Subjects is how many events of each subject had their effect.
 	Subjects map[string]int `json:"subjects"`
+	// Absorbed are calls that turned out to be parts of others, each with the other: W3 forgets them.
+	Absorbed map[string]string `json:"absorbed"`
 	// OutOfOrder are keys whose event had its effect after a newer one of the same subject.
 	OutOfOrder []string `json:"outOfOrder"`
 	// Conflicts are keys that came with two different bodies.
@@ -94,7 +96,7 @@ func New(o Options) (*Receiver, error) {
 	}
 	r := &Receiver{
 		opts: o, secrets: o.Secrets, bodies: map[string]string{}, newest: map[string]int64{}, seen: map[string]string{},
-		report: Report{Keys: map[string]int{}, Subjects: map[string]int{}, Refused: map[string]int{}},
+		report: Report{Keys: map[string]int{}, Subjects: map[string]int{}, Absorbed: map[string]string{}, Refused: map[string]int{}},
 	}
 	var err error
 	r.journal, err = openJournal(o.State, func(e entry) { r.note(e) })
@@ -124,7 +126,7 @@ func (r *Receiver) Report() Report {
 	defer r.mu.Unlock()
 	out := r.report
 	out.Keys, out.Subjects, out.Refused = maps.Clone(out.Keys), maps.Clone(out.Subjects), maps.Clone(out.Refused)
-	out.Bodies = maps.Clone(r.bodies)
+	out.Bodies, out.Absorbed = maps.Clone(r.bodies), maps.Clone(out.Absorbed)
 	out.OutOfOrder, out.Conflicts = append([]string{}, out.OutOfOrder...), append([]string{}, out.Conflicts...)
 	return out
 }
@@ -218,8 +220,13 @@ func (r *Receiver) note(e entry) (effect bool) {
 	r.bodies[e.Key] = e.Body
 	r.report.Effects++
 	r.report.Subjects[e.Subject]++
-	if e.Sequence < r.newest[e.Subject] {
+	switch {
+	case e.Sequence < r.newest[e.Subject]:
 		r.report.OutOfOrder = append(r.report.OutOfOrder, e.Key)
+	case e.AbsorbedBy != "":
+		r.report.Absorbed[e.Subject] = e.AbsorbedBy
+	default:
+		delete(r.report.Absorbed, e.Subject)
 	}
 	r.newest[e.Subject] = max(r.newest[e.Subject], e.Sequence)
 	return true
@@ -246,14 +253,17 @@ func (r *Receiver) verify(q *http.Request, body []byte) (e entry, refused string
 		return e, "replayed"
 	}
 	sequence, err := strconv.ParseInt(q.Header.Get("X-edgvoip-Sequence"), 10, 64)
-	if err != nil || key == "" || !json.Valid(body) {
+	var told struct {
+		AbsorbedBy string `json:"absorbedBy"`
+	}
+	if err != nil || key == "" || json.Unmarshal(body, &told) != nil {
 		return e, "form"
 	}
 	r.seen[signature] = key
 	sum := sha256.Sum256(body)
 	return entry{
 		Key: key, Subject: q.Header.Get("X-edgvoip-Subject"), Sequence: sequence, Kind: q.Header.Get("X-edgvoip-Event"),
-		Body: hex.EncodeToString(sum[:]),
+		Body: hex.EncodeToString(sum[:]), AbsorbedBy: told.AbsorbedBy,
 	}, ""
 }
 

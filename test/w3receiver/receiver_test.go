@@ -53,6 +53,43 @@ func status(r *w3receiver.Receiver, q *http.Request) int {
 	return w.Code
 }
 
+// A call that turned out to be a part of another is known as such, also after the receiver was killed.
+func TestAbsorbed(t *testing.T) {
+	t.Parallel()
+	state := filepath.Join(t.TempDir(), "state")
+	part, whole := uuid.NewString(), uuid.NewString()
+	event := func(sequence, body string) *http.Request {
+		q := sent(time.Now(), key)
+		fresh := httptest.NewRequestWithContext(t.Context(), q.Method, q.RequestURI, strings.NewReader(body))
+		stamp := q.Header.Get(webhook.HeaderTimestamp)
+		q.Body = fresh.Body
+		q.Header.Set(webhook.HeaderSubject, part)
+		q.Header.Set(webhook.HeaderSequence, sequence)
+		q.Header.Set(webhook.HeaderSignature, webhook.Sign([]string{key}, stamp, q.RequestURI, []byte(body)))
+		return q
+	}
+	r := receiver(t, state)
+	for _, q := range []*http.Request{
+		event("2", `{"callId":"`+part+`","absorbedBy":"`+whole+`","revision":2}`),
+		// Given up and sent again later: it was so before.
+		event("1", `{"callId":"`+part+`","revision":1}`),
+	} {
+		if got := status(r, q); got != http.StatusOK {
+			t.Fatal(got)
+		}
+	}
+	want := map[string]string{part: whole}
+	if got := r.Report().Absorbed; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := receiver(t, state).Report().Absorbed; !maps.Equal(got, want) {
+		t.Errorf("from its file: %v, want %v", got, want)
+	}
+}
+
 // Whoever changes a webhook on its way, or makes one up, is not believed.
 func TestTampering(t *testing.T) {
 	t.Parallel()
