@@ -179,13 +179,14 @@ func (ch *Channel) ping(ctx context.Context) {
 	}
 }
 
-// Send sends a message.
+// Send sends a message, also when ctx ends meanwhile: the library closes a connection whose message it cannot finish, and nobody
+// could say goodbye any more.
 func (ch *Channel) Send(ctx context.Context, m Message) error {
 	b, err := m.encode()
 	if err != nil {
 		return fmt.Errorf("send %s: %w", m.Type, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
 	defer cancel()
 	if err := ch.conn.Write(ctx, websocket.MessageText, b); err != nil {
 		return fmt.Errorf("send %s: %w", m.Type, err)
@@ -197,7 +198,7 @@ func (ch *Channel) Send(ctx context.Context, m Message) error {
 // It is called once.
 func (ch *Channel) Close(ctx context.Context, reason HangupReason) {
 	// Whoever is gone does not hear it.
-	if ch.Err() == nil && ch.Send(context.WithoutCancel(ctx), Message{Type: TypeHangup, Reason: reason}) == nil {
+	if ch.Err() == nil && ch.Send(ctx, Message{Type: TypeHangup, Reason: reason}) == nil {
 		ch.linger()
 	}
 	ch.cancel()
