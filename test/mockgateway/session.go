@@ -306,8 +306,12 @@ func (s *Session) Resume() {
 	s.speaking = true
 }
 
-// Taken tells whether somebody has opened the channel.
-func (s *Session) Taken() bool { return s.taken.Load() }
+// Answered tells whether the offer was answered over the channel.
+func (s *Session) Answered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.answered
+}
 
 // speak plays the tone until the session is over, with a packet every 20 ms.
 func (s *Session) speak() {
