@@ -351,7 +351,7 @@ func TestCancel(t *testing.T) {
 	t.Cleanup(l.close)
 	l.send(callOptions{trunk: trunkOf(mockgateway.NoConnect)})
 	agent := s.session(l)
-	eventually(t, "the channel is in use", agent.Answered)
+	eventually(t, "the offer is answered", agent.Answered)
 	l.cancel()
 	if res, err := l.final(soon(t)); err != nil || res.StatusCode != 487 {
 		t.Errorf("%v, %v", res, err)

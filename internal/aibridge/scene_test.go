@@ -107,7 +107,7 @@ func newSceneBehind(tb testing.TB, front func(http.Handler) http.Handler, f func
 	if err != nil {
 		tb.Fatal(err)
 	}
-	client := aisession.NewClient(aisession.Options{Keys: keys, Budget: 1500 * time.Millisecond, Allow: networks, Roots: roots})
+	client := aisession.NewClient(aisession.Options{Keys: keys, Budget: max(1500*time.Millisecond, o.ConnectBudget*3/8), Allow: networks, Roots: roots})
 	s.client = client
 	switch wrapper := o.Sessions.(type) {
 	case *nowhere:

@@ -309,7 +309,7 @@ func (s *Session) Resume() {
 	s.speaking = true
 }
 
-// Answered tells whether somebody has opened the channel and answered the offer over it.
+// Answered tells whether the offer was answered over the channel.
 func (s *Session) Answered() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
