@@ -230,7 +230,7 @@ func policyForAudit(p cdr.Policy) map[string]any {
 
 // EnsurePartitions makes the partitions of last month and of the months to come.
 func (d *DB) EnsurePartitions(ctx context.Context) error {
-	const query = `SELECT edgvoip.ensure_cdr_partitions((now() AT TIME ZONE 'UTC' - interval '1 month')::date, 4)`
+	const query = `SELECT edgvoip.ensure_cdr_partitions((now() AT TIME ZONE 'UTC' - interval '1 month')::date, 4)` + alone
 	_, err := bounded(ctx, func() (n int, err error) { return n, d.db.GetContext(ctx, &n, query) })
 	if err != nil {
 		return fmt.Errorf("ensure partitions: %w", err)

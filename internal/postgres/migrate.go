@@ -13,6 +13,9 @@ import (
 // versionTable keeps which steps were applied. It is goose's own and stands outside the schema, which one step creates.
 const versionTable = "edgvoip_migrations"
 
+// alone makes several processes that make partitions wait for each other: none finds a table that another has just made.
+const alone = ` FROM pg_advisory_xact_lock(hashtext('edgvoip.ensure_cdr_partitions'))`
+
 // Migrate brings the schema to the newest version and the CDR partitions a year ahead. It may run in several processes
 // at once: one works, the others wait. It returns the number of steps applied. The login must own the schema or be
 // allowed to create it and two roles.
@@ -30,7 +33,7 @@ func (d *DB) Migrate(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("migrate: %w", err)
 	}
-	if _, err := d.db.ExecContext(ctx, `SELECT edgvoip.ensure_cdr_partitions(now()::date, 12)`); err != nil {
+	if _, err := d.db.ExecContext(ctx, `SELECT edgvoip.ensure_cdr_partitions(now()::date, 12)`+alone); err != nil {
 		return 0, fmt.Errorf("cdr partitions: %w", err)
 	}
 	return len(done), nil
