@@ -266,9 +266,10 @@ func TestLaggingXMLCurl(t *testing.T) {
 
 func TestStatesAreWrittenDown(t *testing.T) {
 	t.Parallel()
-	s, _, id := withTrunk(t, "REGED")
+	s, sw, id := withTrunk(t, "REGED")
 	c := s.expectConnected(t, "10.0.0.1:8021")
 	tell := func(state, failure string) {
+		sw.load(esl.Gateway{Trunk: id, Revision: 1, State: state, Ping: "DOWN"}) // who asks meanwhile is told the same
 		c.handlers.Gateway(esl.GatewayEvent{Gateway: esl.Gateway{Trunk: id, State: state, Ping: "DOWN"}, Failure: failure})
 	}
 	tell("FAILED", "the carrier answered 403 Forbidden")
