@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/edgvoip/edgvoip/internal/entry"
+	"github.com/edgvoip/edgvoip/internal/esl"
 	"github.com/edgvoip/edgvoip/internal/feed"
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/postgres"
@@ -92,6 +94,7 @@ type process struct {
 	lookups, bulk *postgres.DB
 	model         *readmodel.Model
 	feed          *feed.Follower
+	eventSocket   *esl.Client // nil for none
 	server        *httpd.Server
 }
 
@@ -130,9 +133,16 @@ func build(ctx context.Context, s settings, log *slog.Logger) (_ *process, err e
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(collectors.NewDBStatsCollector(p.lookups.Pool(), "edgvoip"))
 	p.buildModel(ctx, registry)
-	handler, err := xmlcurl.New(xmlcurl.Options{
+	o := xmlcurl.Options{
 		Store: p.model, Keys: keys, Switch: switches, Credentials: s.Credentials, CacheUsers: s.SwitchCachesUsers, Registry: registry, Log: log,
-	})
+	}
+	if s.EventSocketPasswordFile != "" {
+		if p.eventSocket, err = s.eventSocket(registry, log); err != nil {
+			return nil, err
+		}
+		o.HangUp = p.eventSocket.HangUp
+	}
+	handler, err := xmlcurl.New(o)
 	if err != nil {
 		return nil, err
 	}
@@ -142,6 +152,22 @@ func build(ctx context.Context, s settings, log *slog.Logger) (_ *process, err e
 	})
 	handler.Register(p.server)
 	return p, nil
+}
+
+// eventSocket returns a client of the switch's event socket, which connects when it runs.
+func (s settings) eventSocket(registry prometheus.Registerer, log *slog.Logger) (*esl.Client, error) {
+	password, err := os.ReadFile(s.EventSocketPasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("EVENT_SOCKET_PASSWORD_FILE: %w", err)
+	}
+	c, err := esl.New(esl.Options{
+		Node:    esl.Node{Name: "switch", Address: s.EventSocketAddr, Password: strings.TrimRight(string(password), "\r\n")},
+		Metrics: esl.NewMetrics(registry), Log: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("EVENT_SOCKET_ADDR and EVENT_SOCKET_PASSWORD_FILE: %w", err)
+	}
+	return c, nil
 }
 
 // buildModel makes the model, with what a snapshot tells, and what will follow the changes from there.
@@ -188,6 +214,9 @@ func (p *process) follow(ctx context.Context) <-chan struct{} {
 	var parts sync.WaitGroup
 	parts.Go(func() { p.feed.Run(ctx) })
 	parts.Go(func() { p.model.Run(ctx) })
+	if p.eventSocket != nil {
+		parts.Go(func() { _ = p.eventSocket.Run(ctx) }) // which connects until ctx ends
+	}
 	if s := p.settings; s.SnapshotFile != "" {
 		parts.Go(func() { p.model.KeepSnapshot(ctx, s.SnapshotFile, s.SnapshotInterval, p.feed.Position) })
 	}

@@ -54,6 +54,9 @@ type settings struct {
 	SIPTLSCertDir   string `env:"SIP_TLS_CERT_DIR"`
 	AuthAlgorithms  string `env:"SIP_AUTH_ALGORITHMS" envDefault:"MD5"`
 
+	EventSocketAddr         string `env:"EVENT_SOCKET_ADDR" envDefault:"127.0.0.1:8021"`
+	EventSocketPasswordFile string `env:"EVENT_SOCKET_PASSWORD_FILE"`
+
 	AIBridgeAddr  string `env:"AI_BRIDGE_ADDR" envDefault:"127.0.0.1:5090" empty:"stays"`
 	RecordingsDir string `env:"RECORDINGS_DIR"`
 
@@ -139,7 +142,7 @@ var authAlgorithms = []string{"MD5", "SHA-256,MD5", "SHA-256"}
 func (s settings) switchSettings() (xmlcurl.SwitchSettings, error) {
 	w := xmlcurl.SwitchSettings{
 		SIPPort: s.SIPPort, TLSPort: s.TLSPort, WSSPort: s.WSSPort, ExternalPort: s.ExternalPort, ExternalTLSPort: s.ExternalTLSPort,
-		TLS: s.SIPTLS,
+		TLS: s.SIPTLS, Transfers: s.EventSocketPasswordFile != "",
 	}
 	owner := map[int]string{}
 	for _, p := range []struct {

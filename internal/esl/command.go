@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/percipia/eslgo"
 	"github.com/percipia/eslgo/command"
 
@@ -225,6 +226,15 @@ func (c *Client) FlushRegistrationCall(ctx context.Context, profile, callID stri
 var ErrAmbiguous = errors.New("the Call-ID is also the address of other registrations")
 
 var listedCallID = regexp.MustCompile(`(?m)^\s*<call-id>(.*)</call-id>\s*$`)
+
+// HangUp ends a channel as rejected. It is no error if there is none.
+func (c *Client) HangUp(ctx context.Context, channel uuid.UUID) error {
+	_, err := c.API(ctx, "uuid_kill", channel.String(), "CALL_REJECTED")
+	if e, ok := errors.AsType[*CommandError](err); ok && strings.HasPrefix(e.Reply, "-ERR No such channel") {
+		return nil
+	}
+	return err
+}
 
 // Registrations counts the phones that are registered, over all SIP profiles. It asks each profile for its number: show
 // registrations, which reads another table, counts those that were dropped until they would have expired.

@@ -53,6 +53,7 @@ const (
 	SectionLanguages     Section = "languages"
 	SectionPhrases       Section = "phrases"
 	SectionChatplan      Section = "chatplan"
+	SectionChannels      Section = "channels"
 )
 
 // maxDepth bounds the nesting of elements; the deepest document, a user in a group, has seven.

@@ -29,6 +29,8 @@ type SwitchSettings struct {
 	AuthAlgorithms fstext.Text
 	// Agents is where ai-bridge takes calls for AI agents, as host:port; empty if there is none.
 	Agents fstext.Text
+	// Transfers lets phones transfer calls with REFER. It needs Options.HangUp.
+	Transfers bool
 	// Recordings is the directory in which recordings of calls are kept; empty if none are made.
 	Recordings fstext.Text
 }
@@ -86,6 +88,7 @@ func (s SwitchSettings) values() map[string]fstext.Text {
 		"external-tls-port": fstext.Int(s.ExternalTLSPort),
 		"tls-cert-dir":      s.TLSCertDir,
 		"auth-algorithms":   s.AuthAlgorithms,
+		"disable-transfer":  fstext.Bool(!s.Transfers),
 		"wss-binding":       {},
 	}
 	if s.TLS {

@@ -67,6 +67,9 @@ const (
 	fieldVarSDP
 
 	fieldLang
+	fieldReferrer
+	fieldReferParams
+	fieldReferHeaders
 
 	fieldCount
 )
@@ -118,6 +121,9 @@ var fieldNames = [fieldCount]string{
 	fieldVarViaProtocol:     "variable_sip_via_protocol",
 	fieldVarSDP:             "variable_switch_r_sdp",
 	fieldLang:               "lang",
+	fieldReferrer:           "refer-from-channel-id",
+	fieldReferParams:        "refer-to-params",
+	fieldReferHeaders:       "refer-to-headers",
 }
 
 // fieldsByLength lists the fields whose names have a length. A body has some hundred names that are none of them, and few

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edgvoip/edgvoip/dialplan"
@@ -45,6 +46,8 @@ type Options struct {
 	Credentials string
 	// CacheUsers is how long a switch may keep a user; zero for not at all. See directory.New.
 	CacheUsers time.Duration
+	// HangUp ends a channel on the switch that asks; nil if there is no way to.
+	HangUp func(ctx context.Context, channel uuid.UUID) error
 	// Now is the clock; nil means the machine's.
 	Now      func() time.Time
 	Registry *prometheus.Registry
@@ -61,6 +64,8 @@ type Handler struct {
 	config        *configuration
 	agents        fstext.Text
 	recordings    fstext.Text
+	hangUp        func(ctx context.Context, channel uuid.UUID) error
+	log           *slog.Logger
 	now           func() time.Time
 	metrics       metrics
 }
@@ -73,6 +78,9 @@ func New(o Options) (*Handler, error) {
 	log := o.Log.With("component", "xmlcurl")
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Switch.Transfers && o.HangUp == nil {
+		return nil, errors.New("transfers without a way to hang up")
 	}
 	config, err := newConfiguration(o.Switch, o.Store, o.Keys, func(ctx context.Context, err error) {
 		log.ErrorContext(ctx, "gateway left out", "error", err)
@@ -88,6 +96,8 @@ func New(o Options) (*Handler, error) {
 		config:        config,
 		agents:        o.Switch.Agents,
 		recordings:    o.Switch.Recordings,
+		hangUp:        o.HangUp,
+		log:           log,
 		now:           o.Now,
 		metrics:       newMetrics(o.Registry),
 	}, nil
@@ -223,9 +233,8 @@ func (h *Handler) answer(ctx context.Context, f *form) (answer, error) {
 	case fsxml.SectionChatplan:
 		doc, err := chatplan()
 		return answer{doc, "found", ""}, err
-	case "channels":
-		// Attended transfer between switches, which no profile of ours asks for.
-		return answer{fsxml.NotFound(), "not_found", ""}, nil
+	case fsxml.SectionChannels:
+		return h.transferElsewhere(ctx, f)
 	default:
 		return answer{}, &httpd.Error{Status: fiber.StatusBadRequest, Reason: "section is not one that FreeSWITCH has"}
 	}

@@ -44,7 +44,8 @@ func newMetrics(r *prometheus.Registry) metrics {
 func (m metrics) answered(section, outcome string, start time.Time) {
 	label := "other"
 	switch s := fsxml.Section(section); s {
-	case fsxml.SectionDirectory, fsxml.SectionDialplan, fsxml.SectionConfiguration, fsxml.SectionLanguages, fsxml.SectionPhrases, fsxml.SectionChatplan:
+	case fsxml.SectionDirectory, fsxml.SectionDialplan, fsxml.SectionConfiguration, fsxml.SectionLanguages, fsxml.SectionPhrases, fsxml.SectionChatplan,
+		fsxml.SectionChannels:
 		label = string(s) // a constant, not the request's bytes
 	}
 	m.lookups.WithLabelValues(label, outcome).Inc()

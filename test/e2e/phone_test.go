@@ -556,6 +556,22 @@ func (c *call) refer(t *testing.T, uri string) *message {
 	return c.p.transact(t, c.inDialog("REFER", c.cseq, "Refer-To: <"+uri+">", "Referred-By: "+c.p.aor()))
 }
 
+// expectNotified waits until the phone is told this of a transfer that it asked for.
+func (c *call) expectNotified(t *testing.T, want string) {
+	t.Helper()
+	deadline := time.After(answerTime)
+	for {
+		select {
+		case got := <-c.notified:
+			if got == want {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("the phone was not told %q of its transfer", want)
+		}
+	}
+}
+
 // expectCall waits for a call to the phone.
 func (p *phone) expectCall(t *testing.T) *call {
 	t.Helper()

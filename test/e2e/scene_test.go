@@ -292,11 +292,16 @@ func (s *scene) startXMLCurl(t *testing.T, bin string) {
 	t.Helper()
 	addr := "127.0.0.1:" + strconv.Itoa(freePort(t))
 	s.internal, s.tls, s.wss, s.external = freePort(t), freePort(t), freePort(t), freePort(t)
-	certificates := filepath.Join(s.dir, "tls")
+	certificates, password := filepath.Join(s.dir, "tls"), filepath.Join(s.dir, "event-socket-password")
 	writeCertificates(t, certificates)
+	s.eslPort = freePort(t)
+	if err := os.WriteFile(password, []byte(eslPassword+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	env := append(append([]string{}, s.env...),
 		"DATABASE_URL="+s.login(t, "edgvoip_xmlcurl"),
 		"XMLCURL_ADDR="+addr, "XMLCURL_CREDENTIALS=switch:e2e-password",
+		"EVENT_SOCKET_ADDR=127.0.0.1:"+strconv.Itoa(s.eslPort), "EVENT_SOCKET_PASSWORD_FILE="+password,
 		"SIP_IP=127.0.0.1", "RTP_IP=127.0.0.1",
 		"SIP_PORT="+strconv.Itoa(s.internal), "SIP_TLS_PORT="+strconv.Itoa(s.tls), "SIP_WSS_PORT="+strconv.Itoa(s.wss),
 		"RECORDINGS_DIR="+s.recordings(), "SIP_EXTERNAL_PORT="+strconv.Itoa(s.external), "SIP_EXTERNAL_TLS_PORT="+strconv.Itoa(freePort(t)), "SIP_TLS=true", "SIP_TLS_CERT_DIR="+certificates,
@@ -342,9 +347,8 @@ func (s *scene) configureFreeSWITCH(t *testing.T) {
 	}
 	// Below the ports that the system hands out, to our phones among others (ip_local_port_range).
 	rtp := 17000 + 200*mathrand.IntN(78)
-	s.eslPort = freePort(t)
 	for name, content := range map[string]string{
-		"secrets/xml_curl.xml": `<param name="gateway-url" value="` + s.lookups.url + `/xml" bindings="directory|dialplan|configuration|chatplan"/>` +
+		"secrets/xml_curl.xml": `<param name="gateway-url" value="` + s.lookups.url + `/xml" bindings="directory|dialplan|configuration|chatplan|channels"/>` +
 			"\n" + `<param name="gateway-credentials" value="switch:e2e-password"/>`,
 		"secrets/json_cdr.xml":     `<param name="url" value="` + s.records + `"/>` + "\n" + `<param name="cred" value="switch:` + cdrPassword + `"/>`,
 		"secrets/event_socket.xml": `<param name="password" value="` + eslPassword + `"/>`,

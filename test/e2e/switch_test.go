@@ -30,6 +30,7 @@ func TestSwitch(t *testing.T) {
 	browsers(t, s)
 	carriers(t, s)
 	transfers(t, s)
+	transfersElsewhere(t, s)
 	impostors(t, s)
 	takeovers(t, s)
 	injections(t, s)

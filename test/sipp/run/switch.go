@@ -39,7 +39,7 @@ func (k kind) bindings() string {
 	if k == yardstick {
 		return "configuration|chatplan"
 	}
-	return "directory|dialplan|configuration|chatplan"
+	return "directory|dialplan|configuration|chatplan|channels"
 }
 
 // startSwitch starts a switch in a directory of its own and waits until it takes calls.
