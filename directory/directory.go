@@ -236,8 +236,7 @@ const (
 )
 
 // Channel variables that we set and read back, in lookups and in call records (docs/freeswitch.md, "What a call record
-// carries"). FreeSWITCH lets no SIP message set a variable of such a name, as
-// long as docs/decisions/0020 is kept.
+// carries"). FreeSWITCH lets no SIP message set a variable of such a name, as long as docs/decisions/0020 is kept.
 const (
 	VarTenantID    = "edgvoip_tenant_id"
 	VarExtensionID = "edgvoip_extension_id"

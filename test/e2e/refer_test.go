@@ -21,7 +21,7 @@ func transfersElsewhere(t *testing.T, s *scene) {
 		{"a dial string in the parameters", "sip:x@ELSE;a=b}sofia/internal/sip:y@ELSE,{d=e?Replaces=z", true},
 		{"a second dial string", "sip:x@ELSE?Replaces=z&b=c}[d=e]sofia/internal/sip:y@ELSE|{d=e", true},
 		{"an enterprise dial string", "sip:x@ELSE?Replaces=z&b=:_:sofia/internal/sip:y@ELSE:_:{d=e", true},
-		{"a program", "sip:x@ELSE?Replaces=z&b=c,api_on_originate=global_setvar:taken=yes}sofia/internal/sip:y@ELSE,{d=e", true},
+		{"a command", "sip:x@ELSE?Replaces=z&b=c,api_on_originate=global_setvar:taken=yes}sofia/internal/sip:y@ELSE,{d=e", true},
 	} {
 		t.Run("a transfer to a call that is not there calls nobody: "+tc.name, func(t *testing.T) {
 			s.begin(t)

@@ -345,6 +345,7 @@ func (s *scene) configureFreeSWITCH(t *testing.T) {
 	if err := os.CopyFS(conf, os.DirFS("../../freeswitch-conf")); err != nil {
 		t.Fatal(err)
 	}
+	s.allowPrograms(t, filepath.Join(conf, "freeswitch.xml"))
 	// Below the ports that the system hands out, to our phones among others (ip_local_port_range).
 	rtp := 17000 + 200*mathrand.IntN(78)
 	for name, content := range map[string]string{
@@ -366,6 +367,23 @@ func (s *scene) configureFreeSWITCH(t *testing.T) {
 		"-scripts": "scripts", "-htdocs": "htdocs", "-grammar": "grammar", "-sounds": "sounds", "-certs": "certs",
 	} {
 		s.switchArgs = append(s.switchArgs, flag, filepath.Join(root, dir))
+	}
+}
+
+// allowPrograms lets this switch run programs, as hostile texts want it to: it must not do so for other reasons.
+func (s *scene) allowPrograms(t *testing.T, root string) {
+	t.Helper()
+	b, err := os.ReadFile(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := strings.NewReplacer("disable_system_app_commands=true", "disable_system_app_commands=false",
+		"disable_system_api_commands=true", "disable_system_api_commands=false").Replace(string(b))
+	if allowed == string(b) {
+		t.Fatal("freeswitch.xml forbids no programs")
+	}
+	if err := os.WriteFile(root, []byte(allowed), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
