@@ -56,7 +56,7 @@ var (
 // and keeps nobody up. Several processes may do it at the same time.
 func (d *DB) ReadDocuments(ctx context.Context, most int) (cdr.Tally, error) {
 	return inBatch(most, func(most int) (t cdr.Tally, err error) {
-		err = d.inTx(ctx, func(tx *txn) error {
+		err = d.repeated(ctx, func(tx *txn) error {
 			t = cdr.Tally{}
 			entries, err := claimDocuments(ctx, tx, most)
 			if err != nil {
@@ -311,7 +311,7 @@ func (d *DB) Reconstruct(ctx context.Context, after time.Duration, most int) (cd
 		   AND NOT EXISTS (SELECT FROM edgvoip.cdr_documents WHERE state = 'new' AND due_at < now() - interval '5 s')
 		 ORDER BY seen_at LIMIT $2 FOR UPDATE SKIP LOCKED`
 	return inBatch(most, func(most int) (t cdr.Tally, err error) {
-		err = d.inTx(ctx, func(tx *txn) error {
+		err = d.repeated(ctx, func(tx *txn) error {
 			t = cdr.Tally{}
 			var rows []sightingRow
 			if err := tx.SelectContext(ctx, &rows, query, after.Seconds(), most); err != nil {

@@ -137,7 +137,8 @@ func eraseParts(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, 
 }
 
 // lockFamilies locks legs and the calls that they are of: whoever brings the leg between such a call and its caller moves all legs of the
-// call, and would miss one that is being written. They are looked for first, so that all are locked in one order.
+// call, and would miss one that is being written. They are looked for first, so that all are locked in one order but
+// for those that became another call's while we waited; see repeated.
 func lockFamilies(ctx context.Context, tx *txn, legs []string) error {
 	const query = `SELECT DISTINCT call_id::text FROM edgvoip.cdr_legs WHERE leg_id = ANY ($1::uuid[]) AND call_id <> ALL ($1::uuid[])`
 	for locked := 0; ; {
