@@ -336,8 +336,9 @@ func TestReconstruct(t *testing.T) {
 		from, _ := all.Callflow[0].Caller["caller_id_number"].(string)
 		to, _ := all.Callflow[0].Caller["destination_number"].(string)
 		event["Caller-Caller-ID-Number"], event["Caller-Destination-Number"] = from, to
+		event["variable_sip_h_X-Phone"], event["variable_sip_bye_h_X-Phone"] = "anything", "anything"
 		s, ours := cdr.NewSighting(uuid.Nil, event)
-		if !ours || s.LegID != d.Leg().ID || s.Event["variable_switch_r_sdp"] != "" {
+		if !ours || s.LegID != d.Leg().ID || s.Event["variable_switch_r_sdp"] != "" || s.Event["variable_sip_h_X-Phone"]+s.Event["variable_sip_bye_h_X-Phone"] != "" {
 			t.Errorf("%s: %v %v", name, ours, s.LegID)
 		}
 		again, err := cdr.Reconstruct(s.Event)

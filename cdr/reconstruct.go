@@ -12,7 +12,8 @@ import (
 const variablePrefix = "variable_"
 
 // NewSighting makes a sighting of an event CHANNEL_HANGUP_COMPLETE, given as its headers, or returns false for a channel that
-// is none of a tenant's. What nobody may read is left out.
+// is none of a tenant's. What nobody may read is left out, and
+// so are headers as they came, as from a document.
 func NewSighting(node uuid.UUID, event map[string]string) (Sighting, bool) {
 	leg, err := uuid.Parse(event["Unique-ID"])
 	if _, ours := event[variablePrefix+directory.VarTenantID]; err != nil || !ours {
@@ -20,7 +21,7 @@ func NewSighting(node uuid.UUID, event map[string]string) (Sighting, bool) {
 	}
 	s := Sighting{LegID: leg, NodeID: node, Event: map[string]string{}}
 	for name, value := range event {
-		if !isSecretive(name) {
+		if !isSecretive(name) && !isHeader(strings.TrimPrefix(name, variablePrefix)) {
 			s.Event[storable(name)] = storable(value)
 		}
 	}

@@ -106,12 +106,12 @@ const (
 const nextTrunk = "NORMAL_TEMPORARY_FAILURE,NETWORK_OUT_OF_ORDER,DESTINATION_OUT_OF_ORDER,NORMAL_CIRCUIT_CONGESTION,SWITCH_CONGESTION," +
 	"REQUESTED_CHAN_UNAVAIL,RECOVERY_ON_TIMER_EXPIRE,PROGRESS_TIMEOUT,GATEWAY_DOWN,INVALID_GATEWAY,INVALID_PROFILE,SERVICE_UNAVAILABLE," +
 	"SERVICE_NOT_IMPLEMENTED,FACILITY_NOT_SUBSCRIBED,OUTGOING_CALL_BARRED,NO_ROUTE_TRANSIT_NET,PROTOCOL_ERROR,INTERWORKING," +
-	"INCOMPATIBLE_DESTINATION,EXCHANGE_ROUTING_ERROR,MANDATORY_IE_MISSING"
+	"INCOMPATIBLE_DESTINATION,EXCHANGE_ROUTING_ERROR"
 
 // FreeSWITCH makes one cause of a carrier that does not take the call (401, 402, 403, 407) and of a called party who does not (603, 608):
 // CALL_REJECTED. What tells them apart is the answer itself, which it writes on the calling channel before the leg ends (sofia.c,
 // sofia_handle_sip_r_invite), but for 401 and 407, which it takes for a question: then there is none. If it has no password to
-// answer with, its cause is NORMAL_UNSPECIFIED, as that of answers which are not known. See afterTrunk.
+// answer with, its cause is NORMAL_UNSPECIFIED, as that of answers which are not known, or MANDATORY_IE_MISSING. See afterTrunk.
 const refusals = "^^;edgvoip_after_CALL_REJECTED=hangup:CALL_REJECTED,;edgvoip_after_NORMAL_UNSPECIFIED=hangup:NORMAL_UNSPECIFIED," +
 	";edgvoip_refused_=_by_trunk;edgvoip_refused_401=_by_trunk;edgvoip_refused_402=_by_trunk;edgvoip_refused_403=_by_trunk;edgvoip_refused_407=_by_trunk"
 
@@ -216,7 +216,7 @@ func (r Route) toTrunks(doc *fsxml.Document) {
 	others := r.Kind == KindPublic && len(r.attempts) > 1
 	switch {
 	case others:
-		set(doc, fstext.Const("continue_on_fail="+nextTrunk+",CALL_REJECTED,NORMAL_UNSPECIFIED"))
+		set(doc, fstext.Const("continue_on_fail="+nextTrunk+",MANDATORY_IE_MISSING,CALL_REJECTED,NORMAL_UNSPECIFIED"))
 		doc.Action("multiset", fstext.Const(refusals))
 	case r.Kind == KindPublic:
 		set(doc, fstext.Const("continue_on_fail="+nextTrunk))

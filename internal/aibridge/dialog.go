@@ -169,12 +169,13 @@ func (d *dialog) over() bool {
 }
 
 // request sends a request to the switch and returns the final answer. It goes where the INVITE came from: what Contact says may
-// be the switch's address for others. Only if a connection is gone, which cannot be made anew from here, it goes to Contact.
+// be the switch's address for others. Only if a connection is gone, which cannot be made anew from here, it goes to Contact; but not a
+// REFER, which the switch may have read before: it would transfer twice.
 func (d *dialog) request(ctx context.Context, method sip.RequestMethod, headers ...sip.Header) (*sip.Response, error) {
 	req := d.build(method, headers)
 	req.SetDestination(d.invite.Source())
 	res, err := d.client.Do(ctx, req, sipgo.ClientRequestAddVia)
-	if err != nil && ctx.Err() == nil && sip.IsReliable(d.invite.Transport()) {
+	if err != nil && ctx.Err() == nil && method != sip.REFER && sip.IsReliable(d.invite.Transport()) {
 		res, err = d.client.Do(ctx, d.build(method, headers), sipgo.ClientRequestAddVia)
 	}
 	if err != nil {

@@ -109,6 +109,9 @@ func (n *network) ListenPacket(network, address string) (net.PacketConn, error) 
 
 // DialUDP implements transport.Net. It is how TURN over DTLS begins.
 func (n *network) DialUDP(network string, local, remote *net.UDPAddr) (transport.UDPConn, error) {
+	if err := n.allowed(remote.AddrPort()); err != nil {
+		return nil, err
+	}
 	c, err := n.Net.DialUDP(network, local, remote)
 	if err != nil {
 		return nil, fmt.Errorf("TURN: %w", err)
@@ -118,6 +121,9 @@ func (n *network) DialUDP(network string, local, remote *net.UDPAddr) (transport
 
 // DialTCP implements transport.Net. It is how TURN over TCP and TLS begins.
 func (n *network) DialTCP(network string, local, remote *net.TCPAddr) (transport.TCPConn, error) {
+	if err := n.allowed(remote.AddrPort()); err != nil {
+		return nil, err
+	}
 	d := net.Dialer{Timeout: serverTimeout}
 	if local != nil {
 		d.LocalAddr = local
@@ -127,6 +133,28 @@ func (n *network) DialTCP(network string, local, remote *net.TCPAddr) (transport
 		return nil, fmt.Errorf("TURN: %w", err)
 	}
 	return c.(*net.TCPConn), n.keep(c)
+}
+
+// Dial implements transport.Net.
+func (n *network) Dial(network, address string) (net.Conn, error) {
+	a, err := n.resolve(family(network), address)
+	if err != nil {
+		return nil, err
+	}
+	d := net.Dialer{Timeout: serverTimeout}
+	c, err := d.Dial(network, a.String())
+	if err != nil {
+		return nil, fmt.Errorf("TURN: %w", err)
+	}
+	return c, n.keep(c)
+}
+
+// allowed looks at an address once more before it is dialled, wherever it comes from.
+func (n *network) allowed(a netip.AddrPort) error {
+	if !n.allow(a.Addr().Unmap()) {
+		return errForbiddenServer
+	}
+	return nil
 }
 
 // keep remembers what is open towards a server, or closes it if it comes too late.

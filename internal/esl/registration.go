@@ -15,7 +15,8 @@ type Registration struct {
 	AuthUser, AuthRealm string
 	CallID, Agent       string
 	IP, Port            string
-	// Event is the same for all who hear of this registration, and no other's; empty if it was read from a list.
+	// Event is the same for all who hear of this registration, and no other's; empty if it was read from a list, or
+	// the switch did not say.
 	Event string `json:",omitempty"`
 }
 
@@ -25,11 +26,14 @@ const Registered = "CUSTOM sofia::register"
 // NewRegistration reads the event of a registration. Its names are the switch's: "from" is the address that is kept, whatever
 // From said (sofia_reg.c, sofia_reg_handle_register_token).
 func NewRegistration(e Event) Registration {
-	return Registration{
+	r := Registration{
 		Profile: e.Get("profile-name"), User: e.Get("from-user"), Host: e.Get("from-host"), AuthUser: e.Get("username"), AuthRealm: e.Get("realm"),
 		CallID: e.Get("call-id"), Agent: e.Get("user-agent"), IP: e.Get("network-ip"), Port: e.Get("network-port"),
-		Event: e.Get("Core-UUID") + "/" + e.Get("Event-Sequence"),
 	}
+	if core, n := e.Get("Core-UUID"), e.Get("Event-Sequence"); core != "" && n != "" {
+		r.Event = core + "/" + n
+	}
+	return r
 }
 
 // ListRegistrations returns the registrations of a profile.

@@ -56,7 +56,7 @@ var (
 // and keeps nobody up. Several processes may do it at the same time.
 func (d *DB) ReadDocuments(ctx context.Context, most int) (cdr.Tally, error) {
 	return inBatch(most, func(most int) (t cdr.Tally, err error) {
-		err = d.inTx(ctx, func(tx *txn) error {
+		err = d.repeated(ctx, func(tx *txn) error {
 			t = cdr.Tally{}
 			entries, err := claimDocuments(ctx, tx, most)
 			if err != nil {
@@ -142,8 +142,9 @@ func attempt(ctx context.Context, tx *txn, f func() error) (failure, err error) 
 	return failure, nil
 }
 
-// lockLegs keeps others away from the channels of documents and from those that called them, until the end of the
-// transaction: whoever comes second sees what the first wrote. The order keeps two of us from waiting for each other.
+// lockLegs keeps others away from the channels of documents, from those that called them and from those of the other call of an
+// attended transfer, until the end of the transaction: whoever comes second sees what the first wrote. The order keeps two of us from
+// waiting for each other in most cases; see repeated for the others.
 func lockLegs(ctx context.Context, tx *txn, entries []*entry) error {
 	var ids []string
 	for _, e := range entries {
@@ -151,6 +152,11 @@ func lockLegs(ctx context.Context, tx *txn, entries []*entry) error {
 			ids = append(ids, e.leg.ID.String())
 			if !e.leg.IsCalling() {
 				ids = append(ids, e.leg.Parent.String())
+			}
+			for _, other := range []uuid.UUID{e.leg.Joined, e.leg.HandedOn, e.leg.Consulted} {
+				if other != uuid.Nil {
+					ids = append(ids, other.String())
+				}
 			}
 		}
 	}
@@ -305,7 +311,7 @@ func (d *DB) Reconstruct(ctx context.Context, after time.Duration, most int) (cd
 		   AND NOT EXISTS (SELECT FROM edgvoip.cdr_documents WHERE state = 'new' AND due_at < now() - interval '5 s')
 		 ORDER BY seen_at LIMIT $2 FOR UPDATE SKIP LOCKED`
 	return inBatch(most, func(most int) (t cdr.Tally, err error) {
-		err = d.inTx(ctx, func(tx *txn) error {
+		err = d.repeated(ctx, func(tx *txn) error {
 			t = cdr.Tally{}
 			var rows []sightingRow
 			if err := tx.SelectContext(ctx, &rows, query, after.Seconds(), most); err != nil {

@@ -37,7 +37,8 @@ func mend(ctx context.Context, tx *txn, key callKey, docs []cdr.Document) error 
 }
 
 // partsOfCall returns the records of calls whose legs are of this call now, locked, also of those that are known to be parts of it. Only a
-// leg that called others can have stood for a call while it had not come.
+// leg that called others can have stood for a call while it had not come. A call that has legs goes on, whatever a leg of ours says of
+// its caller, as channels may say that they called each other; and one whose own leg is of another call is a part of that one.
 func partsOfCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document) ([]cdr.Record, error) {
 	var ids []string
 	for _, d := range docs {
@@ -48,9 +49,14 @@ func partsOfCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document)
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	const query = `SELECT` + callColumns + ` FROM edgvoip.cdr c WHERE c.tenant_id = $1 AND c.call_id = ANY ($2::uuid[]) ORDER BY c.call_id FOR UPDATE`
+	const query = `
+		SELECT` + callColumns + ` FROM edgvoip.cdr c
+		 WHERE c.tenant_id = $1 AND c.call_id = ANY ($2::uuid[])
+		   AND NOT EXISTS (SELECT FROM edgvoip.cdr_legs l WHERE l.tenant_id = c.tenant_id AND l.call_id = c.call_id)
+		   AND NOT EXISTS (SELECT FROM edgvoip.cdr_legs l WHERE l.tenant_id = c.tenant_id AND l.leg_id = c.call_id AND l.call_id <> $3)
+		 ORDER BY c.call_id FOR UPDATE`
 	var rows []callRow
-	if err := tx.SelectContext(ctx, &rows, query, key.tenant, pq.StringArray(ids)); err != nil {
+	if err := tx.SelectContext(ctx, &rows, query, key.tenant, pq.StringArray(ids), key.call); err != nil {
 		return nil, fmt.Errorf("parts of a call: %w", err)
 	}
 	parts := make([]cdr.Record, len(rows))
@@ -131,7 +137,8 @@ func eraseParts(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, 
 }
 
 // lockFamilies locks legs and the calls that they are of: whoever brings the leg between such a call and its caller moves all legs of the
-// call, and would miss one that is being written. They are looked for first, so that all are locked in one order.
+// call, and would miss one that is being written. They are looked for first, so that all are locked in one order but
+// for those that became another call's while we waited; see repeated.
 func lockFamilies(ctx context.Context, tx *txn, legs []string) error {
 	const query = `SELECT DISTINCT call_id::text FROM edgvoip.cdr_legs WHERE leg_id = ANY ($1::uuid[]) AND call_id <> ALL ($1::uuid[])`
 	for locked := 0; ; {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -115,15 +116,11 @@ func (g *gathering) assign(ctx context.Context, tx *txn) error {
 	if err != nil {
 		return err
 	}
-	ownerOf := make(map[uuid.UUID]uuid.UUID, len(open))
-	for i, e := range open {
-		ownerOf[e.leg.ID] = owners[i]
-	}
 	for i, e := range open {
 		e.call.tenant = owners[i]
-		if e.leg.TenantID == uuid.Nil && !e.leg.IsCalling() && ownerOf[e.leg.Parent] != uuid.Nil {
-			e.call.tenant = ownerOf[e.leg.Parent] // who called is among us
-		}
+	}
+	inherit(open)
+	for _, e := range open {
 		switch {
 		case e.call.tenant != uuid.Nil:
 			key := callKey{e.call.tenant, e.leg.ID}
@@ -137,6 +134,29 @@ func (g *gathering) assign(ctx context.Context, tx *txn) error {
 		}
 	}
 	return nil
+}
+
+// inherit gives legs of which the dialplan did not write down whose they are the tenant of who called, if he is among them: he may have
+// it from his own caller, and so on. Channels that say that they called each other end it after as many rounds as there are legs.
+func inherit(open []*entry) {
+	ownerOf := make(map[uuid.UUID]uuid.UUID, len(open))
+	for _, e := range open {
+		if e.call.tenant != uuid.Nil {
+			ownerOf[e.leg.ID] = e.call.tenant
+		}
+	}
+	for range open {
+		changed := false
+		for _, e := range open {
+			owner := ownerOf[e.leg.Parent]
+			if e.leg.TenantID == uuid.Nil && !e.leg.IsCalling() && owner != uuid.Nil && owner != e.call.tenant {
+				e.call.tenant, ownerOf[e.leg.ID], changed = owner, owner, true
+			}
+		}
+		if !changed {
+			return
+		}
+	}
 }
 
 // tenantsOfLegs returns for each leg the tenant that the dialplan wrote down, if there is one; without it that of the calling leg,
@@ -319,10 +339,6 @@ func (g *gathering) putCalls(ctx context.Context, tx *txn) (changed int, err err
 		return 0, nil
 	}
 	keys := sortedKeys(members)
-	// A call's own leg may be the leg of none of our documents.
-	if err := lockCalls(ctx, tx, idsOf(keys)); err != nil {
-		return 0, err
-	}
 	docs, err := g.legsOfCalls(ctx, tx, keys)
 	if err != nil {
 		return 0, err
@@ -376,14 +392,6 @@ func sortedKeys(m map[callKey][]*entry) []callKey {
 	return keys
 }
 
-func idsOf(keys []callKey) []string {
-	ids := make([]string, len(keys))
-	for i, k := range keys {
-		ids[i] = k.call.String()
-	}
-	return ids
-}
-
 // columnsOfKeys are the tenants and the calls of keys, as arrays.
 func columnsOfKeys(keys []callKey) (tenants, calls string) {
 	t, c := make([]uuid.UUID, len(keys)), make([]uuid.UUID, len(keys))
@@ -398,16 +406,13 @@ func (g *gathering) legsOfCalls(ctx context.Context, tx *txn, keys []callKey) (m
 	// OFFSET 0: one look into the index a call, whatever the planner takes the arrays for.
 	const query = `
 		SELECT l.tenant_id, l.leg_id, l.call_id, l.raw FROM unnest($1::uuid[], $2::uuid[]) AS k (tenant, call) CROSS JOIN LATERAL (
-		       SELECT tenant_id, leg_id, call_id, start_time, CASE WHEN leg_id = ANY ($3::uuid[]) THEN NULL ELSE raw END AS raw
+		       SELECT tenant_id, leg_id, call_id, start_time, CASE WHEN (tenant_id, leg_id) IN (SELECT * FROM unnest($3::uuid[], $4::uuid[])) THEN NULL ELSE raw END AS raw
 		         FROM edgvoip.cdr_legs WHERE tenant_id = k.tenant AND call_id = k.call OFFSET 0) AS l
 		 ORDER BY l.start_time, l.leg_id`
-	written := make([]uuid.UUID, 0, len(g.written))
-	for key := range g.written {
-		written = append(written, key.call)
-	}
+	writtenTenants, writtenLegs := columnsOfKeys(slices.Collect(maps.Keys(g.written)))
 	tenants, calls := columnsOfKeys(keys)
 	var rows []storedLeg
-	if err := tx.SelectContext(ctx, &rows, query, tenants, calls, idArray(written)); err != nil {
+	if err := tx.SelectContext(ctx, &rows, query, tenants, calls, writtenTenants, writtenLegs); err != nil {
 		return nil, fmt.Errorf("select legs of calls: %w", err)
 	}
 	docs := make(map[callKey][]cdr.Document, len(keys))

@@ -26,7 +26,7 @@ func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, fr
 	until := time.Now().Add(patience)
 	if from == (cdr.LegKey{}) {
 		// Documents before calls, as whoever reads them does.
-		if err := d.inTx(ctx, func(tx *txn) error { return eraseUnread(ctx, tx, tenant, p) }); err != nil {
+		if err := d.repeated(ctx, func(tx *txn) error { return eraseUnread(ctx, tx, tenant, p) }); err != nil {
 			return 0, from, false, err
 		}
 	}
@@ -36,7 +36,7 @@ func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, fr
 			return calls, next, false, err
 		}
 		for batch := range slices.Chunk(found, erasureBatch) {
-			if err := d.inTx(ctx, func(tx *txn) error { return eraseCalls(ctx, tx, tenant, batch, p) }); err != nil {
+			if err := d.repeated(ctx, func(tx *txn) error { return eraseCalls(ctx, tx, tenant, batch, p) }); err != nil {
 				return calls, next, false, err
 			}
 		}
@@ -141,7 +141,8 @@ func eraseCall(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 	return eraseEvents(ctx, tx, key)
 }
 
-// eraseWhole erases from the call that one without legs has become a part of since its legs were looked for.
+// eraseWhole erases from the call that one without legs has become a part of since its legs were looked for. It is locked out of order;
+// see repeated.
 func eraseWhole(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 	whole, err := callOfLeg(ctx, tx, key.tenant, key.call)
 	if err != nil || whole == key.call {

@@ -103,8 +103,8 @@ func (d *DB) UntriedJobs(ctx context.Context, nodeID uuid.UUID, last int64, limi
 
 // AddClaimedJob writes a job that its writer carries out himself, at once: it is leased from the beginning, and falls to
 // the others if he dies. It returns the job with its number. Several processes may hear of the same and want the same: the one who
-// comes later is told node.ErrSameJob. The same is a job of the same payload that names the same event, or, without one, that is
-// open or was written a moment ago.
+// comes later is told node.ErrSameJob. The same is a job of the same payload that names the same event and was not given up, or
+// that is open or was written a moment ago.
 func (d *DB) AddClaimedJob(ctx context.Context, j node.Job, lease time.Duration) (node.Job, error) {
 	const query = `
 		INSERT INTO edgvoip.jobs AS j (tenant_id, node_id, kind, subject, payload, correlation_id, state, attempts, run_at)
@@ -112,7 +112,7 @@ func (d *DB) AddClaimedJob(ctx context.Context, j node.Job, lease time.Duration)
 		 WHERE NOT EXISTS (
 		       SELECT FROM edgvoip.jobs e
 		        WHERE e.tenant_id = $1 AND e.subject = $4 AND e.node_id = $2 AND e.kind = $3 AND e.payload = $5
-		          AND (e.payload ? 'event' OR e.state IN ('pending', 'leased') OR e.created_at > now() - interval '2 seconds'))
+		          AND (e.payload ? 'event' AND e.state <> 'dead' OR e.state IN ('pending', 'leased') OR e.created_at > now() - interval '2 seconds'))
 		RETURNING` + jobColumns
 	var row jobRow
 	err := d.inTx(ctx, func(tx *txn) error {

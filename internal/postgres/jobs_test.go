@@ -453,6 +453,13 @@ func TestAddClaimedJob(t *testing.T) {
 	// One that is seen again later, in a list, is another.
 	exec1(t, look, `UPDATE edgvoip.jobs SET created_at = created_at - interval '1 minute'`)
 	same(`, "event": "core/1"`)
+	// What was given up is nobody's any more.
+	exec1(t, look, `UPDATE edgvoip.jobs SET state = 'dead' WHERE payload ? 'event'`)
+	if j, err := add(nodes[0], `, "event": "core/1"`, time.Minute); err != nil {
+		t.Error(err)
+	} else if err := db.FinishJob(t.Context(), j, nil, 0); err != nil {
+		t.Error(err)
+	}
 	lost, err := add(nodes[0], "", 0)
 	if err != nil {
 		t.Fatal(err)
