@@ -28,7 +28,8 @@ type phone struct {
 	client  *sipgo.Client
 	addr    netip.AddrPort
 
-	server *sipgo.Server
+	server   *sipgo.Server
+	listener net.Listener // of the same port as addr, for listenTCP
 
 	mu   sync.Mutex
 	legs map[string]*leg // by Call-ID
@@ -42,11 +43,9 @@ func newPhone(tb testing.TB, bridge netip.AddrPort) *phone {
 func newPhoneOver(tb testing.TB, bridge netip.AddrPort, network string) *phone {
 	tb.Helper()
 	quiet := slog.New(slog.DiscardHandler)
-	conn, err := (&net.ListenConfig{}).ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	p := &phone{t: tb, bridge: bridge, network: network, addr: conn.LocalAddr().(*net.UDPAddr).AddrPort(), legs: map[string]*leg{}}
+	conn, listener := sockets(tb)
+	p := &phone{t: tb, bridge: bridge, network: network, addr: conn.LocalAddr().(*net.UDPAddr).AddrPort(), listener: listener, legs: map[string]*leg{}}
+	var err error
 	p.ua, err = sipgo.NewUA(sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerLogger(quiet)),
 		sipgo.WithUserAgentTransactionLayerOptions(sip.WithTransactionLayerLogger(quiet)))
 	if err != nil {
@@ -88,16 +87,31 @@ func newPhoneOver(tb testing.TB, bridge netip.AddrPort, network string) *phone {
 // listenTCP takes connections where Contact is.
 func (p *phone) listenTCP() {
 	p.t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(p.t.Context(), "tcp", p.addr.String())
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = p.server.ServeTCP(l) })
+	serving.Go(func() { _ = p.server.ServeTCP(p.listener) })
 	p.t.Cleanup(func() {
-		_ = l.Close()
+		_ = p.listener.Close()
 		serving.Wait()
 	})
+}
+
+// sockets returns sockets of one port for UDP and TCP. Many a port of one is taken for the other.
+func sockets(tb testing.TB) (net.PacketConn, net.Listener) {
+	tb.Helper()
+	for range 100 {
+		conn, err := (&net.ListenConfig{}).ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", conn.LocalAddr().String())
+		if err == nil {
+			tb.Cleanup(func() { _ = l.Close() })
+			return conn, l
+		}
+		_ = conn.Close()
+	}
+	tb.Fatal("no port is free for both UDP and TCP")
+	return nil, nil
 }
 
 // heard takes a request of the bridge.
