@@ -131,15 +131,8 @@ func legsOfCall(ctx context.Context, tx *txn, key callKey) ([]cdr.Document, erro
 
 // callByID returns the record of a call, locked, or nil.
 func callByID(ctx context.Context, tx *txn, key callKey) (*cdr.Record, error) {
-	var row callRow
-	err := tx.GetContext(ctx, &row, `SELECT`+callColumns+` FROM edgvoip.cdr c WHERE c.tenant_id = $1 AND c.call_id = $2 FOR UPDATE`, key.tenant, key.call)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil //nolint:nilnil // none is an answer
-	} else if err != nil {
-		return nil, fmt.Errorf("select call: %w", err)
-	}
-	r := row.record()
-	return &r, nil
+	found, err := callsByID(ctx, tx, []callKey{key})
+	return found[key], err
 }
 
 // routeAgent is the route of a call that the dialplan sent to an agent.

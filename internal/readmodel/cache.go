@@ -61,7 +61,7 @@ func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[V]) (V,
 		known = false
 	}
 	if known {
-		if m.synced.Load() && e.epoch == m.epoch.Load() {
+		if m.undoubted(e.epoch) {
 			m.opts.Metrics.count(answerHit)
 			return e.value, nil
 		}
@@ -98,6 +98,9 @@ func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[V]) (V,
 	return v, err
 }
 
+// undoubted tells that what was read in an epoch is still true as far as was heard.
+func (m *Model) undoubted(epoch uint32) bool { return m.synced.Load() && epoch == m.epoch.Load() }
+
 // absent tells, without asking the database, whether a name does not exist as far as was heard; sure, that it need not be asked
 // either. That can only be said while every change is heard of.
 func (m *Model) absent(hash uint64) (absent, sure bool) {
@@ -124,7 +127,7 @@ func (c *cache[K, V]) load(ctx context.Context, r request[V], key K, inDoubt boo
 	flight := r.flight + " " + strconv.FormatUint(c.forgotten(r.hash), 10) + " " + strconv.FormatUint(uint64(m.epoch.Load()), 10)
 	return fly(ctx, m, flight, func(ctx context.Context) (V, error) {
 		seq, epoch := m.seq.Load(), m.epoch.Load()
-		if e, ok := c.items.GetIfPresent(key); ok && m.synced.Load() && e.epoch == epoch && m.usable() {
+		if e, ok := c.items.GetIfPresent(key); ok && m.undoubted(e.epoch) && m.usable() {
 			return e.value, nil // whoever asked before has just been answered
 		}
 		v, err := through(ctx, m, func(err error) bool { return errors.Is(err, errMoved) || r.unknown != nil && errors.Is(err, r.unknown) }, r.load)

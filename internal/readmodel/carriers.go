@@ -138,7 +138,7 @@ func (m *Model) consult(look func(*carrierTable, changed)) (trusted, complete bo
 		return false, false
 	}
 	look(c.table, c.changed)
-	live, current := m.live(), m.synced.Load() && c.epoch == m.epoch.Load()
+	live, current := m.live(), m.undoubted(c.epoch)
 	return current || !live, current && live && len(c.changed) == 0
 }
 
