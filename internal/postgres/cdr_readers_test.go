@@ -34,18 +34,23 @@ func TestAttendedTransferByTwoReaders(t *testing.T) {
 	if _, err := tx.ExecContext(t.Context(), `LOCK TABLE edgvoip.webhook_events IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 		t.Fatal(err)
 	}
-	documents := []string{joined(handed.documents[1], asked.ids[1]), joined(asked.documents[1], handed.ids[1])}
+	// Both are there before anybody reads: what is due later than a transaction begins, this transaction does not take.
+	l.keepLeg(handed.ids[1], joined(handed.documents[1], asked.ids[1]))
+	l.keepLeg(asked.ids[1], joined(asked.documents[1], handed.ids[1]))
 	var readers sync.WaitGroup
-	for n, leg := range []uuid.UUID{handed.ids[1], asked.ids[1]} {
-		l.keepLeg(leg, documents[n])
+	for range 2 {
 		db, _ := open(t, l.dsn, "edgvoip_api")
 		readers.Go(func() {
-			if _, err := db.ReadDocuments(t.Context(), 1); err != nil {
-				t.Error(err)
+			if got, err := db.ReadDocuments(t.Context(), 1); err != nil || got.Taken != 1 {
+				t.Errorf("%+v, %v", got, err)
 			}
 		})
 	}
-	for l.one(`SELECT count(*) >= 2 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) != "true" {
+	// The first waits for the table, the second for the first.
+	const wait = `
+		SELECT count(DISTINCT wait_event) FROM pg_stat_activity
+		 WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event IN ('relation', 'advisory')`
+	for l.one(wait) != "2" {
 		if t.Failed() || t.Context().Err() != nil {
 			t.Fatal("nobody waits")
 		}
