@@ -44,6 +44,9 @@ var normalised = otter.Must(&otter.Options[question, fstext.E164]{MaximumSize: 6
 
 type question struct{ region, dialled string }
 
+// own is the question in memory of its own: what was dialled may lie in a whole request.
+func (q question) own() question { return question{q.region, strings.Clone(q.dialled)} }
+
 // Normalise returns a dialled number in international form: +…, 00… and the country's own international prefix, or
 // national. Error: ErrNotANumber.
 func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
@@ -51,7 +54,7 @@ func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
 	e, known := normalised.GetIfPresent(q)
 	if !known {
 		e = normalise(c, q.dialled)
-		normalised.Set(q, e)
+		normalised.Set(q.own(), e)
 	}
 	if e == (fstext.E164{}) {
 		return fstext.E164{}, ErrNotANumber
@@ -139,7 +142,7 @@ func Emergency(c Country, dialled string) bool {
 	help, known := emergencies.GetIfPresent(q)
 	if !known {
 		help = phonenumbers.IsEmergencyNumber(dialled, c.code)
-		emergencies.Set(q, help)
+		emergencies.Set(q.own(), help)
 	}
 	return help
 }

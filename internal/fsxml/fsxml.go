@@ -175,23 +175,20 @@ func (d *Document) value(t fstext.Text) {
 	if what, found := fstext.Hazard(s); found && d.err == nil {
 		d.err = fmt.Errorf("%w: %s", ErrHazard, what)
 	}
-	for i := range len(s) {
-		switch c := s[i]; c {
-		case '&':
-			d.buf = append(d.buf, "&amp;"...)
-		case '<':
-			d.buf = append(d.buf, "&lt;"...)
-		case '>':
-			d.buf = append(d.buf, "&gt;"...)
-		case '"':
-			d.buf = append(d.buf, "&quot;"...)
-		case '$':
-			d.buf = append(d.buf, "&#36;"...)
-		default:
-			d.buf = append(d.buf, c)
+	for {
+		i := strings.IndexAny(s, `&<>"$`)
+		if i < 0 {
+			d.buf = append(d.buf, s...)
+			return
 		}
+		d.buf = append(d.buf, s[:i]...)
+		d.buf = append(d.buf, escapes[s[i]]...)
+		s = s[i+1:]
 	}
 }
+
+// escapes are what stands for the characters that a value cannot hold as they are.
+var escapes = [...]string{'&': "&amp;", '<': "&lt;", '>': "&gt;", '"': "&quot;", '$': "&#36;"}
 
 // special are the bytes that plain looks at: those that are escaped, and those that can begin what fstext.Hazard finds.
 var special = func() (t [256]bool) {

@@ -44,7 +44,9 @@ func newCache[K comparable, V any](m *Model, most int, weigh func(V) uint32) *ca
 }
 
 // request is a question to a cache.
-type request[V any] struct {
+type request[K comparable, V any] struct {
+	// key is what the answer is kept under: in memory of its own, where the key that was asked for may lie in a whole request.
+	key K
 	// hash is that of the name asked for. flight is the same for the same question only.
 	hash   uint64
 	flight string
@@ -54,7 +56,7 @@ type request[V any] struct {
 }
 
 // get returns the value of a key, from memory if it can be believed, else from the store, which is asked as the request says.
-func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[V]) (V, error) {
+func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[K, V]) (V, error) {
 	m := c.model
 	e, known := c.items.GetIfPresent(key)
 	if known && !m.usable() {
@@ -80,7 +82,7 @@ func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[V]) (V,
 			return e.value, r.unknown
 		}
 	}
-	v, err := c.load(ctx, r, key, absent)
+	v, err := c.load(ctx, r, absent)
 	if err == nil || r.unknown != nil && errors.Is(err, r.unknown) {
 		m.opts.Metrics.count(answerDatabase)
 		return v, err
@@ -116,7 +118,7 @@ func (m *Model) absent(hash uint64) (absent, sure bool) {
 }
 
 // load asks the store, once for all who ask the same at the same time. Who is in doubt only does not wait for long.
-func (c *cache[K, V]) load(ctx context.Context, r request[V], key K, inDoubt bool) (V, error) {
+func (c *cache[K, V]) load(ctx context.Context, r request[K, V], inDoubt bool) (V, error) {
 	m := c.model
 	if inDoubt {
 		var cancel context.CancelFunc
@@ -127,13 +129,13 @@ func (c *cache[K, V]) load(ctx context.Context, r request[V], key K, inDoubt boo
 	flight := r.flight + " " + strconv.FormatUint(c.forgotten(r.hash), 10) + " " + strconv.FormatUint(uint64(m.epoch.Load()), 10)
 	return fly(ctx, m, flight, func(ctx context.Context) (V, error) {
 		seq, epoch := m.seq.Load(), m.epoch.Load()
-		if e, ok := c.items.GetIfPresent(key); ok && m.undoubted(e.epoch) && m.usable() {
+		if e, ok := c.items.GetIfPresent(r.key); ok && m.undoubted(e.epoch) && m.usable() {
 			return e.value, nil // whoever asked before has just been answered
 		}
 		v, err := through(ctx, m, func(err error) bool { return errors.Is(err, errMoved) || r.unknown != nil && errors.Is(err, r.unknown) }, r.load)
 		switch {
 		case err == nil:
-			c.put(key, r.hash, v, seq, epoch)
+			c.put(r.key, r.hash, v, seq, epoch)
 		case r.unknown != nil && errors.Is(err, r.unknown):
 			c.putUnknown(r.hash, seq, epoch)
 		}

@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -211,9 +212,9 @@ func (m *Model) Ready(context.Context) error {
 
 // Domain implements directory.Store.
 func (m *Model) Domain(ctx context.Context, realm fstext.Realm) (directory.Domain, error) {
-	return m.domains.get(ctx, realm.String(), func() request[directory.Domain] {
-		return request[directory.Domain]{
-			hash: m.names.hash(uuid.Nil, realm.String()), flight: "domain " + realm.String(), unknown: directory.ErrUnknownDomain,
+	return m.domains.get(ctx, realm.String(), func() request[string, directory.Domain] {
+		return request[string, directory.Domain]{
+			key: strings.Clone(realm.String()), hash: m.names.hash(uuid.Nil, realm.String()), flight: "domain " + realm.String(), unknown: directory.ErrUnknownDomain,
 			load: func(ctx context.Context) (directory.Domain, error) { return m.opts.Store.Domain(ctx, realm) },
 		}
 	})
@@ -240,9 +241,9 @@ var errMoved = errors.New("realm belongs to another domain now")
 // extension returns the extension of a domain that answers to a name in lower case.
 func (m *Model) extension(ctx context.Context, dom directory.Domain, name fstext.Username) (directory.Extension, error) {
 	key := extensionKey{dom.ID, name.String()}
-	r, err := m.extensions.get(ctx, key, func() request[record] {
-		return request[record]{
-			hash: m.names.hash(dom.ID, key.name), flight: "extension " + dom.ID.String() + " " + key.name, unknown: directory.ErrUnknownExtension,
+	r, err := m.extensions.get(ctx, key, func() request[extensionKey, record] {
+		return request[extensionKey, record]{
+			key: extensionKey{dom.ID, strings.Clone(key.name)}, hash: m.names.hash(dom.ID, key.name), flight: "extension " + dom.ID.String() + " " + key.name, unknown: directory.ErrUnknownExtension,
 			load: func(ctx context.Context) (record, error) { return m.loadExtension(ctx, dom, name) },
 		}
 	})
@@ -271,9 +272,9 @@ func (m *Model) Extensions(ctx context.Context, realm fstext.Realm, limit int) (
 		return directory.Domain{}, nil, err
 	}
 	// One list a domain: the callers ask for as many as there can be.
-	list, err := m.lists.get(ctx, dom.ID, func() request[[]record] {
-		return request[[]record]{
-			hash: m.names.hash(dom.ID, ""), flight: "extensions " + dom.ID.String(),
+	list, err := m.lists.get(ctx, dom.ID, func() request[uuid.UUID, []record] {
+		return request[uuid.UUID, []record]{
+			key: dom.ID, hash: m.names.hash(dom.ID, ""), flight: "extensions " + dom.ID.String(),
 			load: func(ctx context.Context) ([]record, error) { return m.loadExtensions(ctx, dom) },
 		}
 	})
@@ -305,9 +306,9 @@ func (m *Model) loadExtensions(ctx context.Context, dom directory.Domain) ([]rec
 
 // domainsOf returns the domains of a tenant, in order of creation.
 func (m *Model) domainsOf(ctx context.Context, tenant uuid.UUID) ([]directory.Domain, error) {
-	return m.ofTenant.get(ctx, tenant, func() request[[]directory.Domain] {
-		return request[[]directory.Domain]{
-			hash: m.names.hash(tenant, ""), flight: "tenant " + tenant.String(),
+	return m.ofTenant.get(ctx, tenant, func() request[uuid.UUID, []directory.Domain] {
+		return request[uuid.UUID, []directory.Domain]{
+			key: tenant, hash: m.names.hash(tenant, ""), flight: "tenant " + tenant.String(),
 			load: func(ctx context.Context) ([]directory.Domain, error) { return m.opts.Store.TenantDomains(ctx, tenant) },
 		}
 	})
