@@ -63,15 +63,16 @@ func (g *gateways) converge(ctx context.Context, id uuid.UUID) error {
 	g.changing.Lock()
 	defer g.changing.Unlock()
 	for i := 0; ; i++ {
-		wanted, err := g.m.fleet.opts.Store.Gateway(ctx, id)
-		if err != nil {
-			return err
-		}
+		// The switch first: what is wanted by then is no older than what it has, unless the database was set back.
 		has, ok, err := g.m.sw.Gateway(ctx, id)
+		if err != nil {
+			return fmt.Errorf("ask for the gateway: %w", err)
+		}
+		wanted, err := g.m.fleet.opts.Store.Gateway(ctx, id)
 		switch {
 		case err != nil:
-			return fmt.Errorf("ask for the gateway: %w", err)
-		case ok == (wanted.Revision > 0) && has.Revision >= wanted.Revision:
+			return err
+		case ok == (wanted.Revision > 0) && has.Revision == wanted.Revision:
 			g.note(id, node.GatewayState{Applied: &has.Revision, Registration: has.State, Ping: has.Ping})
 			return nil
 		case i > len(lagPauses):
@@ -317,7 +318,7 @@ func (g *gateways) mend(ctx context.Context, id uuid.UUID, revision int64) error
 	if err != nil {
 		return err
 	}
-	if ok && revision > 0 && has.Revision >= revision {
+	if ok && revision > 0 && has.Revision == revision {
 		g.note(id, node.GatewayState{Applied: &has.Revision, Registration: has.State, Ping: has.Ping})
 		return nil
 	}

@@ -325,6 +325,17 @@ func TestSwitchThatMissedJobs(t *testing.T) {
 	})
 }
 
+// A database that was set back counts anew: what a switch has from before is no newer than what is wanted now.
+func TestRevisionsSetBack(t *testing.T) {
+	t.Parallel()
+	s, sw, id := withTrunk(t, "NOREG")
+	sw.load(esl.Gateway{Trunk: id, Revision: 9, State: "NOREG"})
+	s.exec(t, `UPDATE edgvoip.sip_trunks SET port = 5099 WHERE id = $1`, id)
+	s.expectGateway(t, id, "2 NOREG ")
+	s.expectDone(t)
+	expectTold(t, sw, "remove "+id.String(), "load "+id.String())
+}
+
 // activate makes the switch active or not.
 func (s *site) activate(t *testing.T, active bool) {
 	t.Helper()
