@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
@@ -192,10 +194,25 @@ func parseWebhookReplay(flags *flag.FlagSet, args []string) (task, error) {
 		if err != nil {
 			return err
 		}
-		n, err := t.db.ReplayEvents(ctx, tenant.ID, ids, t.actor)
+		n, err := replayed(ctx, t, tenant.ID, ids)
 		_, printed := fmt.Fprintln(t.out, n)
 		return errors.Join(err, printed)
 	}, err
+}
+
+// replayed makes dead events due again, those that are named or all, and returns how many. A named one that is not dead is an error.
+func replayed(ctx context.Context, t tools, tenant uuid.UUID, ids []int64) (n int, err error) {
+	if len(ids) == 0 {
+		return t.db.ReplayEvents(ctx, tenant, nil, t.actor)
+	}
+	// Whichever of a subject's is made due first is in front.
+	for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
+		if err := t.db.ReplayEvent(ctx, tenant, id, t.actor); err != nil {
+			return n, fmt.Errorf("event %d: %w", id, err)
+		}
+		n++
+	}
+	return n, nil
 }
 
 func parseWebhookDiscard(flags *flag.FlagSet, args []string) (task, error) {

@@ -82,6 +82,8 @@ func TestWebhookCommands(t *testing.T) {
 		{"EVENT is missing", []string{"webhook", "discard", "shop"}},
 		{"not dead", []string{"webhook", "discard", "shop", "1"}},
 		{"unknown event", []string{"webhook", "inspect", "shop", "99"}},
+		{"event 99: unknown event", []string{"webhook", "replay", "shop", "99"}},
+		{"event 1: the event is not dead", []string{"webhook", "replay", "shop", "1"}},
 		{"one EVENT", []string{"webhook", "inspect", "shop"}},
 	} {
 		if _, err := i.try(t, "", tc.args...); err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "s3cret") {

@@ -82,6 +82,10 @@ func TestTampered(t *testing.T) {
 		{http.MethodPut, "/extensions/" + id + "/stores", `{"storeIds":[]}`},
 		{http.MethodGet, "/extensions?limit=7&status=active", ""},
 		{http.MethodGet, "/extensions/" + id + "/convergence", ""},
+		{http.MethodGet, "/trunks?limit=7", ""},
+		{http.MethodGet, "/cdrs?limit=7", ""},
+		{http.MethodGet, "/cdrs.csv?limit=7", ""},
+		{http.MethodPost, "/erasures", `{"number":"+390612345678"}`},
 	} {
 		fresh := func() request { return w.sign(tc.method, tc.path, tc.body) }
 		for _, name := range []string{"Authorization", "X-Timestamp", "X-Signature"} {

@@ -186,7 +186,7 @@ func (l *lane) attempt(ctx context.Context, r webhook.Receiver, d webhook.Delive
 	start := time.Now()
 	got := l.sender.send(sending, r, d, keys)
 	took := time.Since(start)
-	l.sender.metrics.seconds.Observe(took.Seconds())
+	l.sender.metrics.seconds.WithLabelValues(r.Slug).Observe(took.Seconds())
 	outcome, err := l.conclude(ctx, d, got, webhook.Attempt{Number: d.Attempts, At: start, Duration: took, Status: got.status, Error: got.failure()})
 	if err != nil {
 		outcome = outcomeUnknown

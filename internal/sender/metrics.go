@@ -11,7 +11,7 @@ import (
 // metrics are labelled by the slugs of tenants, which an operator gives.
 type metrics struct {
 	attempts *prometheus.CounterVec
-	seconds  prometheus.Histogram
+	seconds  *prometheus.HistogramVec
 	pending  *prometheus.GaugeVec
 	dead     *prometheus.GaugeVec
 	oldest   *prometheus.GaugeVec
@@ -38,10 +38,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "edgvoip_webhook_attempts_total",
 			Help: "Attempts to send an event, by outcome: delivered, retried (it failed, and is tried again), dead (given up), unknown (not written down).",
 		}, []string{"tenant", "outcome"}),
-		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "edgvoip_webhook_attempt_seconds", Help: "Time until a receiver answered, or was given up.",
-			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30},
-		}),
+		// Few buckets: each is a series for each tenant.
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "edgvoip_webhook_attempt_seconds", Help: "Time until the tenant's receiver answered, or was given up.",
+			Buckets: []float64{.025, .1, .25, 1, 5, 15},
+		}, []string{"tenant"}),
 		pending: gauge("edgvoip_webhook_events_pending", "Events that the tenant's W3 has not taken yet."),
 		dead:    gauge("edgvoip_webhook_events_dead", "Events that were given up and wait for an operator."),
 		oldest:  gauge("edgvoip_webhook_events_oldest_seconds", "Age of the oldest event that the tenant's W3 has not taken yet; 0 if there is none."),
