@@ -72,8 +72,8 @@ func TestKilledAtRandom(t *testing.T) {
 		t.Fatal(err)
 	}
 	took := time.Since(begun)
-	t.Logf("%d extensions by %d clients in %v (%.1f/s), killed %d times; sent again %d, of which %d had happened; outcomes %v",
-		killExtensions, killClients, took.Round(time.Millisecond), killExtensions/took.Seconds(), kills, p.again, p.replayed, p.outcomes)
+	t.Attr("figure", fmt.Sprintf("%d extensions by %d clients in %v (%.1f/s), killed %d times; sent again %d, of which %d had happened; outcomes %v",
+		killExtensions, killClients, took.Round(time.Millisecond), killExtensions/took.Seconds(), kills, p.again, p.replayed, p.outcomes))
 	if kills < killExtensions/maxBetweenKills/2 {
 		t.Errorf("killed only %d times", kills)
 	}

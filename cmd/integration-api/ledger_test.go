@@ -92,12 +92,13 @@ func TestTenThousandRecords(t *testing.T) {
 			t.Errorf("%s was killed %d times only", who, l.kills[who])
 		}
 	}
-	t.Logf("%d documents posted and swept after %v: outcomes %v, killed %v", ledgerDocuments, time.Since(begun).Round(time.Millisecond), s.outcomes, l.kills)
+	t.Attr("figure", fmt.Sprintf("%d documents posted and swept after %v: outcomes %v, killed %v",
+		ledgerDocuments, time.Since(begun).Round(time.Millisecond), s.outcomes, l.kills))
 	l.settle(ctx)
 	took := time.Since(begun)
 	report := l.w3.recall(t, l.roots)
-	t.Logf("all is told after %v (%.1f documents/s): %d receptions, %d effects of %d calls", took.Round(time.Millisecond),
-		float64(ledgerDocuments)/took.Seconds(), report.Received, report.Effects, len(calls))
+	t.Attr("figure", fmt.Sprintf("all is told after %v (%.1f documents/s): %d receptions, %d effects of %d calls", took.Round(time.Millisecond),
+		float64(ledgerDocuments)/took.Seconds(), report.Received, report.Effects, len(calls)))
 	l.expectLegs(calls)
 	l.expectTold(l.expectCalls(calls), report)
 }

@@ -456,7 +456,7 @@ func (p *phase) report(tb testing.TB) {
 		tb.Errorf("%s: nothing was asked", p.name)
 		return
 	}
-	tb.Logf("%-22s %6d lookups, p50 %8v, p99 %8v, max %8v: %s", p.name, len(p.took), at(.5), at(.99), at(1), summary(p.slow.body))
+	tb.Attr("figure", fmt.Sprintf("%-22s %6d lookups, p50 %8v, p99 %8v, max %8v: %s", p.name, len(p.took), at(.5), at(.99), at(1), summary(p.slow.body)))
 	if p.failed > 0 {
 		tb.Errorf("%s: %d of %d lookups failed:\n%s", p.name, p.failed, len(p.took), strings.Join(p.faults, "\n"))
 	}

@@ -1,5 +1,6 @@
 // Testcount runs go test and ends in one plain line that says what ran: "123 passed, 0 failed, 2 skipped". Before it come
-// the output of every failed test and build, and the reason of every skipped test.
+// the output of every failed test and build, the reason of every skipped test, and what tests measured: those attributes of theirs
+// whose key is "figure" (testing.T.Attr).
 //
 //	testcount [argument of go test]...
 //
@@ -66,6 +67,7 @@ type event struct {
 	Elapsed     float64
 	Output      string
 	FailedBuild string
+	Key, Value  string // of an attribute
 }
 
 // result is what became of one test, or of a package as a whole (test is empty).
@@ -73,6 +75,7 @@ type result struct {
 	pkg, test string
 	action    string // The last of run, pass, fail, skip; empty for a package that started.
 	output    strings.Builder
+	figures   []string
 	parent    bool // Has subtests; then these are counted, not the test around them.
 	failedSub bool // Has a failed subtest or, for a package, a failed test.
 }
@@ -124,6 +127,10 @@ func (c *count) add(e event, progress io.Writer) {
 	switch e.Action {
 	case "output":
 		r.output.WriteString(e.Output)
+	case "attr":
+		if e.Key == "figure" {
+			r.figures = append(r.figures, e.Value)
+		}
 	case "run":
 		r.action = e.Action
 		// Only what stands before the last slash can be a parent that ran.
@@ -194,6 +201,7 @@ func (c *count) report(w io.Writer, runErr error) error {
 	for _, path := range c.order {
 		fmt.Fprintf(w, "\nBuild of %s\n%s", path, indent(c.builds[path].String()))
 	}
+	c.reportFigures(w)
 	for i, r := range skipped {
 		if i == 0 {
 			fmt.Fprintln(w)
@@ -209,6 +217,18 @@ func (c *count) report(w io.Writer, runErr error) error {
 		return errTests
 	}
 	return nil
+}
+
+// reportFigures writes what tests measured.
+func (c *count) reportFigures(w io.Writer) {
+	for _, r := range c.results {
+		for i, figure := range r.figures {
+			if i == 0 {
+				fmt.Fprintf(w, "\nMEASURED %s\n", r.name())
+			}
+			fmt.Fprintf(w, "    %s\n", figure)
+		}
+	}
 }
 
 func (r *result) name() string {

@@ -31,6 +31,12 @@ func TestE(t *testing.T) {}`,
 			want:     []string{"SKIPPED example TestA/b: no switch: install one"},
 		},
 		{
+			name:     "what was measured",
+			source:   head + `func TestA(t *testing.T) { t.Attr("figure", "3 ms"); t.Attr("other", "4 ms"); t.Log("5 ms") }`,
+			wantLast: "1 passed, 0 failed, 0 skipped",
+			want:     []string{"MEASURED example TestA\n    3 ms\n"},
+		},
+		{
 			name:     "failure in a subtest is one failure",
 			source:   head + `func TestA(t *testing.T) { t.Run("b", func(t *testing.T) { t.Error("broken pipe") }); t.Run("c", func(t *testing.T) {}) }`,
 			wantFail: true,

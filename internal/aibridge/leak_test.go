@@ -1,6 +1,7 @@
 package aibridge_test
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"runtime/pprof"
@@ -44,7 +45,8 @@ func TestNothingIsLeft(t *testing.T) { //nolint:paralleltest // see above
 		_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
 		t.Errorf("%d goroutines and %d files, %d and %d before\n%s", left, open, goroutines, sockets, stacks.String())
 	}
-	t.Logf("%v calls answered; %d goroutines and %d files before and %d and %d after", s.counted("caller_hung_up"), goroutines, sockets, left, open)
+	t.Attr("figure", fmt.Sprintf("%v calls answered; %d goroutines and %d files before and %d and %d after",
+		s.counted("caller_hung_up"), goroutines, sockets, left, open))
 }
 
 // rest returns how many goroutines and files there are when nothing is kept for later.
