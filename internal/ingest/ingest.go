@@ -5,9 +5,6 @@ package ingest
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
 	"log/slog"
 	"strings"
 
@@ -50,14 +47,14 @@ type Options struct {
 type Handler struct {
 	store       Store
 	wake        func()
-	credentials [sha256.Size]byte
+	credentials httpd.Basic
 	received    *prometheus.CounterVec
 }
 
 // New returns a handler.
 func New(o Options) *Handler {
 	h := &Handler{
-		store: o.Store, wake: o.Wake, credentials: sha256.Sum256([]byte(o.Credentials)),
+		store: o.Store, wake: o.Wake, credentials: httpd.NewBasic(o.Credentials),
 		received: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgvoip_cdr_received_total",
 			Help: "Call records that were posted, by outcome: kept, duplicate, refused (no credentials, no body), failed (HTTP 503).",
@@ -74,10 +71,9 @@ func New(o Options) *Handler {
 func (h *Handler) Register(s *httpd.Server) { s.Handle(fiber.MethodPost, Path, h.serve) }
 
 func (h *Handler) serve(c *fiber.Ctx) error {
-	if !h.authorized(c.Request().Header.Peek(fiber.HeaderAuthorization)) {
+	if err := h.credentials.Check(c); err != nil {
 		h.received.WithLabelValues("refused").Inc()
-		c.Set(fiber.HeaderWWWAuthenticate, `Basic realm="edgvoip"`)
-		return &httpd.Error{Status: fiber.StatusUnauthorized, Reason: "credentials are missing or wrong"}
+		return err
 	}
 	p := posted(c)
 	if len(p.Body) == 0 {
@@ -136,18 +132,4 @@ func named(query string) uuid.UUID {
 		return uuid.Nil
 	}
 	return id
-}
-
-// authorized compares in constant time.
-func (h *Handler) authorized(header []byte) bool {
-	scheme, encoded, _ := strings.Cut(string(header), " ")
-	if !strings.EqualFold(scheme, "basic") {
-		return false
-	}
-	given, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
-	if err != nil {
-		return false
-	}
-	sum := sha256.Sum256(given)
-	return subtle.ConstantTimeCompare(sum[:], h.credentials[:]) == 1
 }

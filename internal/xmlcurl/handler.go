@@ -9,9 +9,6 @@ package xmlcurl
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
 	"errors"
 	"log/slog"
 	"strings"
@@ -56,18 +53,16 @@ type Options struct {
 
 // Handler answers POST /xml. It is safe for concurrent use.
 type Handler struct {
-	// authorization is the header that a switch sends, credentials the sum of what it says in whatever form.
-	authorization []byte
-	credentials   [sha256.Size]byte
-	directory     *directory.Directory
-	store         Store
-	config        *configuration
-	agents        fstext.Text
-	recordings    fstext.Text
-	hangUp        func(ctx context.Context, channel uuid.UUID) error
-	log           *slog.Logger
-	now           func() time.Time
-	metrics       metrics
+	credentials httpd.Basic
+	directory   *directory.Directory
+	store       Store
+	config      *configuration
+	agents      fstext.Text
+	recordings  fstext.Text
+	hangUp      func(ctx context.Context, channel uuid.UUID) error
+	log         *slog.Logger
+	now         func() time.Time
+	metrics     metrics
 }
 
 // BodyLimit is the largest body taken. A dialplan lookup with every variable of a long call is some 30 KiB.
@@ -89,17 +84,16 @@ func New(o Options) (*Handler, error) {
 		return nil, err
 	}
 	return &Handler{
-		authorization: []byte("Basic " + base64.StdEncoding.EncodeToString([]byte(o.Credentials))),
-		credentials:   sha256.Sum256([]byte(o.Credentials)),
-		directory:     directory.New(o.Store, o.Keys, o.CacheUsers),
-		store:         o.Store,
-		config:        config,
-		agents:        o.Switch.Agents,
-		recordings:    o.Switch.Recordings,
-		hangUp:        o.HangUp,
-		log:           log,
-		now:           o.Now,
-		metrics:       newMetrics(o.Registry),
+		credentials: httpd.NewBasic(o.Credentials),
+		directory:   directory.New(o.Store, o.Keys, o.CacheUsers),
+		store:       o.Store,
+		config:      config,
+		agents:      o.Switch.Agents,
+		recordings:  o.Switch.Recordings,
+		hangUp:      o.HangUp,
+		log:         log,
+		now:         o.Now,
+		metrics:     newMetrics(o.Registry),
 	}, nil
 }
 
@@ -108,10 +102,9 @@ func (h *Handler) Register(s *httpd.Server) { s.Handle(fiber.MethodPost, "/xml",
 
 func (h *Handler) serve(c *fiber.Ctx) error {
 	start := time.Now()
-	if !h.authorized(c.Request().Header.Peek(fiber.HeaderAuthorization)) {
+	if err := h.credentials.Check(c); err != nil {
 		h.metrics.rejected.WithLabelValues("credentials").Inc()
-		c.Set(fiber.HeaderWWWAuthenticate, `Basic realm="edgvoip"`)
-		return &httpd.Error{Status: fiber.StatusUnauthorized, Reason: "credentials are missing or wrong"}
+		return err
 	}
 	if mediaType, _, _ := strings.Cut(c.Get(fiber.HeaderContentType), ";"); !strings.EqualFold(strings.TrimSpace(mediaType), fiber.MIMEApplicationForm) {
 		h.metrics.rejected.WithLabelValues("content_type").Inc()
@@ -141,23 +134,6 @@ func (h *Handler) serve(c *fiber.Ctx) error {
 	c.Response().SetBody(a.document) // a copy, unlike Send
 	fsxml.Release(a.document)
 	return nil
-}
-
-// authorized compares in constant time.
-func (h *Handler) authorized(header []byte) bool {
-	if subtle.ConstantTimeCompare(header, h.authorization) == 1 {
-		return true
-	}
-	scheme, encoded, _ := strings.Cut(string(header), " ")
-	if !strings.EqualFold(scheme, "basic") {
-		return false
-	}
-	given, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
-	if err != nil {
-		return false
-	}
-	sum := sha256.Sum256(given)
-	return subtle.ConstantTimeCompare(sum[:], h.credentials[:]) == 1
 }
 
 // answer is a document and what the log and the metrics say about it.
