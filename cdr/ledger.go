@@ -45,6 +45,26 @@ func (t *Tally) Add(other Tally) {
 	t.Changed += other.Changed
 }
 
+// ErasurePlace is how far the erasure of a number has come. Its zero value is the beginning.
+type ErasurePlace struct {
+	Stage ErasureStage
+	// Document or Event is the last that was looked at in its stage, Leg the last leg.
+	Document int64
+	Leg      LegKey
+	Event    int64
+}
+
+// ErasureStage is what an erasure looks through.
+type ErasureStage int
+
+// The stages, in order: who reads documents makes legs of them, and events of these.
+const (
+	EraseDocuments ErasureStage = iota
+	EraseLegs
+	EraseEvents
+	EraseDone
+)
+
 // LegKey is the place of a leg among those of its tenant, in order of time. Its zero value is before all.
 type LegKey struct {
 	Start time.Time

@@ -30,7 +30,7 @@ func TestPerson(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := cdr.NewPerson(number).In(tc.text); got != tc.in {
+		if got := cdr.NewPerson(number).Finder()(tc.text); got != tc.in {
 			t.Errorf("%s in %s: %t", tc.number, tc.text, got)
 		}
 	}

@@ -30,7 +30,7 @@ type CallStore interface {
 	Legs(ctx context.Context, tenant, call uuid.UUID) ([]cdr.Leg, error)
 	// EraseNumber takes a person's number out of a tenant's records, from a place on and for about so long. It returns how many
 	// they were, and where to go on unless it is done.
-	EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.LegKey, patience time.Duration, actor string) (calls int, next cdr.LegKey, done bool, err error)
+	EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.ErasurePlace, patience time.Duration, actor string) (calls int, next cdr.ErasurePlace, err error)
 	// CallPolicy and CallPolicies return what tenants want of their records. ChangeTenant changes that, and the status unless active
 	// is nil: both or nothing. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
 	CallPolicy(ctx context.Context, tenant uuid.UUID) (cdr.Policy, error)
@@ -169,6 +169,9 @@ func (a *API) calls(ctx context.Context, f cdr.Filter) ([]cdr.Record, error) {
 	return inTurn(a, &a.searching, tenant, read)
 }
 
+// latestMicro is later than any record, in microseconds since 1970.
+const latestMicro = 1 << 52
+
 func newCDRCursor(start time.Time, id uuid.UUID) string {
 	return newCursor(strconv.FormatInt(start.UnixMicro(), 10), id.String())
 }
@@ -183,7 +186,7 @@ func parseCDRCursor(cursor string) (start time.Time, id uuid.UUID, err error) {
 	}
 	us, err1 := strconv.ParseInt(parts[0], 10, 64)
 	id, err2 := uuid.Parse(parts[1])
-	if err1 != nil || err2 != nil || us < 0 || us > 1<<52 {
+	if err1 != nil || err2 != nil || us < 0 || us > latestMicro {
 		return start, id, errCursor
 	}
 	return time.UnixMicro(us), id, nil
@@ -233,26 +236,67 @@ func (a *API) eraseNumber(ctx context.Context, in *struct{ Body Erasure }) (*bod
 		return nil, invalid.Because("number", err)
 	}
 	caller := infoOf(ctx).caller
-	from, err := parseLegKey(in.Body.Cursor)
+	from, err := parseErasureCursor(in.Body.Cursor)
 	if err != nil {
 		return nil, err
 	}
 	out, err := inTurn(a, &a.searching, caller.TenantID, func() (*body[Erased], error) {
-		n, next, done, err := a.store.EraseNumber(ctx, caller.TenantID, cdr.NewPerson(number), from, erasePatience, caller.Actor())
-		if err != nil || done {
-			return &body[Erased]{Erased{Calls: n, Done: done}}, err
+		n, next, err := a.store.EraseNumber(ctx, caller.TenantID, cdr.NewPerson(number), from, erasePatience, caller.Actor())
+		if err != nil {
+			return nil, err
 		}
-		return &body[Erased]{Erased{Calls: n, Cursor: newCDRCursor(next.Start, next.ID)}}, nil
+		if next.Stage == cdr.EraseDone {
+			return &body[Erased]{Erased{Calls: n, Done: true}}, nil
+		}
+		return &body[Erased]{Erased{Calls: n, Cursor: newErasureCursor(next)}}, nil
 	})
 	return out, err
 }
 
-func parseLegKey(cursor string) (cdr.LegKey, error) {
-	start, id, err := parseCDRCursor(cursor)
-	if err != nil {
-		return cdr.LegKey{}, &invalid.FieldError{Name: "cursor", Reason: "is no cursor of an answer to such a request"}
+// newErasureCursor tells the stage, and the last that was looked at in it.
+func newErasureCursor(p cdr.ErasurePlace) string {
+	at, id := max(p.Document, p.Event), uuid.Nil
+	if p.Stage == cdr.EraseLegs {
+		at, id = p.Leg.Start.UnixMicro(), p.Leg.ID
+		if p.Leg == (cdr.LegKey{}) {
+			at = 0
+		}
 	}
-	return cdr.LegKey{Start: start, ID: id}, nil
+	return newCursor(strconv.Itoa(int(p.Stage)), strconv.FormatInt(at, 10), id.String())
+}
+
+func parseErasureCursor(cursor string) (p cdr.ErasurePlace, err error) {
+	if cursor == "" {
+		return p, nil
+	}
+	wrong := &invalid.FieldError{Name: "cursor", Reason: "is no cursor of an answer to such a request"}
+	parts, err := parseCursor(cursor, 3)
+	if err != nil {
+		return p, wrong
+	}
+	stage, err1 := strconv.Atoi(parts[0])
+	at, err2 := strconv.ParseInt(parts[1], 10, 64)
+	id, err3 := uuid.Parse(parts[2])
+	if err1 != nil || err2 != nil || err3 != nil || at < 0 {
+		return p, wrong
+	}
+	p.Stage = cdr.ErasureStage(stage)
+	switch p.Stage {
+	case cdr.EraseDocuments:
+		p.Document = at
+	case cdr.EraseLegs:
+		if at > latestMicro {
+			return p, wrong
+		}
+		if at > 0 || id != uuid.Nil {
+			p.Leg = cdr.LegKey{Start: time.UnixMicro(at), ID: id}
+		}
+	case cdr.EraseEvents:
+		p.Event = at
+	default:
+		return p, wrong
+	}
+	return p, nil
 }
 
 // exportPage is how many records are read at a time, exportPatience how long that may take.

@@ -11,46 +11,59 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
-// Erasing goes by pages of a tenant's legs and by batches of calls, each a transaction: a tenant with millions of them holds
-// neither locks nor a connection for long.
+// Erasing goes by pages of documents, of a tenant's legs and of its events, and by batches of those with the number, each a
+// transaction: a tenant with millions of them holds neither locks nor a connection for long.
 const (
-	erasurePage  = 2000
-	erasureBatch = 50
+	erasureDocuments = 200
+	erasureLegs      = 2000
+	erasureEvents    = 5000
+	erasureBatch     = 50
 )
 
 // EraseNumber takes a person's number out of a tenant's call records, their legs, what is not read yet, the events about calls and
 // the recordings, whose files go as soon as somebody has removed them; see RemovedRecordings. It begins where another has stopped, and stops after a
-// while: it returns in how many calls the number was, and where to go on; done if that is nowhere. The audit log has how many there were, and not
+// while, but not before one page: it returns in how many calls the number was, and where to go on. The audit log has how many there were, and not
 // the number.
-func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.LegKey, patience time.Duration, actor string) (calls int, next cdr.LegKey, done bool, err error) {
-	until := time.Now().Add(patience)
-	if from == (cdr.LegKey{}) {
-		// Documents before calls, as whoever reads them does.
-		if err := d.repeated(ctx, func(tx *txn) error { return eraseUnread(ctx, tx, tenant, p) }); err != nil {
-			return 0, from, false, err
+func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.ErasurePlace, patience time.Duration, actor string) (calls int, next cdr.ErasurePlace, err error) {
+	finds := p.Finder()
+	next = from
+	for until := time.Now().Add(patience); next.Stage < cdr.EraseDone; {
+		var found int
+		switch next.Stage {
+		case cdr.EraseDocuments:
+			next, err = d.eraseUnread(ctx, tenant, p, finds, next)
+		case cdr.EraseLegs:
+			found, next, err = d.eraseRead(ctx, tenant, p, next)
+		default:
+			next, err = d.eraseStrayEvents(ctx, tenant, p, next)
+		}
+		if calls += found; err != nil {
+			return calls, next, err
+		}
+		if !time.Now().Before(until) {
+			break
 		}
 	}
-	for next = from; !done && time.Now().Before(until); {
-		var found []uuid.UUID
-		if found, next, done, err = d.callsOfPerson(ctx, tenant, p, next); err != nil {
-			return calls, next, false, err
-		}
-		for batch := range slices.Chunk(found, erasureBatch) {
-			if err := d.repeated(ctx, func(tx *txn) error { return eraseCalls(ctx, tx, tenant, batch, p) }); err != nil {
-				return calls, next, false, err
-			}
-		}
-		calls += len(found)
-	}
-	err = d.inTx(ctx, func(tx *txn) error {
-		if done {
-			if err := eraseStrayEvents(ctx, tx, tenant, p); err != nil {
-				return err
-			}
-		}
-		return audit(ctx, tx, tenant, actor, "number.erased", tenant, nil, map[string]any{"calls": calls, "done": done})
+	return calls, next, d.inTx(ctx, func(tx *txn) error {
+		return audit(ctx, tx, tenant, actor, "number.erased", tenant, nil, map[string]any{"calls": calls, "done": next.Stage == cdr.EraseDone})
 	})
-	return calls, next, done, err
+}
+
+// eraseRead erases a page of a tenant's legs, and the calls that they are of.
+func (d *DB) eraseRead(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.ErasurePlace) (calls int, next cdr.ErasurePlace, err error) {
+	found, last, done, err := d.callsOfPerson(ctx, tenant, p, from.Leg)
+	if err != nil {
+		return 0, from, err
+	}
+	for batch := range slices.Chunk(found, erasureBatch) {
+		if err := d.repeated(ctx, func(tx *txn) error { return eraseCalls(ctx, tx, tenant, batch, p) }); err != nil {
+			return 0, from, err
+		}
+	}
+	if done {
+		return len(found), cdr.ErasurePlace{Stage: cdr.EraseEvents}, nil
+	}
+	return len(found), cdr.ErasurePlace{Stage: cdr.EraseLegs, Leg: last}, nil
 }
 
 // callsOfPerson returns the calls of one page of legs in which a number stands anywhere, and the key of the page's last leg.
@@ -63,7 +76,7 @@ func (d *DB) callsOfPerson(ctx context.Context, tenant uuid.UUID, p cdr.Person, 
 		LegID  uuid.UUID `db:"leg_id"`
 		CallID uuid.UUID `db:"call_id"`
 		Hit    bool      `db:"hit"`
-	}](ctx, d, query, tenant, after.Start, after.ID, p.Pattern(), erasurePage)
+	}](ctx, d, query, tenant, after.Start, after.ID, p.Pattern(), erasureLegs)
 	if err != nil {
 		return nil, after, false, fmt.Errorf("calls of a person: %w", err)
 	}
@@ -73,7 +86,7 @@ func (d *DB) callsOfPerson(ctx context.Context, tenant uuid.UUID, p cdr.Person, 
 			calls = append(calls, r.CallID)
 		}
 	}
-	return calls, last, len(rows) < erasurePage, nil
+	return calls, last, len(rows) < erasureLegs, nil
 }
 
 // closedUp is a text without what people and phones write between the digits of a number.

@@ -6,51 +6,74 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
 )
 
-// eraseUnread takes a person's number out of what is no call record yet: documents that are the tenant's or, as far as can be
-// told, nobody's, and channels of the tenant that were seen to end. What is read of them later is erased, and its call with it.
-func eraseUnread(ctx context.Context, tx *txn, tenant uuid.UUID, p cdr.Person) error {
-	if err := eraseSightings(ctx, tx, tenant, p); err != nil {
-		return err
+// eraseUnread takes a person's number out of what is no call record yet: a page of the documents that are the tenant's or, as far as can
+// be told, nobody's, and with the first page channels of the tenant that were seen to end. What is read of them later is erased, and its
+// call with it. Only documents with the number are locked: until those are read or erased, readers go on with the others.
+func (d *DB) eraseUnread(ctx context.Context, tenant uuid.UUID, p cdr.Person, finds func(string) bool, from cdr.ErasurePlace) (cdr.ErasurePlace, error) {
+	if from.Document == 0 {
+		if err := d.repeated(ctx, func(tx *txn) error { return eraseSightings(ctx, tx, tenant, p) }); err != nil {
+			return from, err
+		}
 	}
-	var after int64
-	for {
-		const query = `SELECT id, body FROM edgvoip.cdr_documents WHERE id > $1 ORDER BY id LIMIT 100 FOR UPDATE`
-		var rows []struct {
-			ID   int64  `db:"id"`
-			Body []byte `db:"body"`
+	type document struct {
+		ID   int64  `db:"id"`
+		Body []byte `db:"body"`
+	}
+	page, err := list[document](ctx, d, `SELECT id, body FROM edgvoip.cdr_documents WHERE id > $1 ORDER BY id LIMIT $2`, from.Document, erasureDocuments)
+	if err != nil {
+		return from, fmt.Errorf("documents: %w", err)
+	}
+	var hits pq.Int64Array
+	for _, r := range page {
+		if finds(readable(r.Body)) {
+			hits = append(hits, r.ID)
 		}
-		if err := tx.SelectContext(ctx, &rows, query, after); err != nil {
-			return fmt.Errorf("documents of a person: %w", err)
-		}
-		for _, r := range rows {
-			if err := eraseDocument(ctx, tx, tenant, r.ID, r.Body, p); err != nil {
-				return err
+	}
+	for batch := range slices.Chunk(hits, erasureBatch) {
+		err := d.repeated(ctx, func(tx *txn) error {
+			var rows []document
+			// Whoever reads one is waited for: what he makes of it is a leg by then.
+			const query = `SELECT id, body FROM edgvoip.cdr_documents WHERE id = ANY ($1) ORDER BY id FOR UPDATE`
+			if err := tx.SelectContext(ctx, &rows, query, batch); err != nil {
+				return fmt.Errorf("documents of a person: %w", err)
 			}
-			after = r.ID
-		}
-		if len(rows) == 0 {
+			for _, r := range rows {
+				if err := eraseDocument(ctx, tx, tenant, r.ID, r.Body, p); err != nil {
+					return err
+				}
+			}
 			return nil
+		})
+		if err != nil {
+			return from, err
 		}
 	}
+	if len(page) < erasureDocuments {
+		return cdr.ErasurePlace{Stage: cdr.EraseLegs}, nil
+	}
+	return cdr.ErasurePlace{Document: page[len(page)-1].ID}, nil
+}
+
+// readable is the text of a document, as far as it can be decoded.
+func readable(body []byte) string {
+	if text, err := cdr.Decode(body); err == nil {
+		body = text
+	}
+	return string(body)
 }
 
 // eraseDocument erases a document that the number stands in. It stays known by the digest of what came, so that the same does
 // not come again.
 func eraseDocument(ctx context.Context, tx *txn, tenant uuid.UUID, id int64, body []byte, p cdr.Person) error {
-	text, err := cdr.Decode(body)
-	if err != nil {
-		text = body
-	}
-	if !p.In(string(text)) {
-		return nil
-	}
 	erased := []byte(cdr.Erased)
 	if doc, err := cdr.Parse(body); err == nil {
 		owners, err := tenantsOfLegs(ctx, tx, []cdr.Leg{doc.Leg()})
@@ -124,16 +147,42 @@ func eraseSightings(ctx context.Context, tx *txn, tenant uuid.UUID, p cdr.Person
 	return nil
 }
 
-// eraseStrayEvents takes a person's number out of events about calls of which there is no record any more.
-func eraseStrayEvents(ctx context.Context, tx *txn, tenant uuid.UUID, p cdr.Person) error {
+// eraseStrayEvents takes a person's number out of a page of events about calls, of which there may be no record any more.
+func (d *DB) eraseStrayEvents(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.ErasurePlace) (cdr.ErasurePlace, error) {
 	query := `
-		SELECT id, payload FROM edgvoip.webhook_events WHERE tenant_id = $1 AND kind = 'cdr' AND ` + closedUp("payload") + ` ~ $2
-		 ORDER BY id FOR UPDATE`
+		SELECT id, kind = 'cdr' AND ` + closedUp("payload") + ` ~ $3 AS hit FROM edgvoip.webhook_events
+		 WHERE tenant_id = $1 AND id > $2 ORDER BY id LIMIT $4`
+	page, err := list[struct {
+		ID  int64 `db:"id"`
+		Hit bool  `db:"hit"`
+	}](ctx, d, query, tenant, from.Event, p.Pattern(), erasureEvents)
+	if err != nil {
+		return from, fmt.Errorf("events: %w", err)
+	}
+	var hits pq.Int64Array
+	for _, r := range page {
+		if r.Hit {
+			hits = append(hits, r.ID)
+		}
+	}
+	for batch := range slices.Chunk(hits, erasureBatch) {
+		if err := d.repeated(ctx, func(tx *txn) error { return eraseEventsByID(ctx, tx, tenant, batch, p) }); err != nil {
+			return from, err
+		}
+	}
+	if len(page) < erasureEvents {
+		return cdr.ErasurePlace{Stage: cdr.EraseDone}, nil
+	}
+	return cdr.ErasurePlace{Stage: cdr.EraseEvents, Event: page[len(page)-1].ID}, nil
+}
+
+func eraseEventsByID(ctx context.Context, tx *txn, tenant uuid.UUID, ids pq.Int64Array, p cdr.Person) error {
+	const query = `SELECT id, payload FROM edgvoip.webhook_events WHERE tenant_id = $1 AND id = ANY ($2) ORDER BY id FOR UPDATE`
 	var rows []struct {
 		ID      int64  `db:"id"`
 		Payload string `db:"payload"`
 	}
-	if err := tx.SelectContext(ctx, &rows, query, tenant, p.Pattern()); err != nil {
+	if err := tx.SelectContext(ctx, &rows, query, tenant, ids); err != nil {
 		return fmt.Errorf("events of a person: %w", err)
 	}
 	for _, r := range rows {
