@@ -751,9 +751,9 @@ CREATE INDEX cdr_answered_by_idx ON edgvoip.cdr (tenant_id, ltrim(answered_by, '
   WHERE answered_by <> '' AND answered_by <> "to";
 CREATE INDEX cdr_transferred_to_idx ON edgvoip.cdr (tenant_id, ltrim(transferred_to, '+'), start_time DESC, call_id DESC)
   WHERE transferred_to <> '';
--- Files that are waited for, and files that are to be removed.
+-- Files that are waited for, that did not come, and that are to be removed.
 CREATE INDEX cdr_recording_idx ON edgvoip.cdr (recording_state, start_time, call_id)
-  WHERE recording_path IS NOT NULL AND recording_state IN ('expected', 'removed');
+  WHERE recording_path IS NOT NULL AND recording_state IN ('expected', 'lost', 'removed');
 CREATE TABLE edgvoip.cdr_default PARTITION OF edgvoip.cdr DEFAULT;
 
 CREATE TABLE edgvoip.cdr_legs (

@@ -291,7 +291,7 @@ func (d *DB) ExpireRecordings(ctx context.Context) error {
 }
 
 // ExpireCalls removes call records that are older than their tenants keep them, but for those whose recordings are still
-// there: without them nobody would know of the files. It returns how many rows.
+// there: without them nobody would know of the files; and events about calls that were given up as long ago. It returns how many rows.
 func (d *DB) ExpireCalls(ctx context.Context) (removed int64, err error) {
 	ids, err := list[uuid.UUID](ctx, d, `SELECT id FROM edgvoip.tenants WHERE cdr_days IS NOT NULL`)
 	if err != nil {
@@ -307,15 +307,37 @@ func (d *DB) ExpireCalls(ctx context.Context) (removed int64, err error) {
 				break
 			}
 		}
+		n, err := d.expireEvents(ctx, id)
+		if removed += n; err != nil {
+			return removed, err
+		}
 	}
 	return removed, nil
 }
 
-// Recordings returns recordings of a state whose files are there or expected, from after one on, in order of start.
+// expireEvents removes events about calls of a tenant that wait for an operator for as long as the tenant keeps records.
+func (d *DB) expireEvents(ctx context.Context, tenant uuid.UUID) (removed int64, err error) {
+	const query = `
+		DELETE FROM edgvoip.webhook_events WHERE (tenant_id, id) IN (
+		       SELECT e.tenant_id, e.id FROM edgvoip.webhook_events e JOIN edgvoip.tenants t ON t.id = e.tenant_id
+		        WHERE e.tenant_id = $1 AND e.state = 'dead' AND e.kind = 'cdr' AND e.finished_at < now() - make_interval(days => t.cdr_days) LIMIT $2)`
+	for {
+		res, err := bounded(ctx, func() (sql.Result, error) { return d.db.ExecContext(ctx, query, tenant, pruneBatch) })
+		if err != nil {
+			return removed, fmt.Errorf("expire events: %w", err)
+		}
+		n, err := res.RowsAffected()
+		if removed += n; err != nil || n < pruneBatch {
+			return removed, err
+		}
+	}
+}
+
+// Recordings returns recordings of a state whose files are expected, lost or to be removed, from after one on, in order of start.
 func (d *DB) Recordings(ctx context.Context, state cdr.RecordingState, after cdr.Recording, limit int) ([]cdr.Recording, error) {
 	const query = `
 		SELECT tenant_id, call_id, start_time, recording_path AS path FROM edgvoip.cdr
-		 WHERE recording_path IS NOT NULL AND recording_state IN ('expected', 'removed') AND recording_state = $1
+		 WHERE recording_path IS NOT NULL AND recording_state IN ('expected', 'lost', 'removed') AND recording_state = $1
 		   AND (start_time, call_id) > ($2, $3) ORDER BY start_time, call_id LIMIT $4`
 	rows, err := list[struct {
 		TenantID uuid.UUID `db:"tenant_id"`
@@ -341,7 +363,7 @@ func (d *DB) RecordingReady(ctx context.Context, rec cdr.Recording, url string) 
 			return err
 		}
 		r, err := callByID(ctx, tx, key)
-		if err != nil || r == nil || r.RecordingState != cdr.RecordingExpected {
+		if err != nil || r == nil || r.RecordingState != cdr.RecordingExpected && r.RecordingState != cdr.RecordingLost {
 			return err
 		}
 		r.RecordingState, r.RecordingURL = cdr.RecordingReady, url

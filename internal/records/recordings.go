@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"time"
@@ -50,10 +51,30 @@ func (f *Files) stat(path string) (fs.FileInfo, error) {
 	return info, nil
 }
 
-// Remove removes a recording; one that is not there is no error.
-func (f *Files) Remove(path string) error {
-	if err := f.root.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove recording: %w", err)
+// Remove removes a recording, and tells whether there was one.
+func (f *Files) Remove(path string) (there bool, err error) {
+	if err := f.root.Remove(path); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("remove recording: %w", err)
+	}
+	return true, nil
+}
+
+// errNoDisk means that what is not in the directory may be somewhere else.
+var errNoDisk = errors.New("the directory of recordings is empty, as one is whose disk is not mounted")
+
+// trust returns nil if a file that is not in the directory is nowhere, as far as can be told.
+func (f *Files) trust() error {
+	dir, err := f.root.Open(".")
+	if err != nil {
+		return fmt.Errorf("directory of recordings: %w", err)
+	}
+	defer func() { _ = dir.Close() }()
+	if _, err := dir.Readdirnames(1); errors.Is(err, io.EOF) {
+		return errNoDisk
+	} else if err != nil {
+		return fmt.Errorf("directory of recordings: %w", err)
 	}
 	return nil
 }
@@ -61,43 +82,77 @@ func (f *Files) Remove(path string) error {
 // Close ends the use of the directory.
 func (f *Files) Close() error { return f.root.Close() }
 
-// A file is complete when nobody has written to it for a while, and does not come any more a day after its call began.
+// A file is complete when nobody has written to it for a while, and is lost if it is not there a day after its call began. It may
+// come all the same, from a disk that was away: so it is looked for again for a month, and a file that is to be removed must have been
+// away for a week.
 const (
 	quiet    = 2 * time.Second
 	lostAge  = 24 * time.Hour
+	goneAge  = 7 * 24 * time.Hour
+	hopeAge  = 30 * 24 * time.Hour
 	pageSize = 500
 )
 
 // look looks for the files of recordings that are expected.
 func (w *Worker) look(ctx context.Context) (more bool, err error) {
-	return false, w.each(ctx, cdr.RecordingExpected, func(r cdr.Recording) error {
-		info, err := w.opts.Files.stat(r.Path)
-		switch {
-		case err == nil && info.Size() > 0 && time.Since(info.ModTime()) > quiet:
-			return w.opts.Store.RecordingReady(ctx, r, w.opts.URL(r))
-		case err != nil && !errors.Is(err, cdr.ErrNotReady):
+	return false, w.each(ctx, cdr.RecordingExpected, cdr.Recording{}, func(r cdr.Recording) error {
+		there, err := w.lookFor(ctx, r)
+		if err != nil || there || time.Since(r.Start) <= lostAge {
 			return err
-		case time.Since(r.Start) > lostAge && (err != nil || info.Size() == 0):
-			w.log.WarnContext(ctx, "a recording did not come", "tenant_id", r.TenantID.String(), "call_id", r.CallID.String())
-			return w.opts.Store.RecordingLost(ctx, r)
 		}
-		return nil
+		if err := w.opts.Files.trust(); err != nil {
+			return err
+		}
+		w.log.WarnContext(ctx, "a recording did not come", "tenant_id", r.TenantID.String(), "call_id", r.CallID.String())
+		return w.opts.Store.RecordingLost(ctx, r)
 	})
+}
+
+// lookAgain looks for files that were given up as lost.
+func (w *Worker) lookAgain(ctx context.Context) (more bool, err error) {
+	return false, w.each(ctx, cdr.RecordingLost, cdr.Recording{Start: time.Now().Add(-hopeAge)}, func(r cdr.Recording) error {
+		_, err := w.lookFor(ctx, r)
+		return err
+	})
+}
+
+// lookFor tells whether the file of a recording is there, and has it told if it is complete.
+func (w *Worker) lookFor(ctx context.Context, r cdr.Recording) (there bool, err error) {
+	info, err := w.opts.Files.stat(r.Path)
+	switch {
+	case errors.Is(err, cdr.ErrNotReady):
+		return false, nil
+	case err != nil:
+		return false, err
+	case info.Size() == 0:
+		return false, nil
+	case time.Since(info.ModTime()) <= quiet:
+		return true, nil
+	}
+	return true, w.opts.Store.RecordingReady(ctx, r, w.opts.URL(r))
 }
 
 // remove removes the files of recordings that were given up.
 func (w *Worker) remove(ctx context.Context) (more bool, err error) {
-	return false, w.each(ctx, cdr.RecordingRemoved, func(r cdr.Recording) error {
-		if err := w.opts.Files.Remove(r.Path); err != nil {
+	return false, w.each(ctx, cdr.RecordingRemoved, cdr.Recording{}, func(r cdr.Recording) error {
+		there, err := w.opts.Files.Remove(r.Path)
+		if err != nil {
 			return err
+		}
+		if !there {
+			if time.Since(r.Start) <= goneAge {
+				return nil
+			}
+			if err := w.opts.Files.trust(); err != nil {
+				return err
+			}
 		}
 		return w.opts.Store.RecordingGone(ctx, r)
 	})
 }
 
-// each does something with every recording of a state. One that fails does not keep the others from their turn.
-func (w *Worker) each(ctx context.Context, state cdr.RecordingState, f func(cdr.Recording) error) error {
-	var after cdr.Recording
+// each does something with every recording of a state, from after one on. One that fails does not keep the others from their turn.
+func (w *Worker) each(ctx context.Context, state cdr.RecordingState, after cdr.Recording, f func(cdr.Recording) error) error {
 	var failures error
 	for {
 		list, err := w.opts.Store.Recordings(ctx, state, after, pageSize)

@@ -18,7 +18,7 @@ import (
 )
 
 // A recording is ready when nobody has written to its file for a while; without one it is lost after a day. A file that was given
-// up is removed. What is no file of the directory is none.
+// up is removed, or away for a week. One that was lost is found when it comes. What is no file of the directory is none.
 func TestRecordings(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -29,7 +29,7 @@ func TestRecordings(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"complete", "growing", "given-up"} {
+	for _, name := range []string{"complete", "growing", "given-up", "found"} {
 		write(filepath.Join(dir, name+".wav"), "RIFF")
 	}
 	write(filepath.Join(dir, "empty.wav"), "")
@@ -44,7 +44,7 @@ func TestRecordings(t *testing.T) {
 		}
 		defer func() { _ = files.Close() }()
 		now := time.Now() // the bubble's
-		for _, name := range []string{"complete", "empty", "given-up"} {
+		for _, name := range []string{"complete", "empty", "given-up", "found"} {
 			if err := os.Chtimes(filepath.Join(dir, name+".wav"), now.Add(-time.Minute), now.Add(-time.Minute)); err != nil {
 				t.Fatal(err)
 			}
@@ -60,7 +60,8 @@ func TestRecordings(t *testing.T) {
 				of("complete", time.Hour), of("growing", time.Hour), of("empty", time.Hour), of("empty", 25*time.Hour), of("missing", time.Hour),
 				of("missing", 25*time.Hour), of("link", 25*time.Hour), of("../"+filepath.Base(filepath.Dir(outside))+"/outside", time.Hour),
 			},
-			cdr.RecordingRemoved: {of("given-up", time.Hour), of("never-there", time.Hour)},
+			cdr.RecordingRemoved: {of("given-up", time.Hour), of("not-yet-there", time.Hour), of("never-there", 8*24*time.Hour)},
+			cdr.RecordingLost:    {of("found", 48*time.Hour), of("missing", 48*time.Hour)},
 		}}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
@@ -68,7 +69,8 @@ func TestRecordings(t *testing.T) {
 			Store: s, Files: files, URL: func(r cdr.Recording) string { return "https://api.example/" + r.Path }, Registry: prometheus.NewRegistry(), Log: quietly,
 		}).Run(ctx)
 		slices.Sort(s.became)
-		want := []string{"gone given-up.wav", "gone never-there.wav", "lost empty.wav", "lost link.wav", "lost missing.wav", "ready complete.wav https://api.example/complete.wav"}
+		want := []string{"gone given-up.wav", "gone never-there.wav", "lost empty.wav", "lost link.wav", "lost missing.wav", "ready complete.wav https://api.example/complete.wav",
+			"ready found.wav https://api.example/found.wav"}
 		if !slices.Equal(s.became, want) {
 			t.Errorf("became %q, want %q", s.became, want)
 		}
@@ -90,6 +92,27 @@ func TestRecordings(t *testing.T) {
 		}
 		if _, _, err := files.Open("../" + filepath.Base(filepath.Dir(outside)) + "/outside.wav"); err == nil {
 			t.Error("a file outside of the directory is opened")
+		}
+	})
+}
+
+// A directory that is empty says nothing of files: its disk may not be mounted.
+func TestRecordingsWithoutDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		files, err := records.OpenFiles(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = files.Close() }()
+		old := cdr.Recording{TenantID: tenant, Start: time.Now().Add(-8 * 24 * time.Hour), Path: "old.wav"}
+		s := &still{recordings: map[cdr.RecordingState][]cdr.Recording{cdr.RecordingExpected: {old}, cdr.RecordingRemoved: {old}}}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		records.New(records.Options{Store: s, Files: files, Registry: prometheus.NewRegistry(), Log: quietly}).Run(ctx)
+		if len(s.became) > 0 {
+			t.Errorf("became %q", s.became)
 		}
 	})
 }

@@ -106,6 +106,7 @@ func (w *Worker) Run(ctx context.Context) {
 	part("documents are counted", countInterval, nil, w.count)
 	if w.opts.Files != nil {
 		part("recordings are looked for", recordingInterval, nil, w.look)
+		part("lost recordings are looked for", keepInterval, nil, w.lookAgain)
 		part("recordings are removed", recordingInterval, nil, w.remove)
 	}
 	parts.Wait()
@@ -177,6 +178,25 @@ func (w *Worker) count(ctx context.Context) (more bool, err error) {
 	return false, err
 }
 
+// missFiles tells of recordings whose files nobody looks for or removes, and without that their records stay, whatever the tenant
+// wants.
+func (w *Worker) missFiles(ctx context.Context) error {
+	if w.opts.Files != nil {
+		return nil
+	}
+	for _, state := range []cdr.RecordingState{cdr.RecordingExpected, cdr.RecordingRemoved} {
+		list, err := w.opts.Store.Recordings(ctx, state, cdr.Recording{}, 1)
+		if err != nil {
+			return err
+		}
+		if len(list) > 0 {
+			w.log.WarnContext(ctx, "calls are recorded, and RECORDINGS_DIR is not set: no recording is found or removed, nor its record")
+			return nil
+		}
+	}
+	return nil
+}
+
 // makeRoom makes partitions. Without one a record goes to the default partition, and is found there as well.
 func (w *Worker) makeRoom(ctx context.Context) {
 	making, cancel := context.WithTimeout(ctx, storeTimeout)
@@ -190,6 +210,9 @@ func (w *Worker) makeRoom(ctx context.Context) {
 func (w *Worker) keep(ctx context.Context) (more bool, err error) {
 	w.makeRoom(ctx)
 	if err := w.opts.Store.ExpireRecordings(ctx); err != nil {
+		return false, err
+	}
+	if err := w.missFiles(ctx); err != nil {
 		return false, err
 	}
 	n, err := w.opts.Store.ExpireCalls(ctx)
