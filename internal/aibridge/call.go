@@ -277,7 +277,9 @@ func (c *call) negotiate(ctx context.Context, s aisession.Session) *fault {
 	if c.channel, err = c.bridge.opts.Sessions.Dial(ctx, s); err != nil {
 		return unavailable(outcomeChannel, err)
 	}
-	if c.peer, err = newPeer(s, c.bridge.opts.Sessions.AllowsICE, c.bridge.opts.Loopback); err != nil {
+	if c.peer, err = newPeer(s, c.bridge.opts.Sessions.AllowsICE, c.bridge.opts.Loopback); errors.Is(err, errServers) {
+		return unavailable(outcomeSessionBad, err)
+	} else if err != nil {
 		return &fault{outcomeInternal, sip.StatusInternalServerError, err}
 	}
 	answer, err := c.peer.answer(s.Offer)

@@ -103,7 +103,7 @@ type incoming struct {
 }
 
 // newPeer returns the peer of a session, which has not answered yet. allow tells where media may go; loopback lets it go over the
-// loopback interface.
+// loopback interface. Error: errServers, or one of our own.
 func newPeer(s aisession.Session, allow func(netip.Addr) bool, loopback bool) (*peer, error) {
 	p := &peer{
 		out: &outgoing{}, connected: make(chan struct{}), lost: make(chan struct{}),
@@ -122,7 +122,7 @@ func newPeer(s aisession.Session, allow func(netip.Addr) bool, loopback bool) (*
 		servers = append(servers, webrtc.ICEServer{URLs: i.URLs, Username: i.Username, Credential: i.Credential})
 	}
 	if p.pc, err = api.NewPeerConnection(webrtc.Configuration{ICEServers: servers}); err != nil {
-		return nil, fmt.Errorf("peer connection: %w", err)
+		return nil, errServers
 	}
 	p.watch()
 	if p.send, err = p.pc.AddTrack(p.out); err != nil {
@@ -169,6 +169,8 @@ const (
 var (
 	errStreams    = errors.New("more streams than one")
 	errCandidates = errors.New("more than 64 candidates")
+	// errServers stands for errors that may repeat what the gateway wrote.
+	errServers = errors.New("iceServers: one cannot be used")
 )
 
 // buffer is where a stream waits to be read. There is one for every SSRC that the agent thinks of, until the end of the call.
