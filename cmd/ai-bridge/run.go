@@ -145,7 +145,7 @@ func (p *process) name() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("name of this machine: %w", err)
 	}
-	return host + " " + p.bridge.Addr().String(), nil
+	return host + " " + p.settings.SIPAddr, nil
 }
 
 // run runs the parts. The trunks and the listener for operators stay until the last call is over.
