@@ -17,7 +17,8 @@ const (
 )
 
 // switchEnded says what a BYE of the switch means. A switch whose leg has failed, for want of media for one, ends it with a BYE as
-// well, and the caller goes to a person.
+// well, and the caller goes to a person. It repeats the Reason of the caller's own BYE, if that had one: a caller whose carrier lost
+// him did not hang up either.
 func switchEnded(bye *sip.Request) *fault {
 	reasons := readReasons(bye)
 	if len(reasons) == 0 {

@@ -14,6 +14,26 @@ import (
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
+// neighbour adds a trunk to others: one of theirs, changed.
+type neighbour struct {
+	aibridge.Trunks
+	change func(*aisession.Trunk)
+}
+
+var neighbourID = uuid.MustParse("33333333-3333-4333-8333-333333333333")
+
+func (n *neighbour) Trunk(id uuid.UUID) (aisession.Trunk, error) {
+	if id != neighbourID {
+		return n.Trunks.Trunk(id)
+	}
+	k, err := n.Trunks.Trunk(trunkOf(mockgateway.None))
+	if err == nil {
+		k.ID, k.Secrets = id, slices.Clone(k.Secrets)
+		n.change(&k)
+	}
+	return k, err
+}
+
 // A tenant whose secret is missing or does not open keeps no other tenant from the gateway that both have; nor does one whose gateway
 // may not be dialled.
 func TestOurOwnFaultsSayNothingOfTheGateway(t *testing.T) {
@@ -32,14 +52,10 @@ func TestOurOwnFaultsSayNothingOfTheGateway(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, nil)
-			other := s.trunks[trunkOf(mockgateway.None)]
-			other.ID, other.Secrets = uuid.New(), slices.Clone(other.Secrets)
-			tc.change(&other)
-			s.trunks[other.ID] = other
+			s := newScene(t, func(o *aibridge.Options, _ *mockgateway.Options) { o.Trunks = &neighbour{o.Trunks, tc.change} })
 			p := newPhone(t, s.bridge.Addr())
 			for i := range 6 {
-				if res, _ := s.refused(p, callOptions{trunk: other.ID}); reasonOf(res) != `Q.850;cause=41;text="`+tc.outcome+`"` {
+				if res, _ := s.refused(p, callOptions{trunk: neighbourID}); reasonOf(res) != `Q.850;cause=41;text="`+tc.outcome+`"` {
 					t.Fatalf("call %d: %s", i, reasonOf(res))
 				}
 			}
