@@ -61,6 +61,13 @@ func TestParseSession(t *testing.T) {
 		{"iceServers", `stun:stun.example`, `stun:`},
 		{"iceServers", `["turn:turn.example:3478?transport=udp"]`, `[]`},
 		{"iceServers", `["turn:turn.example:3478?transport=udp"]`, `["stun:x"` + strings.Repeat(`,"stun:x"`, 15) + `]`},
+		{"iceServers", `stun:stun.example`, `stun:stun.example?transport=udp`},
+		{"iceServers", `transport=udp`, `transport=sctp`},
+		{"iceServers", `turn.example:3478?transport=udp`, `?transport=udp`},
+		{"iceServers", `"username":"u",`, ``},
+		{"iceServers", `"username":"u"`, `"username":""`},
+		{"iceServers", `,"credential":"c"`, ``},
+		{"iceServers", `"credential":"c"`, `"credential":""`},
 		{"token", `t0ken`, `t0ken\r\nX: y`},
 		{"expiresAt", `10:00:00Z`, `08:00:00Z`},
 	} {
@@ -391,6 +398,8 @@ func TestOpenFails(t *testing.T) {
 		"late":       {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, func(err error) bool { return errors.Is(err, aisession.ErrLate) }},
 		"slow body":  {func(w http.ResponseWriter, r *http.Request) { w.(http.Flusher).Flush(); <-r.Context().Done() }, func(err error) bool { return errors.Is(err, aisession.ErrLate) }},
 		"refused":    {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, func(err error) bool { return able(err, true) }},
+		"accepted":   {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(202) }, func(err error) bool { return able(err, false) }},
+		"no content": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, func(err error) bool { return able(err, false) }},
 		"overloaded": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(429) }, func(err error) bool { return able(err, false) }},
 		"broken":     {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(502) }, func(err error) bool { return able(err, false) }},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {

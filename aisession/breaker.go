@@ -14,9 +14,10 @@ import (
 // While one is open, calls are refused at once and go to a person; half open, one call at a time tries. There is one for each
 // base URL. They are safe for concurrent use.
 type Breakers struct {
-	now func() time.Time
-	mu  sync.Mutex
-	all map[string]*breaker // those that are not closed and untouched
+	now  func() time.Time
+	wake chan struct{} // when one opened or closed
+	mu   sync.Mutex
+	all  map[string]*breaker // those that are not closed and untouched
 }
 
 type breaker struct {
@@ -44,7 +45,7 @@ const (
 
 // NewBreakers returns breakers, all closed. now is the clock.
 func NewBreakers(now func() time.Time) *Breakers {
-	return &Breakers{now: now, all: map[string]*breaker{}}
+	return &Breakers{now: now, wake: make(chan struct{}, 1), all: map[string]*breaker{}}
 }
 
 // Enter tells whether a call may ask a gateway, by its base URL. If so, done must be called once.
@@ -71,24 +72,30 @@ func (b *Breakers) leave(gateway string, v Verdict, probe bool) {
 	}
 	switch v {
 	case Works:
+		if one != nil && !one.until.IsZero() {
+			b.changed()
+		}
 		delete(b.all, gateway)
 	case Broken:
 		if one == nil {
 			one = &breaker{}
 			b.all[gateway] = one
 		}
-		one.failed(b.now())
+		if before := one.until; one.failed(b.now()).After(before) {
+			b.changed()
+		}
 	case Undecided:
 	}
 }
 
-func (one *breaker) failed(now time.Time) {
+// failed takes in a failure and returns until when the gateway is left alone.
+func (one *breaker) failed(now time.Time) (until time.Time) {
 	if now.Before(one.until) {
-		return // of a call that began before it opened
+		return one.until // of a call that began before it opened
 	}
 	one.failures++
 	if one.until.IsZero() && one.failures < breakerFailures {
-		return
+		return one.until
 	}
 	pause := maxPause
 	if one.openings < 5 {
@@ -96,6 +103,7 @@ func (one *breaker) failed(now time.Time) {
 	}
 	one.openings++
 	one.until = now.Add(pause)
+	return one.until
 }
 
 // Open returns how many gateways are left alone or tried by one call at a time.

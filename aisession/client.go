@@ -45,7 +45,7 @@ type Client struct {
 var (
 	// ErrForbidden means that a name leads to an address that may not be dialled.
 	ErrForbidden = errors.New("the address may not be dialled (AI_ALLOW_NETWORKS)")
-	// ErrNoSecret means that the tenant has no secret to sign with.
+	// ErrNoSecret means that the tenant has no secret to sign with, or one that the keys do not open.
 	ErrNoSecret = errors.New("the tenant has no valid secret")
 	// ErrPlain means an endpoint that is not encrypted.
 	ErrPlain = errors.New("the gateway is not https:// (AI_ALLOW_PLAIN)")
@@ -93,6 +93,15 @@ func NewClient(o Options) *Client {
 
 // Close closes the connections that nobody uses.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Check tells whether a trunk's gateway can be asked at all, as far as that can be told without asking. Errors: ErrPlain, ErrNoSecret.
+func (c *Client) Check(t Trunk) error {
+	if !t.Gateway.Encrypted() && !c.opts.Plain {
+		return ErrPlain
+	}
+	_, err := c.signingKeys(t)
+	return err
+}
 
 // Open asks the gateway for a session, within the budget. Errors: *RefusedError, *invalid.FieldError for an answer that cannot be
 // used, the errors above, ctx's.
@@ -164,7 +173,7 @@ func (c *Client) signingKeys(t Trunk) ([]string, error) {
 		}
 		key, err := integration.SigningKey(s, c.opts.Keys)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", ErrNoSecret, err)
 		}
 		keys = append(keys, key)
 	}

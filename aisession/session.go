@@ -172,19 +172,33 @@ func parseICEServers(list []iceServer) ([]ICEServer, error) {
 			return refuse("has one without urls, or more than 16 of them together")
 		}
 		for _, u := range s.URLs {
-			scheme, rest, _ := strings.Cut(u, ":")
-			switch scheme {
-			case "stun", "stuns", "turn", "turns":
-			default:
-				return refuse("has a url that does not begin with stun:, stuns:, turn: or turns:")
-			}
-			if !visible(rest, maxEndpoint) {
-				return refuse("has a url without a host")
+			if reason := checkICEURL(u, s.Username != "" && s.Credential != ""); reason != "" {
+				return refuse(reason)
 			}
 		}
 		servers = append(servers, ICEServer{URLs: s.URLs, Username: s.Username, Credential: s.Credential})
 	}
 	return servers, nil
+}
+
+// checkICEURL says what is wrong with the URL of a STUN or TURN server; empty if nothing is. credentials tells whether the server was
+// given with a username and a credential, without which no relay is had.
+func checkICEURL(u string, credentials bool) (reason string) {
+	scheme, rest, _ := strings.Cut(u, ":")
+	host, query, hasQuery := strings.Cut(rest, "?")
+	switch {
+	case scheme != "stun" && scheme != "stuns" && scheme != "turn" && scheme != "turns":
+		return "has a url that does not begin with stun:, stuns:, turn: or turns:"
+	case host == "" || !visible(rest, maxEndpoint):
+		return "has a url without a host"
+	case (scheme == "stun" || scheme == "stuns") && hasQuery:
+		return "has a stun: url with a question mark"
+	case hasQuery && query != "transport=udp" && query != "transport=tcp":
+		return "has a turn: url that goes on with something else than ?transport=udp or ?transport=tcp"
+	case (scheme == "turn" || scheme == "turns") && !credentials:
+		return "has a turn: url without username and credential"
+	}
+	return ""
 }
 
 var errTrailing = errors.New("something behind the JSON value")

@@ -181,7 +181,7 @@ func (r record) leg() (Leg, error) {
 	if l.SIPStatus = r.number("sip_term_status"); l.SIPStatus == 0 {
 		l.SIPStatus = r.number("sip_invite_failure_status")
 	}
-	l.Route, l.Reason = r.word(directory.VarRoute), clean(r.text(directory.VarReason), 200)
+	l.Route, l.Reason = r.word(directory.VarRoute), clean(routeReason(r.text(directory.VarReason)), 200)
 	return l, nil
 }
 

@@ -81,6 +81,10 @@ const agentLeg = "outbound_redirect_fatal=true;leg_progress_timeout=1;leg_timeou
 // of a variable from another, so after NORMAL_CLEARING the line below reads "hangup:NORMAL_CLEARING,set:…", and after
 // any other cause, which has no such variable, only "set:…".
 //
+// What ai-bridge gives as its Reason, in a refusal as in a BYE, FreeSWITCH leaves in sip_reason of the caller's channel too (sofia.c,
+// sofia_handle_sip_i_bye and sofia_handle_sip_r_invite); there is none if ai-bridge is gone. It is for the record, which keeps its text
+// (cdr.routeReason), and must not stay: FreeSWITCH would end the caller's call with it later (mod_sofia.c, sofia_on_hangup).
+//
 // The leg is on the phones' profile, because the carriers' takes no REFER, with which an agent hands the caller to an extension.
 func (r Route) toAgent(doc *fsxml.Document) {
 	r.mark(doc)
@@ -98,7 +102,8 @@ func (r Route) toAgent(doc *fsxml.Document) {
 		fstext.Const(";force_transfer_context="), r.tenant.Slug.Text(),
 		fstext.Const("]sofia/"+directory.ProfileInternal+"/sip:agent@"), r.agents, fstext.Const(";transport=tcp"))
 	doc.Action("execute_extension", fstext.Const("${edgvoip_after_${last_bridge_hangup_cause}}set:"+directory.VarAgent+"=failed inline"))
-	set(doc, fstext.Const(directory.VarReason+"="), r.reason, fstext.Const("; agent failed: ${last_bridge_hangup_cause}"))
+	set(doc, fstext.Const(directory.VarReason+"="), r.reason, fstext.Const("; agent failed: ${last_bridge_hangup_cause} ${sip_reason}"))
+	doc.Action("unset", fstext.Const("sip_reason"))
 	r.toPeople(doc, r.callee)
 }
 

@@ -58,6 +58,7 @@ type process struct {
 	db       *postgres.DB
 	trunks   *aisession.Trunks
 	client   *aisession.Client
+	breakers *aisession.Breakers
 	bridge   *aibridge.Bridge
 	internal *httpd.Server // for operators: health and metrics
 }
@@ -94,14 +95,14 @@ func (p *process) build(ctx context.Context) error {
 		return err
 	}
 	p.trunks = aisession.NewTrunks(aisession.TrunksOptions{Store: p.db, Interval: s.TrunksInterval, Timeout: databaseTimeout, Log: p.log.With("component", "trunks")})
-	breakers := aisession.NewBreakers(time.Now)
+	p.breakers = aisession.NewBreakers(time.Now)
 	registry := telemetry.NewRegistry()
 	p.bridge, err = aibridge.New(ctx, aibridge.Options{
-		Addr: addr, Peers: peers, Sessions: p.client, Trunks: p.trunks, Limits: aisession.NewLimits(s.MaxSessions, s.MaxSessionsPerTenant), Breakers: breakers,
+		Addr: addr, Peers: peers, Sessions: p.client, Trunks: p.trunks, Limits: aisession.NewLimits(s.MaxSessions, s.MaxSessionsPerTenant), Breakers: p.breakers,
 		ConnectBudget: s.ConnectBudget, AgentSilence: s.MediaTimeout, CallerSilence: s.CallerTimeout, DrainTimeout: s.DrainTimeout,
 		// Without it a gateway on this machine could not be reached.
 		Loopback: p.client.AllowsICE(netip.AddrFrom4([4]byte{127, 0, 0, 1})),
-		Metrics:  aibridge.NewMetrics(registry, func() float64 { return float64(breakers.Open()) }, func() float64 { return p.trunks.Age().Seconds() }),
+		Metrics:  aibridge.NewMetrics(registry, func() float64 { return float64(p.breakers.Open()) }, func() float64 { return p.trunks.Age().Seconds() }),
 		Log:      p.log,
 	})
 	if err != nil {
@@ -138,17 +139,34 @@ func (s settings) client() (*aisession.Client, error) {
 	return aisession.NewClient(o), nil
 }
 
+// name is what tells this ai-bridge from others, also when it is started again.
+func (p *process) name() (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("name of this machine: %w", err)
+	}
+	return host + " " + p.settings.SIPAddr, nil
+}
+
 // run runs the parts. The trunks and the listener for operators stay until the last call is over.
 func (p *process) run(ctx context.Context) error {
 	l, err := httpd.Listen(ctx, p.settings.MetricsAddr)
 	if err != nil {
 		return fmt.Errorf("AI_BRIDGE_METRICS_ADDR: %w", err)
 	}
+	name, err := p.name()
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
 	rest, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	parts, rest := errgroup.WithContext(rest)
 	parts.Go(func() error {
 		p.trunks.Run(rest)
+		return nil
+	})
+	parts.Go(func() error {
+		p.breakers.Publish(rest, p.db, name, p.log.With("component", "breakers"))
 		return nil
 	})
 	parts.Go(func() error { return p.internal.Run(rest, l, internalTimeout) })

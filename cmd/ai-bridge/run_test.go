@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -46,6 +47,7 @@ func TestWrongSettings(t *testing.T) {
 		{"AI_SESSION_BUDGET", "AI_SESSION_BUDGET=1500"},
 		{"AI_CONNECT_BUDGET", "AI_CONNECT_BUDGET=2s"},
 		{"AI_MEDIA_TIMEOUT", "AI_MEDIA_TIMEOUT=0s"},
+		{"AI_MEDIA_TIMEOUT", "AI_MEDIA_TIMEOUT=1900ms"},
 		{"AI_CALLER_TIMEOUT", "AI_CALLER_TIMEOUT=0s"},
 		{"AI_DRAIN_TIMEOUT", "AI_DRAIN_TIMEOUT=-1s"},
 		{"AI_MAX_SESSIONS", "AI_MAX_SESSIONS=0"},
@@ -70,7 +72,7 @@ func TestSettingsAreDocumented(t *testing.T) {
 		"AI_TRUNKS_", "AI_ALLOW_", "AI_CA_", "DATABASE_", "LOG_", "SECRET_")
 }
 
-// The whole process on a real database: it comes up, is ready as soon as it knows the trunks, shows its metrics, and goes when
+// The whole process on a real database: it comes up, takes back which gateways it left alone, is ready as soon as it knows the trunks, shows its metrics, and goes when
 // it is told to.
 func TestRun(t *testing.T) {
 	t.Parallel()
@@ -78,7 +80,21 @@ func TestRun(t *testing.T) {
 	defer stop()
 	read, write := io.Pipe()
 	done := make(chan error, 1)
-	env := environment(t, "DATABASE_URL="+testdb.New(t))
+	url := testdb.New(t)
+	env := environment(t, "DATABASE_URL="+url)
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("postgres", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	// What the process said of a gateway before it died.
+	if _, err := db.ExecContext(t.Context(), `INSERT INTO edgvoip.ai_breakers VALUES ($1, 'https://w3.example', '2099-01-01')`, host+" 127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
 	go func() {
 		err := run(ctx, nil, env, io.Discard, write)
 		_ = write.Close()
@@ -120,13 +136,17 @@ func TestRun(t *testing.T) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if status, _ := get("/readyz"); status == http.StatusOK {
+		var left int
+		if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM edgvoip.ai_breakers`).Scan(&left); err != nil {
+			t.Fatal(err)
+		}
+		if status, _ := get("/readyz"); status == http.StatusOK && left == 0 {
 			break
 		}
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatal("not ready within 10 s")
+			t.Fatal("not ready within 10 s, or what it said before it died is still there")
 		}
 	}
 	if status, body := get("/metrics"); status != http.StatusOK || !strings.Contains(body, "aibridge_calls 0") || !strings.Contains(body, "aibridge_trunks_age_seconds") {

@@ -22,7 +22,7 @@ type settings struct {
 
 	SessionBudget time.Duration `env:"AI_SESSION_BUDGET" envDefault:"1500ms"`
 	ConnectBudget time.Duration `env:"AI_CONNECT_BUDGET" envDefault:"1900ms"`
-	MediaTimeout  time.Duration `env:"AI_MEDIA_TIMEOUT" envDefault:"2s"`
+	MediaTimeout  time.Duration `env:"AI_MEDIA_TIMEOUT" envDefault:"1800ms"`
 	CallerTimeout time.Duration `env:"AI_CALLER_TIMEOUT" envDefault:"20s"`
 	DrainTimeout  time.Duration `env:"AI_DRAIN_TIMEOUT" envDefault:"5m"`
 
@@ -49,14 +49,18 @@ func readSettings(environ []string) (settings, error) {
 // switchPatience is how long the dialplan waits at least for an agent to answer (dialplan/agent.go).
 const switchPatience = 2 * time.Second
 
+// maxMediaTimeout is what of the dialplan's media_timeout of 2 s (dialplan/agent.go) is left for the watchdog to look and for the BYE to
+// arrive: the switch ends a leg that is silent for longer by itself, and says of the gateway nothing that we could count.
+const maxMediaTimeout = 1800 * time.Millisecond
+
 func (s settings) check() error {
 	switch {
 	case s.SessionBudget < 100*time.Millisecond || s.SessionBudget > s.ConnectBudget:
 		return errors.New("AI_SESSION_BUDGET is not between 100ms and AI_CONNECT_BUDGET")
 	case s.ConnectBudget >= switchPatience:
 		return errors.New("AI_CONNECT_BUDGET is not below 2s, for which FreeSWITCH waits at least")
-	case s.MediaTimeout < 200*time.Millisecond || s.MediaTimeout > time.Minute:
-		return errors.New("AI_MEDIA_TIMEOUT is not between 200ms and 1m")
+	case s.MediaTimeout < 200*time.Millisecond || s.MediaTimeout > maxMediaTimeout:
+		return errors.New("AI_MEDIA_TIMEOUT is not between 200ms and 1800ms: after 2s FreeSWITCH ends a silent leg by itself")
 	case s.CallerTimeout < time.Second || s.CallerTimeout > time.Hour:
 		return errors.New("AI_CALLER_TIMEOUT is not between 1s and 1h")
 	case s.DrainTimeout < 0:

@@ -26,6 +26,7 @@ import (
 
 // Sessions is where a Bridge gets sessions: *aisession.Client.
 type Sessions interface {
+	Check(t aisession.Trunk) error
 	Open(ctx context.Context, t aisession.Trunk, r aisession.SessionRequest) (aisession.Session, error)
 	Dial(ctx context.Context, s aisession.Session) (*aisession.Channel, error)
 	AllowsICE(a netip.Addr) bool

@@ -31,6 +31,8 @@ type call struct {
 	relay   *relay
 	peer    *peer
 	channel *aisession.Channel
+	// judge tells the breaker what the gateway is worth; nil before and after.
+	judge func(aisession.Verdict)
 
 	mu    sync.Mutex // guards what follows
 	local local
@@ -109,17 +111,16 @@ func (c *call) live(ctx context.Context) *fault {
 		return c.refuse(f)
 	}
 	defer leave()
-	done, ok := c.bridge.opts.Breakers.Enter(c.trunk.Gateway.String())
-	if !ok {
+	var ok bool
+	if c.judge, ok = c.bridge.opts.Breakers.Enter(c.trunk.Gateway.String()); !ok {
 		return c.refuse(unavailable(outcomeBreaker, nil))
 	}
-	f = c.connect(ctx, far)
-	if f != nil {
-		done(f.verdict())
+	if f = c.connect(ctx, far); f != nil {
+		c.settle(f.verdict())
 		f = c.refuse(f)
 	} else {
-		done(aisession.Works)
 		f = c.talk(ctx)
+		c.settle(aisession.Undecided) // unless it is settled
 	}
 	c.release(ctx, f.outcome)
 	return f
@@ -155,13 +156,16 @@ func (c *call) readMedia(body []byte) (media, error) {
 // statusIntervalTooSmall is 422 of RFC 4028.
 const statusIntervalTooSmall = 422
 
-// admit finds the trunk and the room for one more session.
+// admit finds the trunk, whether its gateway can be asked at all, and the room for one more session.
 func (c *call) admit() (leave func(), f *fault) {
 	var err error
 	if c.trunk, err = c.bridge.opts.Trunks.Trunk(c.trunkID); errors.Is(err, aisession.ErrUnknownTrunk) {
 		return nil, unavailable(outcomeUnknownTrunk, err)
 	} else if err != nil {
 		return nil, unavailable(outcomeNotReady, err)
+	}
+	if err := c.bridge.opts.Sessions.Check(c.trunk); err != nil {
+		return nil, sessionFault(err)
 	}
 	leave, err = c.bridge.opts.Limits.Enter(c.trunk.TenantID)
 	if errors.Is(err, aisession.ErrTooManyOfATenant) {
@@ -273,7 +277,9 @@ func (c *call) negotiate(ctx context.Context, s aisession.Session) *fault {
 	if c.channel, err = c.bridge.opts.Sessions.Dial(ctx, s); err != nil {
 		return unavailable(outcomeChannel, err)
 	}
-	if c.peer, err = newPeer(s, c.bridge.opts.Sessions.AllowsICE, c.bridge.opts.Loopback); err != nil {
+	if c.peer, err = newPeer(s, c.bridge.opts.Sessions.AllowsICE, c.bridge.opts.Loopback); errors.Is(err, errServers) {
+		return unavailable(outcomeSessionBad, err)
+	} else if err != nil {
 		return &fault{outcomeInternal, sip.StatusInternalServerError, err}
 	}
 	answer, err := c.peer.answer(s.Offer)

@@ -27,6 +27,8 @@ type dialog struct {
 
 	// acked is closed by the first ACK, ended by a BYE of the switch.
 	acked, ended chan struct{}
+	// bye is the BYE of the switch, once ended is closed.
+	bye *sip.Request
 
 	mu         sync.Mutex
 	cseq       uint32 // ours, of the last request
@@ -149,11 +151,11 @@ func (d *dialog) acknowledge() {
 	}
 }
 
-func (d *dialog) end() {
+func (d *dialog) end(bye *sip.Request) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.isEnded {
-		d.isEnded = true
+		d.isEnded, d.bye = true, bye
 		close(d.ended)
 	}
 }
@@ -210,8 +212,8 @@ func (d *dialog) build(method sip.RequestMethod, headers []sip.Header) *sip.Requ
 	return req
 }
 
-// bye ends the dialog.
-func (d *dialog) bye(ctx context.Context, why sip.Header) error {
+// sendBye ends the dialog.
+func (d *dialog) sendBye(ctx context.Context, why sip.Header) error {
 	_, err := d.request(ctx, sip.BYE, why)
 	return err
 }

@@ -38,6 +38,10 @@ func sessionFault(err error) *fault {
 	var field *invalid.FieldError
 	var refused *aisession.RefusedError
 	switch {
+	case errors.Is(err, aisession.ErrNoSecret):
+		return unavailable(outcomeNoSecret, err)
+	case errors.Is(err, aisession.ErrPlain), errors.Is(err, aisession.ErrForbidden):
+		return unavailable(outcomeForbidden, err)
 	case errors.Is(err, aisession.ErrLate):
 		return unavailable(outcomeSessionLate, err)
 	case errors.As(err, &refused):
@@ -64,7 +68,8 @@ func inTime(ctx context.Context, f *fault) *fault {
 	return unavailable(outcomeInternal, cause)
 }
 
-// verdict is what a call that could not be connected says of the gateway.
+// verdict is what a call in which the agent never spoke says of the gateway. What is our own fault, or our operator's, says nothing:
+// other tenants may have the same gateway.
 func (f *fault) verdict() aisession.Verdict {
 	switch f.outcome {
 	case outcomeSessionRefused:
@@ -74,10 +79,27 @@ func (f *fault) verdict() aisession.Verdict {
 		}
 		return aisession.Broken
 	case outcomeSession, outcomeSessionLate, outcomeSessionBad, outcomeChannel, outcomeConnectLate, outcomePeerLost,
-		outcomeAgentFailed, outcomeChannelLost:
+		outcomeAgentFailed, outcomeAgentSilent, outcomeChannelLost:
 		return aisession.Broken
 	default:
 		return aisession.Undecided
+	}
+}
+
+// verdict is what a call that was connected says of the gateway at its end.
+func (c *call) verdict(end *fault) aisession.Verdict {
+	if c.relay.spoken.Load() {
+		return aisession.Works
+	}
+	return end.verdict()
+}
+
+// settle tells the breaker what the call says of the gateway, once: as soon as there is something to say, because others may
+// wait for it.
+func (c *call) settle(v aisession.Verdict) {
+	if c.judge != nil {
+		c.judge(v)
+		c.judge = nil
 	}
 }
 

@@ -119,6 +119,26 @@ func TestSilentICEServers(t *testing.T) {
 	}
 }
 
+// Servers that cannot be used are the session's fault: the gateway hears of it, by the outcome and its breaker, and the caller goes to a person.
+func TestICEServersThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	for name, servers := range map[string]any{
+		"no credentials": []any{map[string]any{"urls": "turn:turn.example"}},
+		"by SCTP":        []any{map[string]any{"urls": "turn:turn.example?transport=sctp", "username": "u", "credential": "c"}},
+		"no port":        []any{map[string]any{"urls": "stun:stun.example:x"}},
+		"no name":        []any{map[string]any{"urls": "turn:[::1", "username": "u", "credential": "c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSceneBehind(t, meddling(func(session map[string]any) { session["iceServers"] = servers }), nil)
+			res, _ := s.refused(newPhone(t, s.bridge.Addr()), callOptions{trunk: trunkOf(mockgateway.None)})
+			if want := `Q.850;cause=41;text="session_unusable"`; res.StatusCode != 503 || reasonOf(res) != want {
+				t.Errorf("%d, %s, want %s\n%s", res.StatusCode, reasonOf(res), want, s.log)
+			}
+		})
+	}
+}
+
 // nowhere are sessions whose media may go nowhere.
 type nowhere struct{ aibridge.Sessions }
 

@@ -18,6 +18,8 @@ const (
 	outcomeBadMedia       outcome = "bad_media"
 	outcomeUnknownTrunk   outcome = "unknown_trunk"
 	outcomeNotReady       outcome = "not_ready"
+	outcomeNoSecret       outcome = "no_secret"
+	outcomeForbidden      outcome = "gateway_forbidden"
 	outcomeDraining       outcome = "draining"
 	outcomeLimit          outcome = "limit"
 	outcomeTenantLimit    outcome = "tenant_limit"
@@ -34,6 +36,7 @@ const (
 	outcomeCallerSilent   outcome = "caller_silent"
 	outcomeChannelLost    outcome = "channel_lost"
 	outcomeTransferFailed outcome = "transfer_failed"
+	outcomeSwitch         outcome = "switch_failed"
 	outcomeExpired        outcome = "session_timer_expired"
 	outcomeNoAck          outcome = "no_ack"
 	outcomeInternal       outcome = "internal"
@@ -57,7 +60,8 @@ const (
 	dropHeld     dropReason = "held"
 	dropLate     dropReason = "late"
 	dropUnsent   dropReason = "unsent"
-	dropFlood    dropReason = "flood" // more than a stream of voice has
+	dropFlood    dropReason = "flood"  // more than a stream of voice has
+	dropStream   dropReason = "stream" // of a stream that a newer one has taken the place of
 )
 
 // Metrics count what a Bridge does.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,7 +82,7 @@ type peer struct {
 	connected, lost chan struct{}
 	// candidates are our own as they are found; nil at the end.
 	candidates chan *webrtc.ICECandidate
-	// tracks is what the agent sends: one.
+	// tracks are the streams that the agent sends, one after another.
 	tracks chan incoming
 	// broken is told when the agent sends more streams than can be meant.
 	broken chan error
@@ -102,11 +103,11 @@ type incoming struct {
 }
 
 // newPeer returns the peer of a session, which has not answered yet. allow tells where media may go; loopback lets it go over the
-// loopback interface.
+// loopback interface. Error: errServers, or one of our own.
 func newPeer(s aisession.Session, allow func(netip.Addr) bool, loopback bool) (*peer, error) {
 	p := &peer{
 		out: &outgoing{}, connected: make(chan struct{}), lost: make(chan struct{}),
-		candidates: make(chan *webrtc.ICECandidate, 64), tracks: make(chan incoming, 1), broken: make(chan error, 1),
+		candidates: make(chan *webrtc.ICECandidate, 64), tracks: make(chan incoming, maxStreams), broken: make(chan error, 1),
 	}
 	var err error
 	if p.network, err = newNetwork(allow); err != nil {
@@ -121,7 +122,7 @@ func newPeer(s aisession.Session, allow func(netip.Addr) bool, loopback bool) (*
 		servers = append(servers, webrtc.ICEServer{URLs: i.URLs, Username: i.Username, Credential: i.Credential})
 	}
 	if p.pc, err = api.NewPeerConnection(webrtc.Configuration{ICEServers: servers}); err != nil {
-		return nil, fmt.Errorf("peer connection: %w", err)
+		return nil, errServers
 	}
 	p.watch()
 	if p.send, err = p.pc.AddTrack(p.out); err != nil {
@@ -152,7 +153,7 @@ func (p *peer) watch() {
 	p.pc.OnTrack(func(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 		select {
 		case p.tracks <- incoming{t, r}:
-		default: // a second stream was not offered
+		default: // more than can be meant: the call is about to end
 		}
 	})
 }
@@ -168,6 +169,8 @@ const (
 var (
 	errStreams    = errors.New("more streams than one")
 	errCandidates = errors.New("more than 64 candidates")
+	// errServers stands for errors that may repeat what the gateway wrote.
+	errServers = errors.New("iceServers: one cannot be used")
 )
 
 // buffer is where a stream waits to be read. There is one for every SSRC that the agent thinks of, until the end of the call.
@@ -186,7 +189,7 @@ func (p *peer) buffer(packetio.BufferPacketType, uint32) io.ReadWriteCloser {
 
 // answer takes the agent's offer and returns the answer to it. From then on candidates are looked for.
 func (p *peer) answer(offer string) (string, error) {
-	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer}); err != nil {
+	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: withoutSSRCs(offer)}); err != nil {
 		return "", fmt.Errorf("offer: %w", err)
 	}
 	a, err := p.pc.CreateAnswer(nil)
@@ -197,6 +200,18 @@ func (p *peer) answer(offer string) (string, error) {
 		return "", fmt.Errorf("answer: %w", err)
 	}
 	return a.SDP, nil
+}
+
+// withoutSSRCs returns an offer that announces no SSRCs. With one that does, pion lets no other be heard (peerconnection.go,
+// handleUndeclaredSSRC); there is only one medium that a stream can be of.
+func withoutSSRCs(offer string) string {
+	var b strings.Builder
+	for line := range strings.Lines(offer) {
+		if !strings.HasPrefix(line, "a=ssrc:") && !strings.HasPrefix(line, "a=ssrc-group:") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 // addCandidate takes one of the agent's candidates. An empty one is the end of them.

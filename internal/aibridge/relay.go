@@ -12,7 +12,6 @@ import (
 
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
-	"golang.org/x/time/rate"
 )
 
 // relay carries the media of one call, packet by packet, both ways: nothing is decoded, mixed or held back.
@@ -23,6 +22,8 @@ type relay struct {
 	far atomic.Pointer[media]
 	// When the last packet of each side came that was good, in nanoseconds of time.Time.UnixNano.
 	fromAgent, fromCaller atomic.Int64
+	// spoken tells whether a packet came from the agent at all.
+	spoken atomic.Bool
 
 	// toCaller makes the stream to the switch; reception is what the switch sends. Both are for RTCP, too.
 	sent      sending
@@ -122,41 +123,21 @@ func (r *relay) callerToAgent(out *outgoing) {
 
 // agentToCaller carries what the agent sends, once it sends, until the peer is closed.
 func (r *relay) agentToCaller(p *peer, rewriter *rewriter) {
-	var in incoming
-	select {
-	case in = <-p.tracks:
-	case <-p.lost:
-		return
-	}
-	p.drain(in.receiver.Read)
-	limit := rate.NewLimiter(maxRate, maxRate)
 	_, _, events := p.out.bound()
-	buf, out := make([]byte, maxPacket), make([]byte, maxPacket)
-	var h rtp.Header
-	for {
-		n, _, err := in.track.Read(buf)
-		if err != nil && !errors.Is(err, webrtc.ErrCodecNotFound) {
+	v := newVoice(r, rewriter, events)
+	for stream := 1; ; stream++ {
+		select {
+		case in := <-p.tracks:
+			p.drain(in.receiver.Read)
+			r.parts.Go(func() { v.read(in, stream) })
+		case <-p.lost:
 			return
 		}
-		now, far := time.Now(), r.far.Load()
-		payload, ok := parsePacket(&h, buf[:n])
-		if !ok {
-			r.metrics.dropped(fromAgent, dropBroken)
-			continue
-		}
-		r.fromAgent.Store(now.UnixNano())
-		if !limit.AllowN(now, 1) {
-			r.metrics.dropped(fromAgent, dropFlood)
-			continue
-		}
-		open := far.direction.receives() && !far.rtp.Addr().IsUnspecified()
-		if why := prepare(&h, rewriter, events, far.events, open, now); why != "" {
-			r.metrics.dropped(fromAgent, why)
-			continue
-		}
-		r.toSwitch(&h, payload, out, far.rtp, now)
 	}
 }
+
+// isOtherCodec tells whether a packet could be read that is of no codec that the track began with.
+func isOtherCodec(err error) bool { return errors.Is(err, webrtc.ErrCodecNotFound) }
 
 // prepare makes the header of a packet what the other side expects, or says why the packet is not carried. The event types are those
 // of telephone events here and there; open is false while nothing may go this way.

@@ -112,6 +112,8 @@ func newSceneBehind(tb testing.TB, front func(http.Handler) http.Handler, f func
 	switch wrapper := o.Sessions.(type) {
 	case *nowhere:
 		wrapper.Sessions = client
+	case *forbidden:
+		wrapper.Sessions = client
 	case *clumsy:
 		wrapper.Sessions = client
 	default:

@@ -51,7 +51,7 @@ func (b *Bridge) bye(req *sip.Request, tx sip.ServerTransaction) {
 		return
 	}
 	// First, so that what comes after the answer finds no dialog.
-	c.dialog.end()
+	c.dialog.end(req)
 	respond(tx, c.dialog.response(req, sip.StatusOK, "OK", nil))
 }
 

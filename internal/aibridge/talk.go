@@ -19,6 +19,9 @@ const (
 	byeTimeout = 2 * time.Second
 	// transferTimeout is how long the switch may take to end the call after it accepted a transfer.
 	transferTimeout = 3 * time.Second
+	// lastWordTimeout is how long is listened to a gateway whose media is gone: one that closes its peer connection before it says
+	// why, or whose words come by a longer way.
+	lastWordTimeout = 300 * time.Millisecond
 )
 
 // talk answers the switch and carries the call to its end, of which the switch knows.
@@ -35,6 +38,7 @@ func (c *call) talk(ctx context.Context) *fault {
 	go func() { unconfirmed <- c.dialog.confirm(over, answer) }()
 	end, byPeer := c.converse(ctx, unconfirmed)
 	cancel()
+	c.settle(c.verdict(end))
 	if !byPeer && end.outcome != outcomeCancelled {
 		c.hangUp(ctx, end)
 	}
@@ -64,7 +68,7 @@ func (c *call) converse(ctx context.Context, unconfirmed <-chan error) (end *fau
 	for {
 		select {
 		case <-c.dialog.ended:
-			return &fault{outcome: outcomeCaller}, true
+			return switchEnded(c.dialog.bye), true
 		case <-ctx.Done():
 			return inTime(ctx, errDrained), false
 		case err := <-unconfirmed:
@@ -73,7 +77,7 @@ func (c *call) converse(ctx context.Context, unconfirmed <-chan error) (end *fau
 			}
 			unconfirmed = nil
 		case <-c.peer.lost:
-			return unavailable(outcomePeerLost, nil), false
+			return c.lastWord(ctx)
 		case err := <-c.peer.broken:
 			return unavailable(outcomeAgentFailed, err), false
 		case candidate := <-c.peer.candidates:
@@ -88,6 +92,26 @@ func (c *call) converse(ctx context.Context, unconfirmed <-chan error) (end *fau
 			if end := c.watch(ctx, now); end != nil {
 				return end, false
 			}
+		}
+	}
+}
+
+// lastWord listens for why the agent's media is gone. What he says then is done as if it had come before; a candidate says nothing.
+func (c *call) lastWord(ctx context.Context) (end *fault, byPeer bool) {
+	patience := time.After(lastWordTimeout)
+	for {
+		select {
+		case <-c.dialog.ended:
+			return switchEnded(c.dialog.bye), true
+		case <-ctx.Done():
+			return inTime(ctx, errDrained), false
+		case <-patience:
+			return unavailable(outcomePeerLost, nil), false
+		case m, ok := <-c.channel.Messages():
+			if m.Type == aisession.TypeCandidate {
+				continue
+			}
+			return c.obey(ctx, m, ok)
 		}
 	}
 }
@@ -134,6 +158,12 @@ func (c *call) watch(ctx context.Context, now time.Time) *fault {
 	agent, caller := c.relay.silence(now)
 	d := c.relay.far.Load().direction
 	switch {
+	case c.relay.spoken.Load():
+		c.settle(aisession.Works)
+	case d != sendrecv: // the agent need not speak, for as long as it takes
+		c.settle(aisession.Undecided)
+	}
+	switch {
 	case d == sendrecv && agent > c.bridge.opts.AgentSilence:
 		return unavailable(outcomeAgentSilent, nil)
 	case d == sendrecv && caller > c.bridge.opts.CallerSilence:
@@ -165,7 +195,7 @@ func (c *call) hangUp(ctx context.Context, end *fault) {
 	if end.outcome == outcomeAgent || end.outcome == outcomeTransferred {
 		cause = causeNormal
 	}
-	if err := c.dialog.bye(ctx, reason(cause, end.outcome)); err != nil {
+	if err := c.dialog.sendBye(ctx, reason(cause, end.outcome)); err != nil {
 		c.log.WarnContext(ctx, "the switch did not answer the end of a call", "error", err)
 	}
 }

@@ -35,6 +35,9 @@ func TestExplain(t *testing.T) {
 			t.Errorf("at %s: %d %s, want %s", at, a.status, a.body, kind)
 		}
 	}
+	if a := ask("to", did, "from", caller); !strings.Contains(a.body, `"subject":"breaker","text":"closed now`) {
+		t.Errorf("without a breaker that is open: %s", a.body)
+	}
 	if a := ask("to", "0612345601", "from", caller, "trunk", trunkID); a.status != http.StatusOK {
 		t.Errorf("now, on a trunk: %d %s", a.status, a.body)
 	}

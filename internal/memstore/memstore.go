@@ -150,6 +150,11 @@ func (s *Store) matching(keep func(trunk.Trunk) bool) []trunk.Trunk {
 	return list
 }
 
+// OpenBreakers implements dialplan.ExplainStore: no ai-bridge has seen a gateway fail.
+func (*Store) OpenBreakers(context.Context, uuid.UUID) ([]dialplan.OpenBreaker, error) {
+	return nil, nil
+}
+
 // InboundTrunk implements dialplan.Store.
 func (s *Store) InboundTrunk(_ context.Context, number fstext.E164) (trunk.Trunk, error) {
 	for _, r := range s.ranges {

@@ -390,6 +390,33 @@ func conversation(t *testing.T, a *agents) {
 			t.Errorf("the stand-in was called %d times", n)
 		}
 	})
+	t.Run("the agent ends the call, and its media a moment before it says so", func(t *testing.T) {
+		a.begin(t)
+		standIn, from := a.operator(t, "1000", realmA, 300), a.caller(t, 0)
+		c := a.call(t, from, didA, mockgateway.None)
+		a.expectAgent(t, from, c).Do(mockgateway.LeaveFirst)
+		expectEnd(t, c)
+		a.idle(t)
+		if n := standIn.count(); n != 0 {
+			t.Errorf("the stand-in was called %d times", n)
+		}
+	})
+	t.Run("the switch ends a leg that has failed: the stand-in takes over, and the gateway hears that it broke", func(t *testing.T) {
+		a.begin(t)
+		standIn, from := a.operator(t, "1000", realmA, 300), a.caller(t, 0)
+		c := a.call(t, from, didA, mockgateway.None)
+		s := a.expectAgent(t, from, c)
+		failed := time.Now()
+		a.command(t, "uuid_kill %s MEDIA_TIMEOUT", a.agentLeg(t))
+		expectOperator(t, c, standIn, failed)
+		ctx, cancel := context.WithTimeout(t.Context(), alone)
+		defer cancel()
+		if r, err := s.Wait(ctx, func(r mockgateway.Report) bool { return r.Over }); err != nil || r.Hangup != "failure" {
+			t.Errorf("the gateway is told %q, over: %v", r.Hangup, r.Over)
+		}
+		c.hangup(t)
+		a.idle(t)
+	})
 	t.Run("the agent hands the caller to an extension", func(t *testing.T) {
 		a.begin(t)
 		standIn, wanted, from := a.operator(t, "1000", realmA, 300), a.operator(t, "1002", realmA, 350), a.caller(t, 0)
@@ -434,7 +461,7 @@ func conversation(t *testing.T, a *agents) {
 // many fail in a row that the gateway is left alone.
 var early = []mockgateway.Fault{
 	mockgateway.SlowSession, mockgateway.Fail, mockgateway.BadAnswer, mockgateway.BadSDP, mockgateway.Refuse,
-	mockgateway.NoPCMU, mockgateway.NoChannel, mockgateway.DropEarly, mockgateway.NoConnect, mockgateway.LateMedia,
+	mockgateway.NoPCMU, mockgateway.NoChannel, mockgateway.DropEarly, mockgateway.NoConnect, mockgateway.Refuse, mockgateway.LateMedia,
 }
 
 // late are the faults in a conversation.
@@ -498,8 +525,20 @@ func agentRecords(t *testing.T, a *agents, l *ledger) {
 		expectOperator(t, c, standIn, since)
 		c.hangup(t)
 		a.expectRecords(t, l, 3)[0].want(t, map[string]string{
-			"edgvoip_route": "agent", "edgvoip_reason": "agent on: no time policy; agent failed: NORMAL_TEMPORARY_FAILURE", "edgvoip_direction": "inbound",
-			"edgvoip_trunk_id": trunk, "edgvoip_callee_id": a.extensionID(t, "1000"), "hangup_cause": "NORMAL_CLEARING",
+			"edgvoip_route": "agent", "edgvoip_reason": "agent on: no time policy; agent failed: NORMAL_TEMPORARY_FAILURE Q.850;cause=41;text=\"agent_failed\"", "edgvoip_direction": "inbound",
+			"edgvoip_trunk_id": trunk, "edgvoip_callee_id": a.extensionID(t, "1000"), "hangup_cause": "NORMAL_CLEARING", "sip_reason": "",
+		})
+	})
+	t.Run("the record of a call that the gateway refused", func(t *testing.T) {
+		a.begin(t)
+		standIn, from := a.operator(t, "1000", realmA, 300), a.caller(t, 0)
+		since := time.Now()
+		c := a.call(t, from, didA, mockgateway.Refuse)
+		expectStatus(t, c, 200)
+		expectOperator(t, c, standIn, since)
+		c.hangup(t)
+		a.expectRecords(t, l, 3)[0].want(t, map[string]string{
+			"edgvoip_route": "agent", "edgvoip_reason": "agent on: no time policy; agent failed: NORMAL_TEMPORARY_FAILURE Q.850;cause=41;text=\"session_refused\"",
 		})
 	})
 }

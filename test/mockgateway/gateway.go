@@ -43,9 +43,10 @@ const (
 
 	DropChannel Fault = "drop-channel" // the WebSocket is dropped
 	StopMedia   Fault = "stop-media"
-	LateMedia   Fault = "late-media" // media connects, and the tone begins late
-	HangUp      Fault = "hang-up"    // the agent has finished
-	GiveUp      Fault = "give-up"    // the agent cannot go on
+	LateMedia   Fault = "late-media"  // media connects, and the tone begins late
+	HangUp      Fault = "hang-up"     // the agent has finished
+	LeaveFirst  Fault = "leave-first" // the agent has finished: its media ends first, and it says so a moment later
+	GiveUp      Fault = "give-up"     // the agent cannot go on
 	Error       Fault = "error"
 	Nonsense    Fault = "nonsense" // a message that is none
 	Transfer    Fault = "transfer" // to Options.TransferTo
@@ -54,7 +55,7 @@ const (
 // Faults are all of them.
 var Faults = []Fault{
 	SlowSession, Refuse, Fail, BadAnswer, BadSDP, NoPCMU, NoChannel, DropEarly, NoConnect,
-	DropChannel, StopMedia, LateMedia, HangUp, GiveUp, Error, Nonsense, Transfer,
+	DropChannel, StopMedia, LateMedia, HangUp, LeaveFirst, GiveUp, Error, Nonsense, Transfer,
 }
 
 // Options describe a Gateway.

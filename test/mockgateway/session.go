@@ -37,6 +37,7 @@ type Session struct {
 	early      []webrtc.ICECandidateInit // theirs, until there is an answer
 	answered   bool
 	speaking   bool
+	hz         float64
 	report     Report
 	changed    chan struct{} // closed and replaced when the report changes
 	lastEvent  uint32
@@ -61,7 +62,7 @@ type Report struct {
 
 func newSession(g *Gateway, pc *webrtc.PeerConnection, asked Request, fault Fault) *Session {
 	s := &Session{
-		gateway: g, id: newID(), token: newID(), asked: asked, fault: fault, pc: pc, track: &track{}, over: make(chan struct{}),
+		gateway: g, id: newID(), token: newID(), asked: asked, fault: fault, pc: pc, track: &track{}, over: make(chan struct{}), hz: g.opts.Hz,
 		changed: make(chan struct{}),
 	}
 	s.report.Request, s.report.Fault = asked, fault
@@ -271,11 +272,25 @@ func (s *Session) Send(m any) {
 	_ = conn.Write(ctx, websocket.MessageText, b) // whoever is gone does not hear it
 }
 
+// Begin goes on with another tone on another stream, of an SSRC that was not announced, as an agent does that begins anew.
+func (s *Session) Begin(ssrc uint32, hz float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hz = hz
+	s.track.begin(ssrc)
+}
+
 // Stream sends a packet of audio on another stream, of an SSRC that was not announced. It is what a broken gateway does.
 func (s *Session) Stream(ssrc uint32, payload []byte) { s.track.stream(ssrc, payload) }
 
 // Audio sends a packet of audio beside those that are sent every 20 ms.
 func (s *Session) Audio(payload []byte) { s.track.audio(payload) }
+
+// Leave ends the media, and says something a moment later.
+func (s *Session) Leave(word any) {
+	_ = s.pc.Close() // what cannot be closed is not there
+	time.AfterFunc(30*time.Millisecond, func() { s.Send(word) })
+}
 
 // Do lets a fault of mid-call happen now.
 func (s *Session) Do(f Fault) {
@@ -287,6 +302,8 @@ func (s *Session) Do(f Fault) {
 		_ = conn.CloseNow() // that is the fault
 	case HangUp:
 		s.Send(message{Type: "hangup", Reason: "normal"})
+	case LeaveFirst:
+		s.Leave(message{Type: "hangup", Reason: "normal"})
 	case GiveUp:
 		s.Send(message{Type: "hangup", Reason: "failure"})
 	case Error:
@@ -332,7 +349,7 @@ func (s *Session) speak() {
 	s.mu.Lock()
 	s.speaking = true
 	s.mu.Unlock()
-	tone := Tone{Hz: s.gateway.opts.Hz}
+	var tone Tone
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -343,6 +360,7 @@ func (s *Session) speak() {
 		}
 		s.mu.Lock()
 		speaking := s.speaking
+		tone.Hz = s.hz
 		s.mu.Unlock()
 		if speaking {
 			s.track.audio(tone.Next())
@@ -457,6 +475,12 @@ func (t *track) audio(payload []byte) {
 	defer t.mu.Unlock()
 	t.header.Timestamp += FrameSamples
 	t.write(0, payload)
+}
+
+func (t *track) begin(ssrc uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.header.SSRC, t.header.SequenceNumber, t.header.Timestamp = ssrc, 7, 7
 }
 
 func (t *track) stream(ssrc uint32, payload []byte) {
