@@ -52,10 +52,10 @@ var edges = []string{
 }
 
 // testHelpers may be imported by tests and by each other only.
-var testHelpers = []string{"internal/testdb", "internal/golden", "internal/memstore", "internal/storetest", "internal/settingstest", "internal/fakefs"}
+var testHelpers = []string{"internal/testdb", "internal/golden", "internal/memstore", "internal/storetest", "internal/settingstest", "internal/fakefs", "internal/freeport"}
 
 // leaves are imported by tests of every package, so they can import none of them.
-var leaves = []string{"internal/testdb", "internal/golden"}
+var leaves = []string{"internal/testdb", "internal/golden", "internal/freeport"}
 
 func TestDomainPackagesKnowNoTechnology(t *testing.T) {
 	t.Parallel()
