@@ -105,6 +105,16 @@ func (l *ledger) await(query, want string) {
 	l.Fatalf("%s: %q, %v; want %q", query, got, err, want)
 }
 
+// awaitLog waits until a log says what it should.
+func (l *ledger) awaitLog(log *lockedBuffer, want string) {
+	l.Helper()
+	for until := time.Now().Add(time.Minute); !strings.Contains(log.String(), want); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			l.Fatalf("the log does not say %s:\n%s", want, log)
+		}
+	}
+}
+
 // expect says that there are so many calls of two legs each, all of which are told once.
 func (l *ledger) expect(calls int) {
 	l.Helper()
@@ -203,20 +213,20 @@ func TestLostDatabase(t *testing.T) {
 	var lines lockedBuffer
 	s := &pausing{Store: l.db, after: 2, paused: make(chan struct{}), resume: make(chan struct{})}
 	l.work(s, slog.New(slog.NewTextHandler(&lines, nil)))
-	<-s.paused // some are read and some are not
+	select {
+	case <-s.paused: // some are read and some are not
+	case <-time.After(time.Minute):
+		t.Fatal("no third batch is read")
+	}
 	c.Kill()
 	close(s.resume)
-	for !strings.Contains(lines.String(), `msg="out of order" component=records what="documents are read"`) {
-		<-time.After(time.Millisecond)
-	}
+	l.awaitLog(&lines, `msg="out of order" component=records what="documents are read"`)
 	c.Resume()
 	l.await(`SELECT count(*) FROM edgvoip.cdr_legs`, fmt.Sprint(2*calls))
 	l.hurry()
 	l.await(unread, "0")
 	l.expect(calls)
-	for !strings.Contains(lines.String(), `msg="in order again" component=records what="documents are read"`) {
-		<-time.After(time.Millisecond)
-	}
+	l.awaitLog(&lines, `msg="in order again" component=records what="documents are read"`)
 }
 
 // pausing is a store that waits after so many batches.
@@ -237,7 +247,10 @@ func (s *pausing) ReadDocuments(ctx context.Context, most int) (cdr.Tally, error
 	wait := s.read > s.after
 	s.mu.Unlock()
 	if wait {
-		<-s.resume
+		select {
+		case <-s.resume:
+		case <-ctx.Done():
+		}
 	}
 	return s.Store.ReadDocuments(ctx, most)
 }
