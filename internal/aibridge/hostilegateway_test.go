@@ -112,7 +112,8 @@ func TestSilentICEServers(t *testing.T) {
 			l.request(soon(t), sip.BYE, "")
 			over := time.Now()
 			eventually(t, "the call is over", func() bool { return s.active() == 0 })
-			if took := time.Since(over); took > 5*time.Second {
+			// TURN gives a server up after 7.8 s.
+			if took := time.Since(over); took > 7*time.Second {
 				t.Errorf("a call that has ended was there for %v", took)
 			}
 		})
@@ -157,14 +158,19 @@ func TestNamesOfICEServersAreChecked(t *testing.T) {
 // An offer whose candidates are TCP ports lets nothing be dialled.
 func TestNoICEOverTCP(t *testing.T) {
 	t.Parallel()
-	at, heard := listens(t, "tcp", "127.0.0.1:0")
+	at, dialled := listens(t, "tcp", "127.0.0.1:0")
 	_, port, _ := net.SplitHostPort(at)
+	at, asked := listens(t, "udp", "127.0.0.1:0")
+	_, other, _ := net.SplitHostPort(at)
 	s := newSceneBehind(t, meddling(func(session map[string]any) {
-		session["sdpOffer"] = session["sdpOffer"].(string) + "a=candidate:9 1 tcp 2130706431 127.0.0.1 " + port + " typ host tcptype passive\r\n"
+		session["sdpOffer"] = session["sdpOffer"].(string) + "a=candidate:9 1 tcp 2130706431 127.0.0.1 " + port + " typ host tcptype passive\r\n" +
+			"a=candidate:8 1 udp 2130706431 127.0.0.1 " + other + " typ host\r\n"
 	}), nil)
 	l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
+	eventually(t, "the candidate of UDP is tried", asked)
 	l.request(soon(t), sip.BYE, "")
-	if heard() {
+	eventually(t, "the call is over", func() bool { return s.active() == 0 })
+	if dialled() {
 		t.Error("a TCP port was dialled for media")
 	}
 }
@@ -208,7 +214,8 @@ func TestTheChannelIsGrantedAndWithheld(t *testing.T) {
 		})
 	}, func(o *aibridge.Options, _ *mockgateway.Options) { o.ConnectBudget = time.Second })
 	res, took := s.refused(newPhone(t, s.bridge.Addr()), callOptions{trunk: trunkOf(mockgateway.None)})
-	if res.StatusCode != 503 || took > 2*time.Second {
+	// The connection is held for 10 s, and some of the time is the machine's.
+	if res.StatusCode != 503 || took > 8*time.Second {
 		t.Errorf("%d after %v", res.StatusCode, took)
 	}
 }
@@ -308,13 +315,14 @@ func TestPacketsOfAnySize(t *testing.T) {
 	l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
 	agent := s.session(l)
 	eventually(t, "the caller hears the agent", func() bool { return l.ear.Share(440) > 0.9 })
+	before := len(l.headers())
 	for _, size := range []int{0, 1, 159, 161, 1000, 1187, 1188, 1200} {
 		agent.Audio(make([]byte, size))
 	}
-	eventually(t, "the caller hears the agent", func() bool { return l.ear.Share(440) > 0.9 })
+	eventually(t, "the caller still hears the agent", func() bool { return len(l.headers()) > before+10 && l.ear.Share(440) > 0.9 })
 	// What is larger than any link carries may end the stream, and then the caller goes to a person.
 	agent.Audio(make([]byte, 3000))
-	before := len(l.headers())
+	before = len(l.headers())
 	eventually(t, "the caller hears somebody", func() bool { return len(l.headers()) > before+10 || len(l.requests) > 0 })
 	l.request(soon(t), sip.BYE, "")
 	eventually(t, "the call is over", func() bool { return s.active() == 0 })
