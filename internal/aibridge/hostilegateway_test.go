@@ -49,8 +49,8 @@ func iceServers(urls ...string) func(http.Handler) http.Handler {
 	})
 }
 
-// listens opens a port that takes whatever comes and never answers. heard tells whether something came.
-func listens(tb testing.TB, network, addr string) (at string, heard func() bool) {
+// listens opens a port of 127.0.0.1 that takes whatever comes and never answers. heard tells whether something came.
+func listens(tb testing.TB, network string) (at string, heard func() bool) {
 	tb.Helper()
 	came := make(chan struct{}, 1)
 	note := func() {
@@ -61,7 +61,7 @@ func listens(tb testing.TB, network, addr string) (at string, heard func() bool)
 	}
 	heard = func() bool { return len(came) > 0 }
 	if network == "udp" {
-		conn, err := (&net.ListenConfig{}).ListenPacket(tb.Context(), network, addr)
+		conn, err := (&net.ListenConfig{}).ListenPacket(tb.Context(), network, "127.0.0.1:0")
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func listens(tb testing.TB, network, addr string) (at string, heard func() bool)
 		}()
 		return conn.LocalAddr().String(), heard
 	}
-	l, err := (&net.ListenConfig{}).Listen(tb.Context(), network, addr)
+	l, err := (&net.ListenConfig{}).Listen(tb.Context(), network, "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestSilentICEServers(t *testing.T) {
 			if strings.HasSuffix(form, "tcp") {
 				network = "tcp"
 			}
-			at, heard := listens(t, network, "127.0.0.1:0")
+			at, heard := listens(t, network)
 			s := newSceneBehind(t, iceServers(fmt.Sprintf(form, at)), nil)
 			l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
 			eventually(t, "the server is asked", heard)
@@ -137,7 +137,7 @@ func TestNamesOfICEServersAreChecked(t *testing.T) {
 			if strings.HasSuffix(form, "tcp") {
 				network = "tcp"
 			}
-			at, heard := listens(t, network, "127.0.0.1:0")
+			at, heard := listens(t, network)
 			_, port, err := net.SplitHostPort(at)
 			if err != nil {
 				t.Fatal(err)
@@ -158,9 +158,9 @@ func TestNamesOfICEServersAreChecked(t *testing.T) {
 // An offer whose candidates are TCP ports lets nothing be dialled.
 func TestNoICEOverTCP(t *testing.T) {
 	t.Parallel()
-	at, dialled := listens(t, "tcp", "127.0.0.1:0")
+	at, dialled := listens(t, "tcp")
 	_, port, _ := net.SplitHostPort(at)
-	at, asked := listens(t, "udp", "127.0.0.1:0")
+	at, asked := listens(t, "udp")
 	_, other, _ := net.SplitHostPort(at)
 	s := newSceneBehind(t, meddling(func(session map[string]any) {
 		session["sdpOffer"] = session["sdpOffer"].(string) + "a=candidate:9 1 tcp 2130706431 127.0.0.1 " + port + " typ host tcptype passive\r\n" +
