@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/edgvoip/edgvoip/internal/settingstest"
+	"github.com/edgvoip/edgvoip/internal/testlog"
 )
 
 // The whole process on a real database: it comes up, says where it listens, is ready, shows its switches, and goes when it
@@ -40,7 +41,7 @@ func TestServe(t *testing.T) {
 func serving(t *testing.T, i installation) (metrics, api string, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	var log lockedBuffer
+	var log testlog.Lines
 	var ended error
 	announced, done := make(announcement, 1), make(chan struct{})
 	go func() {

@@ -53,10 +53,13 @@ var edges = []string{
 }
 
 // testHelpers may be imported by tests and by each other only.
-var testHelpers = []string{"internal/testdb", "internal/golden", "internal/memstore", "internal/storetest", "internal/settingstest", "internal/fakefs", "internal/freeport"}
+var testHelpers = []string{
+	"internal/testdb", "internal/golden", "internal/memstore", "internal/storetest", "internal/settingstest", "internal/fakefs",
+	"internal/freeport", "internal/testlog",
+}
 
 // leaves are imported by tests of every package, so they can import none of them.
-var leaves = []string{"internal/testdb", "internal/golden", "internal/freeport"}
+var leaves = []string{"internal/testdb", "internal/golden", "internal/freeport", "internal/testlog"}
 
 func TestDomainPackagesKnowNoTechnology(t *testing.T) {
 	t.Parallel()

@@ -1,7 +1,6 @@
 package records_test
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -22,6 +21,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/records"
 	"github.com/edgvoip/edgvoip/internal/testdb"
+	"github.com/edgvoip/edgvoip/internal/testlog"
 )
 
 // ledger is a database with a tenant.
@@ -106,7 +106,7 @@ func (l *ledger) await(query, want string) {
 }
 
 // awaitLog waits until a log says what it should.
-func (l *ledger) awaitLog(log *lockedBuffer, want string) {
+func (l *ledger) awaitLog(log *testlog.Lines, want string) {
 	l.Helper()
 	for until := time.Now().Add(time.Minute); !strings.Contains(log.String(), want); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(until) {
@@ -210,7 +210,7 @@ func TestLostDatabase(t *testing.T) {
 	l := newLedger(t, c.DSN)
 	const calls = 300
 	l.keep(calls)
-	var lines lockedBuffer
+	var lines testlog.Lines
 	s := &pausing{Store: l.db, after: 2, paused: make(chan struct{}), resume: make(chan struct{})}
 	l.work(s, slog.New(slog.NewTextHandler(&lines, nil)))
 	select {
@@ -253,23 +253,6 @@ func (s *pausing) ReadDocuments(ctx context.Context, most int) (cdr.Tally, error
 		}
 	}
 	return s.Store.ReadDocuments(ctx, most)
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // Several processes read at the same time, while documents come: each leg is there once, and each call.
