@@ -276,35 +276,39 @@ func TestAFloodOfPacketsIsNotCarried(t *testing.T) {
 	l.request(soon(t), sip.BYE, "")
 }
 
-// A gateway that begins one stream after another is let go: each would be remembered until the end of the call.
-func TestTooManyStreams(t *testing.T) {
+// A gateway that does too much of anything is let go, whatever it is: each stream would be remembered until the end of the call, each
+// candidate would be tried, also where nobody asked for it, and each message is read, though it may be ignored.
+func TestTooMuchOfAnAgent(t *testing.T) {
 	t.Parallel()
-	s := newScene(t, nil)
-	l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
-	agent := s.session(l)
-	eventually(t, "the caller hears the agent", func() bool { return l.ear.Share(440) > 0.9 })
 	frame := (&mockgateway.Tone{Hz: 2000}).Next()
-	for ssrc := range uint32(1000) {
-		agent.Stream(1000+ssrc, frame)
-	}
-	if bye, err := l.next(soon(t), sip.BYE); err != nil || reasonOf(bye) != `Q.850;cause=41;text="agent_failed"` {
-		t.Errorf("%v, %v", bye, err)
-	}
-}
-
-// A gateway that sends one candidate after another is let go: each would be tried, also where nobody asked for it.
-func TestTooManyCandidates(t *testing.T) {
-	t.Parallel()
-	s := newScene(t, nil)
-	l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
-	agent := s.session(l)
-	for port := range 200 {
-		agent.Send(map[string]any{"type": "candidate", "candidate": map[string]any{
-			"candidate": fmt.Sprintf("candidate:9 1 udp 1 127.0.0.1 %d typ host", 20000+port), "sdpMid": "0", "sdpMLineIndex": 0,
-		}})
-	}
-	if bye, err := l.next(soon(t), sip.BYE); err != nil || reasonOf(bye) != `Q.850;cause=41;text="agent_failed"` {
-		t.Errorf("%v, %v", bye, err)
+	for name, tc := range map[string]struct {
+		many   int
+		send   func(agent *mockgateway.Session, n int)
+		reason string // part of it
+	}{
+		"streams": {1000, func(agent *mockgateway.Session, n int) { agent.Stream(uint32(1000+n), frame) }, `Q.850;cause=41;text="agent_failed"`},
+		"candidates": {200, func(agent *mockgateway.Session, n int) {
+			agent.Send(map[string]any{"type": "candidate", "candidate": map[string]any{
+				"candidate": fmt.Sprintf("candidate:9 1 udp 1 127.0.0.1 %d typ host", 20000+n), "sdpMid": "0", "sdpMLineIndex": 0,
+			}})
+		}, `Q.850;cause=41;text="agent_failed"`},
+		"messages": {1000, func(agent *mockgateway.Session, _ int) {
+			agent.Send(map[string]any{"type": "mood", "is": strings.Repeat("good", 100)})
+		}, "_lost"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t, nil)
+			l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
+			agent := s.session(l)
+			eventually(t, "the caller hears the agent", func() bool { return l.ear.Share(440) > 0.9 })
+			for n := range tc.many {
+				tc.send(agent, n)
+			}
+			if bye, err := l.next(soon(t), sip.BYE); err != nil || !strings.Contains(reasonOf(bye), tc.reason) {
+				t.Errorf("%v, %v", bye, err)
+			}
+		})
 	}
 }
 
@@ -405,19 +409,5 @@ func TestAPanicEndsOneCall(t *testing.T) {
 				t.Errorf("the log says nothing of it, or too much: %s", log)
 			}
 		})
-	}
-}
-
-// A gateway that talks without end is let go, though each of its messages may be ignored.
-func TestTooManyMessages(t *testing.T) {
-	t.Parallel()
-	s := newScene(t, nil)
-	l := s.call(newPhone(t, s.bridge.Addr()), mockgateway.None)
-	agent := s.session(l)
-	for range 1000 {
-		agent.Send(map[string]any{"type": "mood", "is": strings.Repeat("good", 100)})
-	}
-	if bye, err := l.next(soon(t), sip.BYE); err != nil || !strings.Contains(reasonOf(bye), "_lost") {
-		t.Errorf("%v, %v", bye, err)
 	}
 }
