@@ -75,6 +75,13 @@ func start(t testing.TB, change ...func(*api.Options)) *scene {
 	return startOn(t, testdb.New(t), change...)
 }
 
+// node adds a switch that nobody reaches.
+func (s *scene) node(t testing.TB, name, status string) {
+	t.Helper()
+	exec(t, s, `INSERT INTO edgvoip.switch_nodes (id, name, address, password_sealed, password_key_id, status) VALUES (gen_random_uuid(), $1, '127.0.0.1:1', '', '', $2)`,
+		name, status)
+}
+
 // startOn starts the API on a database, which may have one already.
 func startOn(t testing.TB, dsn string, change ...func(*api.Options)) *scene {
 	t.Helper()
