@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -23,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgvoip/edgvoip/internal/testlog"
 	"github.com/edgvoip/edgvoip/test/w3client"
 )
 
@@ -67,25 +67,7 @@ type door struct {
 	ended  chan struct{}
 	addr   atomic.Pointer[string] // where it listens, or nil
 	cdr    atomic.Pointer[string] // where it takes call records, or nil
-	log    lockedBuffer
-}
-
-// lockedBuffer is a log that is read while it is written.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log    testlog.Lines
 }
 
 var errNobody = errors.New("nobody listens")

@@ -442,11 +442,28 @@ func (l *ledger) leave(random *rand.Rand, taken <-chan struct{}) {
 }
 
 // lateLegs lets legs come of calls whose events were tried in vain: that makes events which have to wait for those, and would
-// be sent before them otherwise.
+// be sent before them otherwise. Which events are tried is chance, so it goes on until some wait.
 func (l *ledger) lateLegs() {
 	l.Helper()
-	var legs []string
-	l.rows(`SELECT DISTINCT subject FROM edgvoip.webhook_events WHERE state = 'pending' AND attempts > 0`, func(scan func(...any) error) error {
+	legs, waiting := 0, 0
+	for begun := time.Now(); waiting == 0; time.Sleep(100 * time.Millisecond) {
+		late := l.release()
+		l.awaitLegs(late)
+		legs += len(late)
+		l.exec(`UPDATE edgvoip.webhook_events SET due_at = now() + interval '15 s' WHERE state = 'pending' AND attempts > 0`)
+		err := l.db.QueryRowContext(l.Context(), `
+			SELECT count(*) FROM (SELECT FROM edgvoip.webhook_events WHERE state IN ('pending', 'leased') GROUP BY subject HAVING count(*) > 1) s`).Scan(&waiting)
+		if err != nil || time.Since(begun) > time.Minute {
+			l.Fatalf("%d late legs; events of %d calls wait for others, %v", legs, waiting, err)
+		}
+	}
+	l.Logf("%d late legs; events of %d calls wait for others", legs, waiting)
+}
+
+// release gives the legs that are held back of calls whose events were tried to the spool, and returns their IDs.
+func (l *ledger) release() (legs []string) {
+	l.Helper()
+	l.rows(`SELECT DISTINCT subject FROM edgvoip.webhook_events WHERE state IN ('pending', 'leased') AND attempts > 0`, func(scan func(...any) error) error {
 		var call uuid.UUID
 		if err := scan(&call); err != nil {
 			return err
@@ -458,6 +475,12 @@ func (l *ledger) lateLegs() {
 		}
 		return nil
 	})
+	return legs
+}
+
+// awaitLegs waits until legs are read.
+func (l *ledger) awaitLegs(legs []string) {
+	l.Helper()
 	for begun, read := time.Now(), 0; read < len(legs); time.Sleep(100 * time.Millisecond) {
 		l.exec(`UPDATE edgvoip.cdr_documents SET due_at = now() - interval '1 h' WHERE leg_id = ANY ($1) AND due_at > now() - interval '1 h'`, pq.Array(legs))
 		err := l.db.QueryRowContext(l.Context(), `SELECT count(*) FROM edgvoip.cdr_legs WHERE leg_id = ANY ($1)`, pq.Array(legs)).Scan(&read)
@@ -465,13 +488,6 @@ func (l *ledger) lateLegs() {
 			l.Fatalf("%d of %d late legs are read, %v", read, len(legs), err)
 		}
 	}
-	l.exec(`UPDATE edgvoip.webhook_events SET due_at = now() + interval '15 s' WHERE state = 'pending' AND attempts > 0`)
-	var waiting int
-	err := l.db.QueryRowContext(l.Context(), `SELECT count(*) FROM (SELECT FROM edgvoip.webhook_events WHERE state = 'pending' GROUP BY subject HAVING count(*) > 1) s`).Scan(&waiting)
-	if err != nil || waiting == 0 {
-		l.Fatalf("no event waits for another, %v", err)
-	}
-	l.Logf("%d late legs; events of %d calls wait for others", len(legs), waiting)
 }
 
 // endLeases ends the leases of a process that was killed.

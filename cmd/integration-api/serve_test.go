@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/edgvoip/edgvoip/internal/settingstest"
+	"github.com/edgvoip/edgvoip/internal/testlog"
 )
 
 // The whole process on a real database: it comes up, says where it listens, is ready, shows its switches, and goes when it
@@ -25,37 +25,60 @@ func TestServe(t *testing.T) {
 	if _, err := i.try(t, "event-socket", "node", "add", "fs1", "-address", away, "-password-file", "-"); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	read, write := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := run(ctx, []string{"serve"}, append(i.env, "API_METRICS_ADDR=127.0.0.1:0", "API_ADDR=127.0.0.1:0", "API_DEVELOPMENT_HTTP=true", "CDR_ADDR=off"), streams{nil, io.Discard, write})
-		_ = write.Close() // never fails
-		done <- err
-	}()
-	addr := make(chan string, 1)
-	go func() {
-		for lines := bufio.NewScanner(read); lines.Scan(); { // the log must be drained
-			var line struct {
-				Addr string `json:"metrics_addr"`
-			}
-			if err := json.Unmarshal(lines.Bytes(), &line); err == nil && line.Addr != "" {
-				addr <- line.Addr
-			}
-		}
-	}()
-	base := "http://" + <-addr
+	metrics, _, stop := serving(t, i)
 	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/metrics": `edgvoip_node_up{node="fs1"} 0`} {
 		eventually(t, func() (bool, string) {
-			status, body := get(t, base+path)
+			status, body := get(t, metrics+path)
 			return status == http.StatusOK && strings.Contains(body, want), path + " answers " + body
 		})
 	}
-	stop()
-	if err := <-done; err != nil {
+	if err := stop(); err != nil {
 		t.Errorf("stopped with %v", err)
 	}
+}
+
+// serving runs serve until stop is called, which returns its error, or the test ends. It returns when the process serves, and where.
+func serving(t *testing.T, i installation) (metrics, api string, stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var log testlog.Lines
+	var ended error
+	announced, done := make(announcement, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		ended = run(ctx, []string{"serve"}, append(i.env, "API_METRICS_ADDR=127.0.0.1:0", "API_ADDR=127.0.0.1:0", "API_DEVELOPMENT_HTTP=true", "CDR_ADDR=off"),
+			streams{nil, io.Discard, io.MultiWriter(&log, announced)})
+	}()
+	stop = func() error {
+		cancel()
+		<-done
+		return ended
+	}
+	t.Cleanup(func() { _ = stop() }) // what stops by itself is looked at where it is stopped
+	select {
+	case at := <-announced:
+		return "http://" + at.metrics, "http://" + at.api, stop
+	case <-done:
+		t.Fatalf("did not start: %v\n%s", ended, log.String())
+	case <-time.After(time.Minute):
+		t.Fatalf("does not say that it serves\n%s", log.String())
+	}
+	return "", "", nil
+}
+
+// announcement is a writer that finds where a process serves in the log line that tells it.
+type announcement chan struct{ metrics, api string }
+
+// Write implements io.Writer.
+func (a announcement) Write(b []byte) (int, error) {
+	var line struct {
+		Msg, Addr string
+		Metrics   string `json:"metrics_addr"`
+	}
+	if json.Unmarshal(b, &line) == nil && line.Msg == "serving" {
+		a <- struct{ metrics, api string }{line.Metrics, line.Addr}
+	}
+	return len(b), nil
 }
 
 func get(t *testing.T, url string) (int, string) {

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"encoding/json"
 	"io"
 	"net/http"
 	"regexp"
@@ -101,25 +98,7 @@ func credentials(t *testing.T, out string) map[string]string {
 // provision runs the process, and sends what W3 and an operator would.
 func provision(t *testing.T, i installation, tenant string, secret map[string]string, token string) {
 	t.Helper()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	read, write := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := run(ctx, []string{"serve"}, append(i.env, "API_METRICS_ADDR=127.0.0.1:0", "API_ADDR=127.0.0.1:0", "API_DEVELOPMENT_HTTP=true", "CDR_ADDR=off"), streams{nil, io.Discard, write})
-		_ = write.Close() // never fails
-		done <- err
-	}()
-	addr := make(chan string, 1)
-	go func() {
-		for lines := bufio.NewScanner(read); lines.Scan(); { // the log must be drained
-			var line struct{ Msg, Addr string }
-			if err := json.Unmarshal(lines.Bytes(), &line); err == nil && line.Msg == "serving" {
-				addr <- line.Addr
-			}
-		}
-	}()
-	base := "http://" + <-addr
+	_, base, stop := serving(t, i)
 	send := func(method, path, body string, header map[string]string) (int, string) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), method, base+path, strings.NewReader(body))
@@ -157,8 +136,7 @@ func provision(t *testing.T, i installation, tenant string, secret map[string]st
 			t.Errorf("%s: %d %s", path, status, answer)
 		}
 	}
-	stop()
-	if err := <-done; err != nil {
+	if err := stop(); err != nil {
 		t.Errorf("stopped with %v", err)
 	}
 }

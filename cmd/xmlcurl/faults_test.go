@@ -39,6 +39,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/storetest"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/internal/testdb"
+	"github.com/edgvoip/edgvoip/internal/testlog"
 	"github.com/edgvoip/edgvoip/internal/xmlcurl"
 	"github.com/edgvoip/edgvoip/trunk"
 )
@@ -225,33 +226,14 @@ type xml struct {
 	stop  context.CancelFunc
 	done  chan struct{} // closed when it has ended
 	ended error
-	log   *lines
-}
-
-// lines is what it logs.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	log   *testlog.Lines
 }
 
 // start runs xmlcurl until the test ends, or stop is called.
 func start(t *testing.T, changes ...string) *xml {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	x := &xml{T: t, stop: stop, done: make(chan struct{}), log: &lines{}}
+	x := &xml{T: t, stop: stop, done: make(chan struct{}), log: &testlog.Lines{}}
 	env := environment(t, changes...)
 	listening := make(chan string, 1)
 	go func() {

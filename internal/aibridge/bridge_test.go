@@ -126,7 +126,7 @@ func TestFaultsBeforeTheCall(t *testing.T) {
 	for _, tc := range []struct {
 		fault   mockgateway.Fault
 		outcome string
-		within  time.Duration
+		within  time.Duration // the budget; zero where the outcome alone tells
 	}{
 		{mockgateway.SlowSession, "session_late", 1500 * time.Millisecond},
 		{mockgateway.Refuse, "session_refused", 0},
@@ -146,7 +146,7 @@ func TestFaultsBeforeTheCall(t *testing.T) {
 				t.Errorf("%d with Reason %s, want 503 with %s\n%s", res.StatusCode, reasonOf(res), want, s.log)
 			}
 			// Some of it is the machine's; the budget itself is what is measured.
-			if took > tc.within+2*time.Second {
+			if tc.within > 0 && took > tc.within+2*time.Second {
 				t.Errorf("it took %v", took)
 			}
 			eventually(t, "the call is counted", func() bool { return s.counted(tc.outcome) == 1 && s.active() == 0 })

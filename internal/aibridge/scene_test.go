@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +18,7 @@ import (
 	"github.com/edgvoip/edgvoip/integration"
 	"github.com/edgvoip/edgvoip/internal/aibridge"
 	"github.com/edgvoip/edgvoip/internal/secret"
+	"github.com/edgvoip/edgvoip/internal/testlog"
 	"github.com/edgvoip/edgvoip/test/mockgateway"
 	"github.com/edgvoip/edgvoip/webhook"
 )
@@ -32,7 +31,7 @@ type scene struct {
 	bridge   *aibridge.Bridge
 	trunks   fakeTrunks
 	registry *prometheus.Registry
-	log      *lockedLog
+	log      *testlog.Lines
 	stop     context.CancelFunc
 	done     chan struct{}
 }
@@ -48,23 +47,6 @@ func (f fakeTrunks) Trunk(id uuid.UUID) (aisession.Trunk, error) {
 	return t, nil
 }
 
-type lockedLog struct {
-	mu    sync.Mutex
-	lines strings.Builder
-}
-
-func (l *lockedLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.lines.Write(b)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.lines.String()
-}
-
 const hmacSecret = "evs_test-secret"
 
 // newScene returns a scene whose bridge is changed by f. Everything is gone at the end of the test.
@@ -76,7 +58,7 @@ func newScene(tb testing.TB, f func(*aibridge.Options, *mockgateway.Options)) *s
 // newSceneBehind returns a scene whose gateway is reached through front, which may change what it says.
 func newSceneBehind(tb testing.TB, front func(http.Handler) http.Handler, f func(*aibridge.Options, *mockgateway.Options)) *scene {
 	tb.Helper()
-	s := &scene{t: tb, trunks: fakeTrunks{}, registry: prometheus.NewRegistry(), log: &lockedLog{}, done: make(chan struct{})}
+	s := &scene{t: tb, trunks: fakeTrunks{}, registry: prometheus.NewRegistry(), log: &testlog.Lines{}, done: make(chan struct{})}
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(s.log), nil))
 	line, err := secret.NewKeyLine("test")
 	if err != nil {

@@ -92,7 +92,7 @@ func TestPatch(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	w := s.tenant(t, "shop")
-	exec(t, s, `INSERT INTO edgvoip.switch_nodes (id, name, address, password_sealed, password_key_id) VALUES (gen_random_uuid(), 'fs1', '127.0.0.1:1', '', '')`)
+	s.node(t, "fs1", "active")
 	id := w.post(t, w.spec("1001")).id(t)
 	path := "/extensions/" + id
 	for _, tc := range []struct {
@@ -163,7 +163,7 @@ func TestConvergence(t *testing.T) {
 	s := start(t)
 	w := s.tenant(t, "shop")
 	for _, name := range []string{"fs1", "fs2", "fs3"} {
-		exec(t, s, `INSERT INTO edgvoip.switch_nodes (id, name, address, password_sealed, password_key_id) VALUES (gen_random_uuid(), $1, '127.0.0.1:1', '', '')`, name)
+		s.node(t, name, "active")
 	}
 	path := "/extensions/" + w.post(t, w.spec("1001")).id(t)
 	look := func(want string) {
@@ -191,7 +191,7 @@ func TestDelete(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	w := s.tenant(t, "shop")
-	exec(t, s, `INSERT INTO edgvoip.switch_nodes (id, name, address, password_sealed, password_key_id) VALUES (gen_random_uuid(), 'fs1', '127.0.0.1:1', '', '')`)
+	s.node(t, "fs1", "active")
 	id := w.post(t, w.spec("1001")).id(t)
 	path := "/extensions/" + id
 	w.do(t, http.MethodPut, path+"/stores", `{"storeIds":["`+uuid.NewString()+`"]}`)

@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -21,7 +20,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -38,6 +36,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/storetest"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/internal/testdb"
+	"github.com/edgvoip/edgvoip/internal/testlog"
 )
 
 // scene is the API over HTTPS and a database of its own.
@@ -50,7 +49,7 @@ type scene struct {
 	issuer   *integration.Issuer
 	tenants  *directory.Provisioner
 	registry *prometheus.Registry
-	log      *lines
+	log      *testlog.Lines
 	// skew is added to the API's clock.
 	skew atomic.Int64
 	core fakeCore
@@ -70,34 +69,23 @@ func (c *fakeCore) Status() api.CoreStatus {
 	return api.CoreUp
 }
 
-// lines is a log that tests read while it is written.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // start starts the API on a database of its own.
 func start(t testing.TB, change ...func(*api.Options)) *scene {
 	t.Helper()
 	return startOn(t, testdb.New(t), change...)
 }
 
+// node adds a switch that nobody reaches.
+func (s *scene) node(t testing.TB, name, status string) {
+	t.Helper()
+	exec(t, s, `INSERT INTO edgvoip.switch_nodes (id, name, address, password_sealed, password_key_id, status) VALUES (gen_random_uuid(), $1, '127.0.0.1:1', '', '', $2)`,
+		name, status)
+}
+
 // startOn starts the API on a database, which may have one already.
 func startOn(t testing.TB, dsn string, change ...func(*api.Options)) *scene {
 	t.Helper()
-	s := &scene{dsn: dsn, registry: prometheus.NewRegistry(), log: &lines{}}
+	s := &scene{dsn: dsn, registry: prometheus.NewRegistry(), log: &testlog.Lines{}}
 	log, err := telemetry.NewLogger(s.log, telemetry.FormatJSON, "debug")
 	if err != nil {
 		t.Fatal(err)

@@ -194,7 +194,7 @@ func TestHashUpgrade(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	w := s.tenant(t, "shop")
-	exec(t, s, `INSERT INTO edgvoip.switch_nodes (id, name, address, password_sealed, password_key_id) VALUES (gen_random_uuid(), 'fs1', '127.0.0.1:1', '', '')`)
+	s.node(t, "fs1", "active")
 	id := w.post(t, w.spec("1001")).id(t)
 	// Argon2id of "correct horse battery 1001" with m=8192, t=1.
 	const weak = "$argon2id$v=19$m=8192,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$WEAK"

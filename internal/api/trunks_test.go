@@ -87,7 +87,7 @@ func TestCreateTrunk(t *testing.T) {
 	s := start(t)
 	c := s.carrier(t, "shop")
 	exec(t, s, `UPDATE edgvoip.tenants SET timezone = 'Europe/Rome'`)
-	exec(t, s, `INSERT INTO edgvoip.switch_nodes (id, name, address, password_sealed, password_key_id) VALUES (gen_random_uuid(), 'fs1', '127.0.0.1:1', '', '')`)
+	s.node(t, "fs1", "active")
 	made := c.create(t, fullTrunk())
 	if made.status != http.StatusCreated {
 		t.Fatalf("%d %s\n%s", made.status, made.body, s.log)
@@ -181,7 +181,7 @@ func TestChangeTrunk(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	c := s.carrier(t, "shop")
-	exec(t, s, `INSERT INTO edgvoip.switch_nodes (id, name, address, password_sealed, password_key_id) VALUES (gen_random_uuid(), 'fs1', '127.0.0.1:1', '', '')`)
+	s.node(t, "fs1", "active")
 	if made := c.create(t, fullTrunk()); made.status != http.StatusCreated {
 		t.Fatalf("%d %s", made.status, made.body)
 	}
@@ -479,7 +479,7 @@ func TestDeleteTrunk(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	c := s.carrier(t, "shop")
-	exec(t, s, `INSERT INTO edgvoip.switch_nodes (id, name, address, password_sealed, password_key_id) VALUES (gen_random_uuid(), 'fs1', '127.0.0.1:1', '', '')`)
+	s.node(t, "fs1", "active")
 	c.create(t, fullTrunk())
 	path := c.path() + "/" + trunkID
 	first := c.do(t, http.MethodDelete, path, "")
@@ -560,8 +560,7 @@ func TestTrunkStatus(t *testing.T) {
 	s := start(t)
 	c := s.carrier(t, "shop")
 	for _, name := range []string{"fs1", "fs2", "fs3"} {
-		exec(t, s, `INSERT INTO edgvoip.switch_nodes (id, name, address, password_sealed, password_key_id, status) VALUES (gen_random_uuid(), $1, '127.0.0.1:1', '', '', $2)`,
-			name, map[bool]string{true: "disabled", false: "active"}[name == "fs3"])
+		s.node(t, name, map[bool]string{true: "disabled", false: "active"}[name == "fs3"])
 	}
 	c.create(t, fullTrunk())
 	path := c.path() + "/" + trunkID

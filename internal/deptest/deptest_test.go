@@ -35,7 +35,7 @@ type goPackage struct {
 // database or a switch.
 var domain = []string{
 	"directory", "dialplan", "trunk", "numbering", "schedule", "templates", "node", "integration", "webhook", "cdr", "aisession",
-	"internal/fstext", "internal/fsxml", "internal/secret",
+	"internal/fstext", "internal/fsxml", "internal/secret", "internal/invalid",
 }
 
 // technology lists the modules, by prefix of import path, that belong to the edges of the program. The standard library's
@@ -49,13 +49,17 @@ var technology = []string{
 var edges = []string{
 	"internal/xmlcurl", "internal/api", "internal/httpd", "internal/postgres", "internal/readmodel", "internal/esl",
 	"internal/fleet", "internal/feed", "internal/sender", "internal/ingest", "internal/records", "internal/aibridge", "internal/telemetry",
+	"internal/background", "internal/settings", "internal/entry",
 }
 
 // testHelpers may be imported by tests and by each other only.
-var testHelpers = []string{"internal/testdb", "internal/golden", "internal/memstore", "internal/storetest", "internal/settingstest", "internal/fakefs"}
+var testHelpers = []string{
+	"internal/testdb", "internal/golden", "internal/memstore", "internal/storetest", "internal/settingstest", "internal/fakefs",
+	"internal/freeport", "internal/testlog",
+}
 
 // leaves are imported by tests of every package, so they can import none of them.
-var leaves = []string{"internal/testdb", "internal/golden"}
+var leaves = []string{"internal/testdb", "internal/golden", "internal/freeport", "internal/testlog"}
 
 func TestDomainPackagesKnowNoTechnology(t *testing.T) {
 	t.Parallel()

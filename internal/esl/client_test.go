@@ -16,6 +16,7 @@ import (
 
 	"github.com/edgvoip/edgvoip/internal/esl"
 	"github.com/edgvoip/edgvoip/internal/fakefs"
+	"github.com/edgvoip/edgvoip/internal/testlog"
 )
 
 const (
@@ -30,7 +31,7 @@ type scene struct {
 	*esl.Client
 	fake     *fakefs.Server
 	registry *prometheus.Registry
-	log      *lines
+	log      *testlog.Lines
 }
 
 // newScene starts a client and waits until it is up. Timeouts that no test is about are long, waits between attempts short.
@@ -58,7 +59,7 @@ func newClient(t *testing.T, address string, change ...func(*esl.Options)) *scen
 // newStopped makes a client that does not run.
 func newStopped(t *testing.T, address string, change ...func(*esl.Options)) *scene {
 	t.Helper()
-	s := &scene{registry: prometheus.NewRegistry(), log: &lines{}}
+	s := &scene{registry: prometheus.NewRegistry(), log: &testlog.Lines{}}
 	o := esl.Options{
 		Node:   esl.Node{Name: "fs1", Address: address, Password: fakefs.Password},
 		Events: []string{registered}, Metrics: esl.NewMetrics(s.registry), Log: slog.New(slog.NewTextHandler(s.log, nil)),
@@ -177,24 +178,6 @@ func eventually(t *testing.T, condition func() error) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-}
-
-// lines is a log that may be read while it is written.
-type lines struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // receive waits for a value.

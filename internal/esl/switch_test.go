@@ -20,6 +20,7 @@ import (
 
 	"github.com/edgvoip/edgvoip/internal/esl"
 	"github.com/edgvoip/edgvoip/internal/fakefs"
+	"github.com/edgvoip/edgvoip/internal/freeport"
 )
 
 // realSwitch is a FreeSWITCH with nothing but an event socket and a SIP profile where anybody may register.
@@ -40,7 +41,7 @@ func newRealSwitch(t *testing.T) *realSwitch {
 	if _, err := exec.LookPath("freeswitch"); err != nil {
 		t.Skip("freeswitch is not in PATH")
 	}
-	s := &realSwitch{t: t, dir: t.TempDir(), port: freePort(t), sip: freePort(t)}
+	s := &realSwitch{t: t, dir: t.TempDir(), port: freeport.New(t), sip: freeport.New(t)}
 	if err := os.Mkdir(filepath.Join(s.dir, "conf"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -155,31 +156,6 @@ func (s *realSwitch) register(t *testing.T, user, host, callID string) {
 		}
 		return err
 	})
-}
-
-var ports sync.Map
-
-// freePort returns a port that is free for UDP and TCP and is not handed out twice.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-		l.Close()
-		if err != nil {
-			continue
-		}
-		u.Close()
-		if _, taken := ports.LoadOrStore(port, true); !taken {
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
 }
 
 // registrations returns the Call-IDs that the switch has, in order.

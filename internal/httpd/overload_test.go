@@ -260,7 +260,7 @@ func (c queued) SetReadDeadline(t time.Time) error {
 // its connection is not.
 func TestLateRequest(t *testing.T) {
 	t.Parallel()
-	const timeout = 100 * time.Millisecond
+	const timeout = time.Second // the next request has no more
 	q := newQueue()
 	s := serve(t, httpd.Options{RequestTimeout: timeout}, q.over)
 	c := s.dial()
@@ -284,7 +284,7 @@ func TestLateRequest(t *testing.T) {
 // A request is not late because its connection was opened before it was needed, as HTTP clients with a pool do.
 func TestConnectionOpenedInAdvance(t *testing.T) {
 	t.Parallel()
-	const timeout = 500 * time.Millisecond
+	const timeout = 2 * time.Second
 	q := newQueue()
 	close(q.turn)
 	s := serve(t, httpd.Options{RequestTimeout: timeout}, q.over)

@@ -370,12 +370,12 @@ func TestLegBesideAbsorption(t *testing.T) {
 			}
 		})
 		waiting := fmt.Sprint(n + 1)
-		for l.one(`SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) != waiting {
-			if t.Context().Err() != nil {
+		const wait = `
+			SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+		for deadline := time.Now().Add(time.Minute); l.one(wait) != waiting; time.Sleep(time.Millisecond) {
+			if t.Failed() || time.Now().After(deadline) {
 				t.Fatal("nobody waits")
 			}
-			time.Sleep(time.Millisecond)
 		}
 	}
 	if err := tx.Rollback(); err != nil {

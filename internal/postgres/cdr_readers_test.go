@@ -50,11 +50,10 @@ func TestAttendedTransferByTwoReaders(t *testing.T) {
 	const wait = `
 		SELECT count(DISTINCT wait_event) FROM pg_stat_activity
 		 WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event IN ('relation', 'advisory')`
-	for l.one(wait) != "2" {
-		if t.Failed() || t.Context().Err() != nil {
+	for deadline := time.Now().Add(time.Minute); l.one(wait) != "2"; time.Sleep(time.Millisecond) {
+		if t.Failed() || time.Now().After(deadline) {
 			t.Fatal("nobody waits")
 		}
-		time.Sleep(time.Millisecond)
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)

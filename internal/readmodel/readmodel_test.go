@@ -172,8 +172,13 @@ func TestSingleFlight(t *testing.T) {
 			}
 		})
 	}
-	for s.asked.Load() == 0 {
-		time.Sleep(time.Millisecond) // until the one is under way
+	// Until the one is under way.
+	for deadline := time.Now().Add(time.Minute); s.asked.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			close(release)
+			all.Wait()
+			t.Fatal("nobody asks the store")
+		}
 	}
 	close(release)
 	all.Wait()

@@ -174,16 +174,14 @@ func following(tb testing.TB, store *postgres.DB) (*readmodel.Model, *feed.Follo
 		Store: store, Bulk: store, MaxExtensions: 1000, MaxAge: time.Hour, LoadTimeout: 20 * time.Second, MaxLoads: 4, LiveFor: time.Hour, Log: log,
 	})
 	f := feed.New(feed.Options{Source: store, Reader: m, Interval: time.Hour, Timeout: 20 * time.Second, Log: log})
-	for {
+	// It distrusts everything once more when the transactions that are open now are over, those of other tests' databases too.
+	for deadline := time.Now().Add(2 * time.Minute); f.Position().Mark == (feed.Mark{}); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			tb.Fatal("some transaction in the cluster is not over in two minutes")
+		}
 		if err := f.Read(tb.Context()); err != nil {
 			tb.Fatal(err)
 		}
-		if f.Position().Mark != (feed.Mark{}) {
-			break
-		}
-		// It distrusts everything once more when the transactions that are open now are over, those of other tests' databases
-		// too.
-		time.Sleep(time.Millisecond)
 	}
 	if err := m.Refresh(tb.Context()); err != nil {
 		tb.Fatal(err)

@@ -1,7 +1,6 @@
 package records_test
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -22,6 +21,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/records"
 	"github.com/edgvoip/edgvoip/internal/testdb"
+	"github.com/edgvoip/edgvoip/internal/testlog"
 )
 
 // ledger is a database with a tenant.
@@ -103,6 +103,16 @@ func (l *ledger) await(query, want string) {
 		}
 	}
 	l.Fatalf("%s: %q, %v; want %q", query, got, err, want)
+}
+
+// awaitLog waits until a log says what it should.
+func (l *ledger) awaitLog(log *testlog.Lines, want string) {
+	l.Helper()
+	for until := time.Now().Add(time.Minute); !strings.Contains(log.String(), want); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			l.Fatalf("the log does not say %s:\n%s", want, log)
+		}
+	}
 }
 
 // expect says that there are so many calls of two legs each, all of which are told once.
@@ -200,23 +210,23 @@ func TestLostDatabase(t *testing.T) {
 	l := newLedger(t, c.DSN)
 	const calls = 300
 	l.keep(calls)
-	var lines lockedBuffer
+	var lines testlog.Lines
 	s := &pausing{Store: l.db, after: 2, paused: make(chan struct{}), resume: make(chan struct{})}
 	l.work(s, slog.New(slog.NewTextHandler(&lines, nil)))
-	<-s.paused // some are read and some are not
+	select {
+	case <-s.paused: // some are read and some are not
+	case <-time.After(time.Minute):
+		t.Fatal("no third batch is read")
+	}
 	c.Kill()
 	close(s.resume)
-	for !strings.Contains(lines.String(), `msg="out of order" component=records what="documents are read"`) {
-		<-time.After(time.Millisecond)
-	}
+	l.awaitLog(&lines, `msg="out of order" component=records what="documents are read"`)
 	c.Resume()
 	l.await(`SELECT count(*) FROM edgvoip.cdr_legs`, fmt.Sprint(2*calls))
 	l.hurry()
 	l.await(unread, "0")
 	l.expect(calls)
-	for !strings.Contains(lines.String(), `msg="in order again" component=records what="documents are read"`) {
-		<-time.After(time.Millisecond)
-	}
+	l.awaitLog(&lines, `msg="in order again" component=records what="documents are read"`)
 }
 
 // pausing is a store that waits after so many batches.
@@ -237,26 +247,12 @@ func (s *pausing) ReadDocuments(ctx context.Context, most int) (cdr.Tally, error
 	wait := s.read > s.after
 	s.mu.Unlock()
 	if wait {
-		<-s.resume
+		select {
+		case <-s.resume:
+		case <-ctx.Done():
+		}
 	}
 	return s.Store.ReadDocuments(ctx, most)
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // Several processes read at the same time, while documents come: each leg is there once, and each call.

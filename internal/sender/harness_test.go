@@ -1,7 +1,6 @@
 package sender_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"database/sql"
@@ -9,7 +8,6 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"net/netip"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/sender"
 	"github.com/edgvoip/edgvoip/internal/storetest"
 	"github.com/edgvoip/edgvoip/internal/testdb"
+	"github.com/edgvoip/edgvoip/internal/testlog"
 	"github.com/edgvoip/edgvoip/test/w3receiver"
 	"github.com/edgvoip/edgvoip/webhook"
 )
@@ -30,30 +29,12 @@ type scene struct {
 	dsn string
 	db  *postgres.DB
 	raw *sql.DB
-	log *lines
-}
-
-// lines is a log that tests read while it is written.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log *testlog.Lines
 }
 
 func newScene(t testing.TB) *scene {
 	t.Helper()
-	s := &scene{dsn: testdb.New(t), log: &lines{}}
+	s := &scene{dsn: testdb.New(t), log: &testlog.Lines{}}
 	var err error
 	if s.raw, err = sql.Open("postgres", s.dsn); err != nil {
 		t.Fatal(err)

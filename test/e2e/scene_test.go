@@ -34,6 +34,7 @@ import (
 	"github.com/google/uuid"
 	_ "github.com/lib/pq" // the database driver
 
+	"github.com/edgvoip/edgvoip/internal/freeport"
 	"github.com/edgvoip/edgvoip/internal/secret"
 )
 
@@ -479,27 +480,8 @@ func tail(file string) string {
 // freePort returns a port that is free for UDP and TCP and is not handed out twice.
 func freePort(t *testing.T) int {
 	t.Helper()
-	for range 100 {
-		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-		l.Close()
-		if err != nil {
-			continue
-		}
-		u.Close()
-		if _, taken := ports.LoadOrStore(port, true); !taken {
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
+	return freeport.New(t)
 }
-
-var ports sync.Map
 
 // process is a program that runs until the test ends.
 type process struct {
