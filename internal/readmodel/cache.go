@@ -59,7 +59,7 @@ type request[K comparable, V any] struct {
 func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[K, V]) (V, error) {
 	m := c.model
 	e, known := c.items.GetIfPresent(key)
-	if known && !m.usable() {
+	if known && !m.usable(e.epoch) {
 		known = false
 	}
 	if known {
@@ -129,7 +129,7 @@ func (c *cache[K, V]) load(ctx context.Context, r request[K, V], inDoubt bool) (
 	flight := r.flight + " " + strconv.FormatUint(c.forgotten(r.hash), 10) + " " + strconv.FormatUint(uint64(m.epoch.Load()), 10)
 	return fly(ctx, m, flight, func(ctx context.Context) (V, error) {
 		seq, epoch := m.seq.Load(), m.epoch.Load()
-		if e, ok := c.items.GetIfPresent(r.key); ok && m.undoubted(e.epoch) && m.usable() {
+		if e, ok := c.items.GetIfPresent(r.key); ok && m.undoubted(e.epoch) && m.usable(e.epoch) {
 			return e.value, nil // whoever asked before has just been answered
 		}
 		v, err := through(ctx, m, func(err error) bool { return errors.Is(err, errMoved) || r.unknown != nil && errors.Is(err, r.unknown) }, r.load)
@@ -137,7 +137,7 @@ func (c *cache[K, V]) load(ctx context.Context, r request[K, V], inDoubt bool) (
 		case err == nil:
 			c.put(r.key, r.hash, v, seq, epoch)
 		case r.unknown != nil && errors.Is(err, r.unknown):
-			c.putUnknown(r.hash, seq, epoch)
+			c.putUnknown(r.key, r.hash, seq, epoch)
 		}
 		return v, err
 	})
@@ -180,12 +180,13 @@ func (c *cache[K, V]) put(key K, hash uint64, v V, seq uint64, epoch uint32) {
 	}
 }
 
-// putUnknown remembers that there is none.
-func (c *cache[K, V]) putUnknown(hash, seq uint64, epoch uint32) {
+// putUnknown remembers that there is none, also no one in doubt.
+func (c *cache[K, V]) putUnknown(key K, hash, seq uint64, epoch uint32) {
 	s := &c.stripes[hash%uint64(len(c.stripes))]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.last <= seq {
+		c.items.Invalidate(key)
 		c.model.unknown.Set(hash, epoch)
 	}
 }

@@ -66,7 +66,7 @@ func (m *Model) absentForNow(domain uuid.UUID, name string) bool {
 	n := &m.names
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return n.read && m.usable() && !n.has(n.hash(domain, name))
+	return n.read && m.usable(n.epoch) && !n.has(n.hash(domain, name))
 }
 
 // add adds a name that may be new.
