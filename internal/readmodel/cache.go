@@ -74,14 +74,21 @@ func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[K, V]) 
 		}
 	}
 	r := ask()
-	absent := false
+	told := existsPerhaps
 	if !known && r.unknown != nil {
-		var sure bool
-		if absent, sure = m.absent(r.hash); sure {
-			m.opts.Metrics.count(answerUnknown)
-			return e.value, r.unknown
-		}
+		told = m.told(r.hash)
 	}
+	var none V
+	switch told {
+	case existsNot:
+		m.opts.Metrics.count(answerUnknown)
+		return none, r.unknown
+	case existsUnheard:
+		m.opts.Metrics.count(answerFailed)
+		return none, ErrBusy
+	case existsPerhaps, existsHardly:
+	}
+	absent := told == existsHardly
 	v, err := c.load(ctx, r, absent)
 	if err == nil || r.unknown != nil && errors.Is(err, r.unknown) {
 		m.opts.Metrics.count(answerDatabase)
@@ -103,18 +110,40 @@ func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[K, V]) 
 // undoubted tells that what was read in an epoch is still true as far as was heard.
 func (m *Model) undoubted(epoch uint32) bool { return m.synced.Load() && epoch == m.epoch.Load() }
 
-// absent tells, without asking the database, whether a name does not exist as far as was heard; sure, that it need not be asked
-// either. That can only be said while every change is heard of.
-func (m *Model) absent(hash uint64) (absent, sure bool) {
-	if !m.live() || !m.synced.Load() {
-		return false, false
+// existence is what is told of a name without asking the database.
+type existence int
+
+const (
+	// existsPerhaps: the database must be asked.
+	existsPerhaps existence = iota
+	// existsHardly: there is none as far as was heard. The database is asked all the same, if it answers at once.
+	existsHardly
+	// existsNot: there is none as far as was heard, and enough is asked already.
+	existsNot
+	// existsUnheard: there was none before everything was distrusted. There may be one now, and enough is asked already.
+	existsUnheard
+)
+
+// told tells whether a name exists. That it does not can only be said while every change is heard of.
+func (m *Model) told(hash uint64) existence {
+	if !m.live() {
+		return existsPerhaps
 	}
-	epoch := m.epoch.Load()
-	if asked, ok := m.unknown.GetIfPresent(hash); ok && asked == epoch {
-		return true, true
+	epoch, synced := m.epoch.Load(), m.synced.Load()
+	if asked, ok := m.unknown.GetIfPresent(hash); ok && asked == epoch && synced {
+		return existsNot
 	}
-	absent = m.names.absent(hash, epoch)
-	return absent, absent && (m.now().UnixNano() < m.noDoubt.Load() || !m.doubt.Allow())
+	absent, of := m.names.absent(hash)
+	enough := func() bool { return m.now().UnixNano() < m.noDoubt.Load() || !m.doubt.Allow() }
+	switch heard := of == epoch && synced; {
+	case absent && heard && enough():
+		return existsNot
+	case absent && heard:
+		return existsHardly
+	case absent && enough():
+		return existsUnheard
+	}
+	return existsPerhaps
 }
 
 // load asks the store, once for all who ask the same at the same time. Who is in doubt only does not wait for long.
