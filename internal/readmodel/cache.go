@@ -59,7 +59,7 @@ type request[K comparable, V any] struct {
 func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[K, V]) (V, error) {
 	m := c.model
 	e, known := c.items.GetIfPresent(key)
-	if known && !m.usable() {
+	if known && !m.usable(e.epoch) {
 		known = false
 	}
 	if known {
@@ -74,14 +74,21 @@ func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[K, V]) 
 		}
 	}
 	r := ask()
-	absent := false
+	told := existsPerhaps
 	if !known && r.unknown != nil {
-		var sure bool
-		if absent, sure = m.absent(r.hash); sure {
-			m.opts.Metrics.count(answerUnknown)
-			return e.value, r.unknown
-		}
+		told = m.told(r.hash)
 	}
+	var none V
+	switch told {
+	case existsNot:
+		m.opts.Metrics.count(answerUnknown)
+		return none, r.unknown
+	case existsUnheard:
+		m.opts.Metrics.count(answerFailed)
+		return none, ErrBusy
+	case existsPerhaps, existsHardly:
+	}
+	absent := told == existsHardly
 	v, err := c.load(ctx, r, absent)
 	if err == nil || r.unknown != nil && errors.Is(err, r.unknown) {
 		m.opts.Metrics.count(answerDatabase)
@@ -103,18 +110,40 @@ func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[K, V]) 
 // undoubted tells that what was read in an epoch is still true as far as was heard.
 func (m *Model) undoubted(epoch uint32) bool { return m.synced.Load() && epoch == m.epoch.Load() }
 
-// absent tells, without asking the database, whether a name does not exist as far as was heard; sure, that it need not be asked
-// either. That can only be said while every change is heard of.
-func (m *Model) absent(hash uint64) (absent, sure bool) {
-	if !m.live() || !m.synced.Load() {
-		return false, false
+// existence is what is told of a name without asking the database.
+type existence int
+
+const (
+	// existsPerhaps: the database must be asked.
+	existsPerhaps existence = iota
+	// existsHardly: there is none as far as was heard. The database is asked all the same, if it answers at once.
+	existsHardly
+	// existsNot: there is none as far as was heard, and enough is asked already.
+	existsNot
+	// existsUnheard: there was none before everything was distrusted. There may be one now, and enough is asked already.
+	existsUnheard
+)
+
+// told tells whether a name exists. That it does not can only be said while every change is heard of.
+func (m *Model) told(hash uint64) existence {
+	if !m.live() {
+		return existsPerhaps
 	}
-	epoch := m.epoch.Load()
-	if asked, ok := m.unknown.GetIfPresent(hash); ok && asked == epoch {
-		return true, true
+	epoch, synced := m.epoch.Load(), m.synced.Load()
+	if asked, ok := m.unknown.GetIfPresent(hash); ok && asked == epoch && synced {
+		return existsNot
 	}
-	absent = m.names.absent(hash, epoch)
-	return absent, absent && (m.now().UnixNano() < m.noDoubt.Load() || !m.doubt.Allow())
+	absent, of := m.names.absent(hash)
+	enough := func() bool { return m.now().UnixNano() < m.noDoubt.Load() || !m.doubt.Allow() }
+	switch heard := of == epoch && synced; {
+	case absent && heard && enough():
+		return existsNot
+	case absent && heard:
+		return existsHardly
+	case absent && enough():
+		return existsUnheard
+	}
+	return existsPerhaps
 }
 
 // load asks the store, once for all who ask the same at the same time. Who is in doubt only does not wait for long.
@@ -129,7 +158,7 @@ func (c *cache[K, V]) load(ctx context.Context, r request[K, V], inDoubt bool) (
 	flight := r.flight + " " + strconv.FormatUint(c.forgotten(r.hash), 10) + " " + strconv.FormatUint(uint64(m.epoch.Load()), 10)
 	return fly(ctx, m, flight, func(ctx context.Context) (V, error) {
 		seq, epoch := m.seq.Load(), m.epoch.Load()
-		if e, ok := c.items.GetIfPresent(r.key); ok && m.undoubted(e.epoch) && m.usable() {
+		if e, ok := c.items.GetIfPresent(r.key); ok && m.undoubted(e.epoch) && m.usable(e.epoch) {
 			return e.value, nil // whoever asked before has just been answered
 		}
 		v, err := through(ctx, m, func(err error) bool { return errors.Is(err, errMoved) || r.unknown != nil && errors.Is(err, r.unknown) }, r.load)
@@ -137,7 +166,7 @@ func (c *cache[K, V]) load(ctx context.Context, r request[K, V], inDoubt bool) (
 		case err == nil:
 			c.put(r.key, r.hash, v, seq, epoch)
 		case r.unknown != nil && errors.Is(err, r.unknown):
-			c.putUnknown(r.hash, seq, epoch)
+			c.putUnknown(r.key, r.hash, seq, epoch)
 		}
 		return v, err
 	})
@@ -180,12 +209,13 @@ func (c *cache[K, V]) put(key K, hash uint64, v V, seq uint64, epoch uint32) {
 	}
 }
 
-// putUnknown remembers that there is none.
-func (c *cache[K, V]) putUnknown(hash, seq uint64, epoch uint32) {
+// putUnknown remembers that there is none, also no one in doubt.
+func (c *cache[K, V]) putUnknown(key K, hash, seq uint64, epoch uint32) {
 	s := &c.stripes[hash%uint64(len(c.stripes))]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.last <= seq {
+		c.items.Invalidate(key)
 		c.model.unknown.Set(hash, epoch)
 	}
 }

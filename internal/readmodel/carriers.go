@@ -134,7 +134,7 @@ func (m *Model) consult(look func(*carrierTable, changed)) (trusted, complete bo
 	c := &m.carriers
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if c.table == nil || !m.usable() {
+	if c.table == nil || !m.usable(c.epoch) {
 		return false, false
 	}
 	look(c.table, c.changed)

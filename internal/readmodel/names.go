@@ -45,11 +45,11 @@ func (n *names) hash(domain uuid.UUID, name string) uint64 {
 	return binary.LittleEndian.Uint64(sum[:])
 }
 
-// absent tells that no such name exists, as far as was heard in an epoch.
-func (n *names) absent(hash uint64, epoch uint32) bool {
+// absent tells that no such name exists, as far as was heard in an epoch. Before all names were read, none is absent.
+func (n *names) absent(hash uint64) (absent bool, epoch uint32) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return n.read && n.epoch == epoch && !n.has(hash)
+	return n.read && !n.has(hash), n.epoch
 }
 
 func (n *names) has(hash uint64) bool {
@@ -66,7 +66,7 @@ func (m *Model) absentForNow(domain uuid.UUID, name string) bool {
 	n := &m.names
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return n.read && m.usable() && !n.has(n.hash(domain, name))
+	return n.read && m.usable(n.epoch) && !n.has(n.hash(domain, name))
 }
 
 // add adds a name that may be new.

@@ -140,8 +140,12 @@ type Model struct {
 	noDoubt atomic.Int64
 
 	// epoch counts how often everything was distrusted. seq orders invalidations and loads.
-	epoch atomic.Uint32
-	seq   atomic.Uint64
+	epoch  atomic.Uint32
+	seq    atomic.Uint64
+	doubts doubts
+	// begun is the time, in Unix nanoseconds, that nothing is older than, but what doubts tell of: when the model was made, or
+	// when the database was last heard of before its snapshot.
+	begun int64
 	// synced is true once the feed has been read by this process.
 	synced atomic.Bool
 	// heard is when the database was last heard of, in Unix nanoseconds; zero for never.
@@ -169,6 +173,7 @@ func New(o Options) *Model {
 		MaximumSize: maxUnknown, ExpiryCalculator: otter.ExpiryWriting[uint64, uint32](unknownLife),
 	})
 	m.names.init()
+	m.begun = m.now().UnixNano()
 	o.Metrics.observe(m)
 	return m
 }
@@ -195,8 +200,8 @@ func (m *Model) live() bool {
 	return known && age < m.opts.LiveFor
 }
 
-// usable tells whether what is known may be answered.
-func (m *Model) usable() bool {
+// fresh tells whether the database was heard of within the bound, so that what is known may be answered.
+func (m *Model) fresh() bool {
 	age, known := m.Age()
 	return known && age <= m.opts.MaxAge
 }
@@ -204,7 +209,7 @@ func (m *Model) usable() bool {
 // Ready tells why the model cannot answer: nothing is known, or what is known is too old. It answers nil otherwise, also
 // without the database.
 func (m *Model) Ready(context.Context) error {
-	if !m.usable() {
+	if !m.fresh() {
 		return errors.New("nothing is known from memory, or it is too old, and the database is away")
 	}
 	return nil

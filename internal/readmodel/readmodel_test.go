@@ -367,6 +367,46 @@ func TestScan(t *testing.T) {
 	}
 }
 
+// Nor does one while everything is in doubt and the names have not been read anew. What is beyond the bound then may have been
+// created, so it is not said not to exist.
+func TestScanWhileInDoubt(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	m := model(t, s)
+	m.Forget()
+	if _, err := extension(t, m, realmA, "1001"); err != nil {
+		t.Fatal(err)
+	}
+	s.asked.Store(0)
+	const names = 5000
+	start := time.Now()
+	refused := 0
+	for i := range names {
+		switch _, err := extension(t, m, realmA, fmt.Sprintf("scan%d", i)); {
+		case errors.Is(err, readmodel.ErrBusy):
+			refused++
+		case !errors.Is(err, directory.ErrUnknownExtension):
+			t.Fatal(err)
+		}
+	}
+	if most := 100 + int64(50*time.Since(start).Seconds()); s.asked.Load() > most {
+		t.Errorf("%d questions for %d names that do not exist, want at most %d", s.asked.Load(), names, most)
+	}
+	if asked := s.asked.Load(); int64(refused) != names-asked {
+		t.Errorf("%d refused, and %d asked for, of %d", refused, asked, names)
+	}
+	// Whoever was there before is not hindered, and once the names were read, nobody is.
+	if _, err := extension(t, m, realmA, "1002"); err != nil {
+		t.Error(err)
+	}
+	if err := m.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := extension(t, m, realmA, "scan"); !errors.Is(err, directory.ErrUnknownExtension) {
+		t.Error(err)
+	}
+}
+
 // A name that is created is there with the change that tells of it, though it was asked for before in vain.
 func TestCreatedAfterAskedFor(t *testing.T) {
 	t.Parallel()

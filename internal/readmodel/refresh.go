@@ -57,6 +57,11 @@ func (m *Model) Apply(changes []feed.Change) {
 // Forget implements feed.Reader. What is known stays, to be answered if the database should be away.
 func (m *Model) Forget() {
 	m.seq.Add(1)
+	heard := m.heard.Load()
+	if heard == 0 {
+		heard = m.begun
+	}
+	m.doubts.begin(m.epoch.Load(), heard, m.now().Add(-m.opts.MaxAge).UnixNano())
 	m.epoch.Add(1)
 	m.unknown.InvalidateAll()
 	m.refreshSoon()
@@ -86,23 +91,23 @@ func (c *carriers) change(tenant uuid.UUID, seq uint64) {
 }
 
 // Run reads in the background what is kept complete, the carriers and the names, whenever the feed makes that necessary, and
-// if told so preloads all extensions once. It returns when ctx ends.
+// if told so preloads all extensions, at first and whenever everything was distrusted. It returns when ctx ends.
 func (m *Model) Run(ctx context.Context) {
 	const retry = time.Second
-	preloaded := !m.opts.Preload
+	var last preload
 	for {
 		err := m.Refresh(ctx)
-		if err == nil && !preloaded {
-			start := time.Now()
-			if err = m.Preload(ctx); err == nil {
-				preloaded = true
-				m.opts.Log.InfoContext(ctx, "preloaded", "names", m.extensions.items.EstimatedSize(), "took_ms", time.Since(start).Milliseconds())
-			}
+		var wait time.Duration
+		if err == nil && m.opts.Preload {
+			wait, err = last.anew(ctx, m)
 		}
 		var again <-chan time.Time
 		if err != nil && ctx.Err() == nil {
 			m.opts.Log.DebugContext(ctx, "not refreshed", "error", err)
-			again = time.After(retry)
+			wait = retry
+		}
+		if wait > 0 {
+			again = time.After(wait)
 		}
 		select {
 		case <-ctx.Done():
@@ -111,6 +116,32 @@ func (m *Model) Run(ctx context.Context) {
 		case <-again:
 		}
 	}
+}
+
+// preload is one that is over; the zero value is none.
+type preload struct {
+	done  bool
+	epoch uint32 // in which it began
+	rest  time.Time
+}
+
+// anew preloads, unless all was read since it was last distrusted. It takes a rest of the same length after each, so that
+// whatever makes the feed distrust everything again and again does not keep the database reading; wait is what is left of it.
+func (p *preload) anew(ctx context.Context, m *Model) (wait time.Duration, err error) {
+	start, epoch := time.Now(), m.epoch.Load()
+	if p.done && p.epoch == epoch {
+		return 0, nil
+	}
+	if wait = p.rest.Sub(start); wait > 0 {
+		return wait, nil
+	}
+	if err := m.Preload(ctx); err != nil {
+		return 0, err
+	}
+	took := time.Since(start)
+	*p = preload{done: true, epoch: epoch, rest: time.Now().Add(took)}
+	m.opts.Log.InfoContext(ctx, "preloaded", "names", m.extensions.items.EstimatedSize(), "took_ms", took.Milliseconds())
+	return 0, nil
 }
 
 // Refresh reads what has to be read now. It is for Run, and for those who want it done before they begin.
@@ -203,14 +234,14 @@ func (m *Model) readRealms(ctx context.Context) ([]uint64, error) {
 func (m *Model) Preload(ctx context.Context) error {
 	var after Key
 	tenants := map[uuid.UUID]bool{}
-	for m.extensions.items.EstimatedSize() < m.opts.MaxExtensions {
+	for kept := 0; kept < m.opts.MaxExtensions; {
 		seq, epoch := m.seq.Load(), m.epoch.Load()
 		page, last, err := m.opts.Bulk.AllExtensions(ctx, after, pageSize)
 		if err != nil {
 			return fmt.Errorf("preload: %w", err)
 		}
 		for _, p := range page {
-			m.remember(p, seq, epoch)
+			kept += m.remember(p, seq, epoch)
 			tenants[p.Domain.Tenant.ID] = true
 		}
 		if after = last; after == (Key{}) {
@@ -226,12 +257,14 @@ func (m *Model) Preload(ctx context.Context) error {
 	return nil
 }
 
-// remember keeps an extension under its names, and its domain.
-func (m *Model) remember(p DomainExtension, seq uint64, epoch uint32) {
+// remember keeps an extension under its names, of which it returns the number, and its domain.
+func (m *Model) remember(p DomainExtension, seq uint64, epoch uint32) int {
 	realm := p.Domain.Realm.String()
 	m.domains.put(realm, m.names.hash(uuid.Nil, realm), p.Domain, seq, epoch)
 	r := pack(p.Extension)
-	for _, name := range r.names() {
+	names := r.names()
+	for _, name := range names {
 		m.extensions.put(extensionKey{p.Domain.ID, name}, m.names.hash(p.Domain.ID, name), r, seq, epoch)
 	}
+	return len(names)
 }

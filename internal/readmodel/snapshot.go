@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -27,36 +27,52 @@ import (
 )
 
 // A snapshot file lets a process that starts while the database is away answer what another knew. It holds what the model
-// holds, credentials sealed as they are in the database, and how far the feed was read. Layout: snapshotMagic; a gob stream of
-// a snapshotHead, then of []snapshotExtension until an empty one; the SHA-256 of all that.
+// holds, credentials sealed as they are in the database, and how far the feed was read. What is in doubt is in it too, with the
+// epoch that it was read in: whoever loads it counts on from there, and doubts it as well. Layout: snapshotMagic; a gob stream
+// of a snapshotHead, then of []snapshotExtension until an empty one; the SHA-256 of all that.
 
-const snapshotMagic = "edgvoip snapshot 4\n"
+const snapshotMagic = "edgvoip snapshot 5\n"
 
 // snapshotHead is everything but extensions. Its parts are plain: what is read back passes the constructors again.
 type snapshotHead struct {
-	Heard    time.Time
+	Heard time.Time
+	// Position is zero if it is not known what has changed since: then everything will be in doubt.
 	Position feed.Position
-	Seed     nameSeed
-	NamesAll bool
-	Names    []uint64
-	Domains  []snapshotDomain
-	// CarriersKnown tells whether Carriers are all there are.
-	CarriersKnown bool
-	Carriers      []snapshotCarrier
+	Epoch    uint32
+	// Doubts are those of the model.
+	Doubts     map[uint32]int64
+	Seed       nameSeed
+	NamesAll   bool // whether Names are all there are
+	NamesEpoch uint32
+	Names      []uint64
+	Domains    []snapshotDomain
+	Tenants    []snapshotTenant
+	// CarriersKnown tells whether Carriers are all there are, but for those of the tenants in CarriersChanged.
+	CarriersKnown   bool
+	CarriersEpoch   uint32
+	CarriersChanged []uuid.UUID
+	Carriers        []snapshotCarrier
 }
 
 type snapshotDomain struct {
+	Epoch                      uint32
 	ID, Tenant                 uuid.UUID
 	Realm, Slug, Name, Country string
 	RecordCalls                string
 	Active, TenantActive       bool
-	// Listed is true if the tenant's domains are known to be the ones here, in this order.
-	Listed bool
+}
+
+// snapshotTenant is the domains of a tenant, in order, each without an epoch of its own.
+type snapshotTenant struct {
+	ID      uuid.UUID
+	Epoch   uint32
+	Domains []snapshotDomain
 }
 
 type snapshotExtension struct {
 	Domain uuid.UUID
 	Name   string
+	Epoch  uint32
 	Record record
 }
 
@@ -84,12 +100,10 @@ type snapshotCarrier struct {
 const snapshotChunk = 1000
 
 // Save writes a snapshot file, readable by its owner only, in place of the one before. from is how far the feed was read before
-// the call: what changes meanwhile is applied again by whoever loads it.
+// the call: what changes meanwhile is applied again by whoever loads it. It is zero as long as nobody can say: whoever loads the
+// file then has everything in doubt as soon as there is a database.
 func (m *Model) Save(path string, from feed.Position) (err error) {
-	if from.Mark == (feed.Mark{}) {
-		return errors.New("nothing to save: the feed was not read yet")
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	f, err := createBeside(path)
 	if err != nil {
 		return fmt.Errorf("save snapshot: %w", err)
 	}
@@ -98,15 +112,15 @@ func (m *Model) Save(path string, from feed.Position) (err error) {
 			_ = os.Remove(f.Name()) // beside the error that is told, a file left over is nothing
 			err = fmt.Errorf("save snapshot: %w", err)
 		}
+		_ = f.Close() // all of it is on the disk already, or it is not used
 	}()
-	err = m.write(f, from)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err := m.write(f, from); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path) // still locked
 }
 
 func (m *Model) write(w io.Writer, from feed.Position) error {
@@ -121,12 +135,11 @@ func (m *Model) write(w io.Writer, from feed.Position) error {
 		return err
 	}
 	chunk := make([]snapshotExtension, 0, snapshotChunk)
-	epoch := m.epoch.Load()
 	for k, e := range m.extensions.items.All() {
-		if e.epoch != epoch {
+		if !m.usable(e.epoch) {
 			continue
 		}
-		if chunk = append(chunk, snapshotExtension{k.domain, k.name, e.value}); len(chunk) == snapshotChunk {
+		if chunk = append(chunk, snapshotExtension{k.domain, k.name, e.epoch, e.value}); len(chunk) == snapshotChunk {
 			if err := enc.Encode(chunk); err != nil {
 				return err
 			}
@@ -148,45 +161,52 @@ func (m *Model) write(w io.Writer, from feed.Position) error {
 }
 
 func (m *Model) head(from feed.Position) snapshotHead {
-	h := snapshotHead{Heard: time.Unix(0, m.heard.Load()), Position: from, Seed: m.names.seed}
-	epoch := m.epoch.Load()
+	h := snapshotHead{Heard: time.Unix(0, m.heard.Load()), Position: from, Epoch: m.epoch.Load(), Doubts: m.doubts.snapshot(), Seed: m.names.seed}
 	m.names.mu.RLock()
-	if h.NamesAll = m.names.read && m.names.epoch == epoch; h.NamesAll {
-		h.Names = slices.Clone(m.names.all)
+	if h.NamesAll = m.names.read && m.usable(m.names.epoch); h.NamesAll {
+		h.NamesEpoch, h.Names = m.names.epoch, slices.Clone(m.names.all)
 		for n := range m.names.added {
 			h.Names = append(h.Names, n)
 		}
 	}
 	m.names.mu.RUnlock()
-	listed := map[uuid.UUID]bool{}
 	for tenant, e := range m.ofTenant.items.All() {
-		if e.epoch != epoch {
+		if !m.usable(e.epoch) {
 			continue
 		}
-		listed[tenant] = true
+		t := snapshotTenant{ID: tenant, Epoch: e.epoch}
 		for _, d := range e.value {
-			h.Domains = append(h.Domains, snapshotDomainOf(d, true))
+			t.Domains = append(t.Domains, snapshotDomainOf(d, 0))
 		}
+		h.Tenants = append(h.Tenants, t)
 	}
 	for _, e := range m.domains.items.All() {
-		if e.epoch == epoch && !listed[e.value.Tenant.ID] {
-			h.Domains = append(h.Domains, snapshotDomainOf(e.value, false))
+		if m.usable(e.epoch) {
+			h.Domains = append(h.Domains, snapshotDomainOf(e.value, e.epoch))
 		}
 	}
-	m.carriers.mu.RLock()
-	defer m.carriers.mu.RUnlock()
-	if m.carriers.table != nil && m.carriers.epoch == epoch && len(m.carriers.changed) == 0 {
-		h.CarriersKnown = true
-		for _, c := range m.carriers.table.all {
-			h.Carriers = append(h.Carriers, snapshotCarrierOf(c))
-		}
-	}
+	m.carriers.snapshot(m, &h)
 	return h
 }
 
+func (c *carriers) snapshot(m *Model, h *snapshotHead) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.table == nil || !m.usable(c.epoch) {
+		return
+	}
+	h.CarriersKnown, h.CarriersEpoch, h.CarriersChanged = true, c.epoch, slices.Collect(maps.Keys(c.changed))
+	for _, k := range c.table.all {
+		h.Carriers = append(h.Carriers, snapshotCarrierOf(k))
+	}
+}
+
 // Load reads a snapshot file into a model that knows nothing yet, and returns how far the feed was read. A file that is not
-// there is no error: the position is then zero.
+// there is no error: the position is then zero. What is left of processes that were killed while they saved is removed.
 func (m *Model) Load(path string) (feed.Position, error) {
+	if err := removeLeftovers(path); err != nil {
+		m.opts.Log.Warn("what is left of unfinished snapshots stays", "error", err)
+	}
 	f, err := os.Open(path) //nolint:gosec // the operator names the file
 	if errors.Is(err, fs.ErrNotExist) {
 		return feed.Position{}, nil
@@ -255,74 +275,92 @@ func (m *Model) read(r io.Reader) (feed.Position, error) {
 			return h.Position, nil
 		}
 		for _, e := range chunk {
-			m.extensions.put(extensionKey{e.Domain, e.Name}, m.names.hash(e.Domain, e.Name), e.Record, m.seq.Load(), m.epoch.Load())
+			m.extensions.put(extensionKey{e.Domain, e.Name}, m.names.hash(e.Domain, e.Name), e.Record, m.seq.Load(), e.Epoch)
 		}
 	}
 }
 
 func (m *Model) restore(h snapshotHead) error {
+	m.epoch.Store(h.Epoch)
+	m.begun = h.Heard.UnixNano()
+	m.doubts.restore(h.Doubts)
 	m.names.seed = h.Seed
-	epoch := m.epoch.Load()
 	if h.NamesAll {
-		m.names.set(h.Names, epoch, m.seq.Load())
+		m.names.set(h.Names, h.NamesEpoch, m.seq.Load())
 	}
-	listed := map[uuid.UUID][]directory.Domain{}
 	for _, s := range h.Domains {
 		d, err := s.domain()
 		if err != nil {
 			return err
 		}
-		m.domains.put(s.Realm, m.names.hash(uuid.Nil, s.Realm), d, m.seq.Load(), epoch)
-		if s.Listed {
-			listed[s.Tenant] = append(listed[s.Tenant], d)
+		m.domains.put(s.Realm, m.names.hash(uuid.Nil, s.Realm), d, m.seq.Load(), s.Epoch)
+	}
+	for _, t := range h.Tenants {
+		domains := make([]directory.Domain, len(t.Domains))
+		for i, s := range t.Domains {
+			var err error
+			if domains[i], err = s.domain(); err != nil {
+				return err
+			}
 		}
+		m.ofTenant.put(t.ID, m.names.hash(t.ID, ""), domains, m.seq.Load(), t.Epoch)
 	}
-	for tenant, domains := range listed {
-		m.ofTenant.put(tenant, m.names.hash(tenant, ""), domains, m.seq.Load(), epoch)
-	}
+	return m.carriers.restore(h, m.seq.Load())
+}
+
+// restore takes the carriers of a snapshot. since is the number of the newest change.
+func (c *carriers) restore(h snapshotHead, since uint64) error {
 	if !h.CarriersKnown {
 		return nil
 	}
 	all := make([]Carrier, 0, len(h.Carriers))
 	for _, s := range h.Carriers {
-		c, err := s.carrier()
+		k, err := s.carrier()
 		if err != nil {
 			return err
 		}
-		all = append(all, c)
+		all = append(all, k)
 	}
-	m.carriers.table, m.carriers.epoch = arrange(all), epoch
+	for _, tenant := range h.CarriersChanged {
+		c.change(tenant, since)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.table, c.epoch = arrange(all), h.CarriersEpoch
 	return nil
 }
 
-// KeepSnapshot saves a snapshot at intervals, and once more when ctx ends.
+// firstSave is the time from the start to the first snapshot. The next ones take twice as long each, up to the interval: most is
+// learned soon after the start.
+const firstSave = 10 * time.Second
+
+// KeepSnapshot saves a snapshot at intervals, the first ones sooner, and once more when ctx ends; also without the database, as
+// what was read since the last one may have been much. What may not be answered any more is not saved: the file stays as it is.
 func (m *Model) KeepSnapshot(ctx context.Context, path string, interval time.Duration, position func() feed.Position) {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
 	save := func() {
-		if !m.live() {
-			return // it would not be newer than the one before
+		if !m.fresh() {
+			return
 		}
 		if err := m.Save(path, position()); err != nil {
 			m.opts.Log.ErrorContext(ctx, "snapshot", "error", err)
 		}
 	}
-	for {
+	for pause := min(firstSave, interval); ; pause = min(2*pause, interval) {
 		select {
 		case <-ctx.Done():
 			save()
 			return
-		case <-tick.C:
+		case <-time.After(pause):
 			save()
 		}
 	}
 }
 
-func snapshotDomainOf(d directory.Domain, listed bool) snapshotDomain {
+func snapshotDomainOf(d directory.Domain, epoch uint32) snapshotDomain {
 	return snapshotDomain{
 		ID: d.ID, Tenant: d.Tenant.ID, Realm: d.Realm.String(), Slug: d.Tenant.Slug.String(), Name: d.Tenant.Name.String(),
 		Country: d.Tenant.Country.String(), Active: d.Active, TenantActive: d.Tenant.Active,
-		RecordCalls: string(d.Tenant.RecordCalls), Listed: listed,
+		RecordCalls: string(d.Tenant.RecordCalls), Epoch: epoch,
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/edgvoip/edgvoip/dialplan"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/feed"
+	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/readmodel"
 	"github.com/edgvoip/edgvoip/internal/storetest"
@@ -216,6 +217,7 @@ func differing(a, b map[string]string) []string {
 // answers asks for everything that the scene, or a statement above, has or could have, by every kind of lookup.
 func answers(tb testing.TB, s lookups) map[string]string {
 	tb.Helper()
+	s = patient{s}
 	all := map[string]string{}
 	note := func(question string, err error, answer ...any) {
 		switch {
@@ -251,6 +253,31 @@ func answers(tb testing.TB, s lookups) map[string]string {
 	}
 	noteTrunks(ctx, s, note)
 	return all
+}
+
+// patient asks again for a name that could not be asked for yet: while everything is in doubt, names that were not there before are
+// asked for in the database a few at a time.
+type patient struct{ lookups }
+
+func (p patient) retry(ask func() error) {
+	for errors.Is(ask(), readmodel.ErrBusy) {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (p patient) Domain(ctx context.Context, realm fstext.Realm) (d directory.Domain, err error) {
+	p.retry(func() error { d, err = p.lookups.Domain(ctx, realm); return err })
+	return d, err
+}
+
+func (p patient) Extension(ctx context.Context, realm fstext.Realm, name fstext.Username) (d directory.Domain, e directory.Extension, err error) {
+	p.retry(func() error { d, e, err = p.lookups.Extension(ctx, realm, name); return err })
+	return d, e, err
+}
+
+func (p patient) Extensions(ctx context.Context, realm fstext.Realm, limit int) (d directory.Domain, list []directory.Extension, err error) {
+	p.retry(func() error { d, list, err = p.lookups.Extensions(ctx, realm, limit); return err })
+	return d, list, err
 }
 
 func noteTrunks(ctx context.Context, s lookups, note func(question string, err error, answer ...any)) {

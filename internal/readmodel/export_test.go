@@ -1,0 +1,4 @@
+package readmodel
+
+// CreateBeside is what a snapshot is written to before it takes its place.
+var CreateBeside = createBeside
