@@ -659,6 +659,13 @@ BEGIN
 END
 $$;
 
+-- When somebody last wrote on the primary, in one row: integration-api every two seconds. A replica on which it grows old hears
+-- nothing of its primary, which the changes cannot tell: a primary on which nothing changes writes none. No reader is told of it.
+CREATE TABLE edgvoip.heartbeat (
+  one boolean     PRIMARY KEY DEFAULT true CHECK (one),
+  at  timestamptz NOT NULL
+);
+
 -- Call records, as switches posted them, until they are read. A record that cannot be read stays, with the reason. They
 -- belong to no tenant before that: a reference table.
 CREATE TABLE edgvoip.cdr_documents (
@@ -882,6 +889,8 @@ REVOKE EXECUTE ON FUNCTION edgvoip.keep_sip_names(), edgvoip.tell_changes(), edg
   edgvoip.tell_switches_of_domain(), edgvoip.tell_switches_of_tenant() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION edgvoip.prune_changes(interval) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION edgvoip.prune_changes(interval) TO edgvoip_api, edgvoip_xmlcurl;
+GRANT SELECT, INSERT, UPDATE ON edgvoip.heartbeat TO edgvoip_api;
+GRANT SELECT ON edgvoip.heartbeat TO edgvoip_xmlcurl;
 
 GRANT SELECT (id, slug, name, country, status, record_calls, timezone) ON edgvoip.tenants TO edgvoip_xmlcurl;
 GRANT SELECT (tenant_id, id, realm, status, created_at) ON edgvoip.sip_domains TO edgvoip_xmlcurl;

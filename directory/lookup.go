@@ -93,14 +93,17 @@ type Answer struct {
 type Directory struct {
 	store    Store
 	keys     *secret.KeyRing
-	cacheFor time.Duration
+	cacheFor func() time.Duration
 }
 
 // New returns a directory that reads from a store and opens credentials with a key ring.
 //
-// cacheFor, if not zero, lets the switch keep each user for so long. It then authenticates the user without asking, so that
+// cacheFor is asked for each user how long the switch may keep him: zero for not at all, and nil for never. The switch then authenticates the user without asking, so that
 // nobody checks who registers what, where from, and over which transport (docs/decisions/0013-users-cached-by-a-switch.md).
-func New(store Store, keys *secret.KeyRing, cacheFor time.Duration) *Directory {
+func New(store Store, keys *secret.KeyRing, cacheFor func() time.Duration) *Directory {
+	if cacheFor == nil {
+		cacheFor = func() time.Duration { return 0 }
+	}
 	return &Directory{store: store, keys: keys, cacheFor: cacheFor}
 }
 
@@ -179,7 +182,7 @@ func (d *Directory) user(ctx context.Context, l Lookup) (Answer, error) {
 	case !ext.Active:
 		return nobody(dom.Realm, OutcomeRefused, "extension suspended")
 	}
-	u := user{Extension: ext, tenant: dom.Tenant, cacheFor: d.cacheFor}
+	u := user{Extension: ext, tenant: dom.Tenant}
 	if l.Purpose == PurposeAuth {
 		transport, reason := admit(ext, l)
 		if reason != "" {
@@ -198,6 +201,7 @@ func (d *Directory) user(ctx context.Context, l Lookup) (Answer, error) {
 	if u.ha1, err = fstext.NewHash(string(plain)); err != nil {
 		return Answer{}, fmt.Errorf("credential of extension %s: %w", ext.ID, err)
 	}
+	u.cacheFor = d.cacheFor()
 	doc := fsxml.New(fsxml.SectionDirectory)
 	doc.Open("domain", fsxml.A("name", dom.Realm.Text()))
 	doc.Open("users")

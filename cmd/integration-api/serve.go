@@ -13,6 +13,7 @@ import (
 
 	"github.com/edgvoip/edgvoip/internal/api"
 	"github.com/edgvoip/edgvoip/internal/esl"
+	"github.com/edgvoip/edgvoip/internal/feed"
 	"github.com/edgvoip/edgvoip/internal/fleet"
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/postgres"
@@ -108,6 +109,10 @@ func (p *process) run(ctx context.Context) error {
 	})
 	parts.Go(func() error {
 		p.records.Run(ctx)
+		return nil
+	})
+	parts.Go(func() error {
+		feed.Keep(ctx, p.db, p.log.With("component", "feed"))
 		return nil
 	})
 	parts.Go(func() error { return p.runIngest(ctx, taking) })

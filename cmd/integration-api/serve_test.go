@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -25,6 +26,15 @@ func TestServe(t *testing.T) {
 	if _, err := i.try(t, "event-socket", "node", "add", "fs1", "-address", away, "-password-file", "-"); err != nil {
 		t.Fatal(err)
 	}
+	db, err := sql.Open("postgres", i.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	if _, err := db.ExecContext(t.Context(), `INSERT INTO edgvoip.changes (tenant_id, subject, at, oldest)
+		SELECT gen_random_uuid(), 'tenant', now() - interval '2 hours', '18446744073709551615' FROM generate_series(1, 1500)`); err != nil {
+		t.Fatal(err)
+	}
 	metrics, _, stop := serving(t, i)
 	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/metrics": `edgvoip_node_up{node="fs1"} 0`} {
 		eventually(t, func() (bool, string) {
@@ -32,6 +42,17 @@ func TestServe(t *testing.T) {
 			return status == http.StatusOK && strings.Contains(body, want), path + " answers " + body
 		})
 	}
+	// What readers of replicas depend on.
+	var beating bool
+	eventually(t, func() (bool, string) {
+		err := db.QueryRowContext(t.Context(), `SELECT EXISTS (SELECT FROM edgvoip.heartbeat)`).Scan(&beating)
+		return err == nil && beating, "no heartbeat is written"
+	})
+	var left int
+	eventually(t, func() (bool, string) {
+		err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM edgvoip.changes WHERE at < now() - interval '1 hour'`).Scan(&left)
+		return err == nil && left == 1001, "old changes are not removed"
+	})
 	if err := stop(); err != nil {
 		t.Errorf("stopped with %v", err)
 	}

@@ -94,7 +94,8 @@ type process struct {
 	lookups, bulk *postgres.DB
 	model         *readmodel.Model
 	feed          *feed.Follower
-	eventSocket   *esl.Client // nil for none
+	eventSocket   *esl.Client  // nil for none
+	caching       *userCaching // nil for switches that keep no users
 	server        *httpd.Server
 }
 
@@ -132,9 +133,15 @@ func build(ctx context.Context, s settings, log *slog.Logger) (_ *process, err e
 	}
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(collectors.NewDBStatsCollector(p.lookups.Pool(), "edgvoip"))
+	if s.SwitchCachesUsers > 0 {
+		p.caching = newUserCaching(s.SwitchCachesUsers, p.bulk.ActiveTenants, registry, log)
+	}
 	p.buildModel(ctx, registry)
 	o := xmlcurl.Options{
-		Store: p.model, Keys: keys, Switch: switches, Credentials: s.Credentials, CacheUsers: s.SwitchCachesUsers, Registry: registry, Log: log,
+		Store: p.model, Keys: keys, Switch: switches, Credentials: s.Credentials, Registry: registry, Log: log,
+	}
+	if p.caching != nil {
+		o.CacheUsers = p.caching.cacheFor
 	}
 	if s.EventSocketPasswordFile != "" {
 		if p.eventSocket, err = s.eventSocket(registry, log); err != nil {
@@ -187,8 +194,12 @@ func (p *process) buildModel(ctx context.Context, registry *prometheus.Registry)
 			log.ErrorContext(ctx, "XMLCURL_SNAPSHOT_FILE", "error", err)
 		}
 	}
+	var reader feed.Reader = p.model
+	if p.caching != nil {
+		p.caching.Reader, reader = p.model, p.caching
+	}
 	p.feed = feed.New(feed.Options{
-		Source: source{p.lookups, p.bulk}, Reader: p.model, Interval: s.ChangesInterval, Timeout: s.RequestTimeout, From: from,
+		Source: source{p.lookups, p.bulk}, Reader: reader, Interval: s.ChangesInterval, Timeout: s.RequestTimeout, From: from,
 		Metrics: feed.Metrics{Lag: metrics.Lag, Failed: metrics.ReadFailed, Forgot: metrics.Forgot}, Log: log,
 	})
 }
@@ -214,6 +225,9 @@ func (p *process) follow(ctx context.Context) <-chan struct{} {
 	var parts sync.WaitGroup
 	parts.Go(func() { p.feed.Run(ctx) })
 	parts.Go(func() { p.model.Run(ctx) })
+	if p.caching != nil {
+		parts.Go(func() { p.caching.run(ctx) })
+	}
 	if p.eventSocket != nil {
 		parts.Go(func() { _ = p.eventSocket.Run(ctx) }) // which connects until ctx ends
 	}

@@ -152,6 +152,26 @@ func (c *Client) FlushUser(ctx context.Context, realm, user string) error {
 // FlushUsers makes the switch forget the directory's answers about everybody, and waits for as little as FlushUser.
 func (c *Client) FlushUsers(ctx context.Context) error { return c.flushCache(ctx) }
 
+// EmptyCache is FlushUsers that returns how many answers were remembered. A user can be remembered under several keys.
+func (c *Client) EmptyCache(ctx context.Context) (int, error) {
+	const name = "xml_flush_cache"
+	out, err := c.run(ctx, c.events, name, nil)
+	if err := succeeded(name, out, err); err != nil {
+		return 0, err
+	}
+	found := clearedCount.FindStringSubmatch(out)
+	if found == nil {
+		return 0, &CommandError{Command: name, Reply: strings.TrimSpace(out)}
+	}
+	n, err := strconv.Atoi(found[1])
+	if err != nil {
+		return 0, fmt.Errorf("answers that were remembered: %w", err)
+	}
+	return n, nil
+}
+
+var clearedCount = regexp.MustCompile(`^\+OK cleared (\d+) entr`)
+
 // FlushRegistration drops the registrations of an address of record, as if they had expired. User and host are as the
 // switch stores them, letter case included: the phones of an extension on TLS are another user than those on UDP. Either may
 // be a forger's: the host need be no realm of anybody. It is no error if there is none.

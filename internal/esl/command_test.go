@@ -256,3 +256,19 @@ func TestStatus(t *testing.T) {
 		}
 	}
 }
+
+// What a switch remembered is told when it forgets.
+func TestEmptyCache(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	for reply, want := range map[string]int{"+OK cleared 0 entries\n": 0, "+OK cleared 1 entry\n": 1, "+OK cleared 12 entries\n": 12, "+OK\n": -1, "-ERR no\n": -1} {
+		s.fake.OnAPI(script(map[string]string{"xml_flush_cache": reply}))
+		n, err := s.EmptyCache(t.Context())
+		if err != nil {
+			n = -1
+		}
+		if n != want {
+			t.Errorf("%q is read as %d, %v; want %d", reply, n, err, want)
+		}
+	}
+}

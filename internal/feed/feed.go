@@ -63,6 +63,10 @@ type Page struct {
 	Head Mark
 	// Oldest is the oldest transaction that was not over (pg_snapshot_xmin); Next the first not begun (pg_snapshot_xmax).
 	Oldest, Next uint64
+	// Replica tells that it was read from one. Behind is then the age of the newest that it has from its primary, by its own
+	// clock: not less than zero. Beats tells whether the primary has ever written a heartbeat; without, Behind is not known, and zero.
+	Replica, Beats bool
+	Behind         time.Duration
 }
 
 // Source is where changes are read.
@@ -82,8 +86,12 @@ type Reader interface {
 	Apply(changes []Change)
 	// Forget distrusts everything: what changed is not known any more.
 	Forget()
-	// Synced is called after each read: all that was committed a moment ago is applied.
+	// Synced is called after each read: all that was committed a moment ago is applied, or so much longer ago as Behind was
+	// told before.
 	Synced(at time.Time)
+	// Behind is called before Synced with how old that is what was read: on a replica the age of the newest sign of its
+	// primary, elsewhere zero.
+	Behind(age time.Duration)
 }
 
 // Gap is a range of numbers that were not there when later ones were. Until all transactions before Until are over, they can
@@ -134,6 +142,8 @@ type Follower struct {
 	begun bool
 	// settle is the transaction that must be over before what was read since the start can be trusted; zero if it is.
 	settle uint64
+
+	replica replica
 }
 
 // pageSize bounds the changes of one read. A variable for tests.
@@ -150,7 +160,7 @@ const (
 
 // New returns a follower. Run makes it follow.
 func New(o Options) *Follower {
-	f := &Follower{opts: o, wake: make(chan struct{}, 1)}
+	f := &Follower{opts: o, wake: make(chan struct{}, 1), replica: replica{log: o.Log}}
 	if o.From.Mark != (Mark{}) {
 		f.begun, f.mark, f.gaps = true, o.From.Mark, slices.Clone(o.From.Gaps)
 	}
@@ -219,7 +229,7 @@ func (f *Follower) listen(ctx context.Context) {
 	}
 }
 
-// prune removes old changes now and then. Several followers do; on a replica none can.
+// prune removes old changes now and then. Several followers do; on a replica none can, and Keep does.
 func (f *Follower) prune(ctx context.Context) {
 	tick := time.NewTicker(pruneInterval)
 	defer tick.Stop()
@@ -229,10 +239,13 @@ func (f *Follower) prune(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		if f.replica.read.Load() {
+			continue
+		}
 		for removed := 1; removed > 0; {
 			var err error
 			if removed, err = f.opts.Source.PruneChanges(ctx, pruneKeep); err != nil && ctx.Err() == nil {
-				f.opts.Log.WarnContext(ctx, "old changes not removed; somebody else must, if this is a replica", "error", err)
+				f.opts.Log.WarnContext(ctx, "old changes not removed", "error", err)
 			}
 		}
 	}
@@ -244,7 +257,7 @@ func (f *Follower) Read(ctx context.Context) error {
 	defer f.mu.Unlock()
 	for {
 		asked := time.Now()
-		full, err := f.readPage(ctx)
+		page, full, err := f.readPage(ctx)
 		if err != nil {
 			if f.opts.Metrics.Failed != nil {
 				f.opts.Metrics.Failed()
@@ -252,6 +265,8 @@ func (f *Follower) Read(ctx context.Context) error {
 			return err
 		}
 		if !full {
+			f.replica.note(ctx, page)
+			f.opts.Reader.Behind(page.Behind)
 			f.opts.Reader.Synced(asked)
 			return nil
 		}
@@ -259,20 +274,19 @@ func (f *Follower) Read(ctx context.Context) error {
 }
 
 // readPage reads and applies one page. full tells that there may be more.
-func (f *Follower) readPage(ctx context.Context) (full bool, err error) {
+func (f *Follower) readPage(ctx context.Context) (page Page, full bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.opts.Timeout)
 	defer cancel()
 	spans := make([]Span, len(f.gaps))
 	for i, g := range f.gaps {
 		spans[i] = g.Span
 	}
-	page, err := f.opts.Source.Changes(ctx, f.mark, f.late, spans, pageSize)
-	if err != nil {
-		return false, err
+	if page, err = f.opts.Source.Changes(ctx, f.mark, f.late, spans, pageSize); err != nil {
+		return page, false, err
 	}
 	if !f.begun || !page.MarkFound && (f.mark != page.Head || f.late != Mark{}) { // the same only where there was no row, and is none
 		f.restart(page)
-		return false, nil
+		return page, false, nil
 	}
 	newer := f.note(page)
 	if f.mark.ID-f.late.ID > lateKept {
@@ -287,7 +301,7 @@ func (f *Follower) readPage(ctx context.Context) (full bool, err error) {
 		f.settle = 0
 		f.forget()
 	}
-	return newer >= pageSize, nil
+	return page, newer >= pageSize, nil
 }
 
 // restart begins at the newest change, with nothing known. Transactions may be open that have numbers before it: once they

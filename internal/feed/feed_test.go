@@ -161,6 +161,9 @@ func (d *debtor) Forget() {
 // Synced implements feed.Reader.
 func (*debtor) Synced(time.Time) {}
 
+// Behind implements feed.Reader.
+func (*debtor) Behind(time.Duration) {}
+
 // machine is a history, somebody who follows it, and whom he tells.
 type machine struct {
 	*history

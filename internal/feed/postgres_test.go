@@ -51,6 +51,9 @@ func (n *notes) Forget() { n.note(func() { n.forgets++ }) }
 // Synced implements feed.Reader.
 func (*notes) Synced(time.Time) {}
 
+// Behind implements feed.Reader.
+func (*notes) Behind(time.Duration) {}
+
 func (n *notes) told(name string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

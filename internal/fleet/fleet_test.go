@@ -143,6 +143,7 @@ type fakeSwitch struct {
 	mu      sync.Mutex
 	reach   chan struct{} // closed while the switch is there
 	told    []string
+	kept    atomic.Int64 // entries in its cache
 	answer  func(command string) error
 	phones  []esl.Registration
 	current *connection
@@ -254,6 +255,13 @@ func (c *connection) FlushUser(_ context.Context, realm, user string) error {
 }
 
 func (c *connection) FlushUsers(context.Context) error { return c.tell("forget everybody") }
+
+func (c *connection) EmptyCache(context.Context) (int, error) {
+	if !c.Up() {
+		return 0, esl.ErrDown
+	}
+	return int(c.to.kept.Swap(0)), nil
+}
 
 func (c *connection) FlushRegistration(_ context.Context, profile, user, realm string) error {
 	return c.tell("drop %s@%s on %s", user, realm, profile)

@@ -66,6 +66,7 @@ func (m *member) run(ctx context.Context) {
 	parts.Go(func() { m.witness(ctx, ended) })
 	parts.Go(func() { m.watch.run(ctx) })
 	parts.Go(func() { m.watch.patrol(ctx) })
+	parts.Go(func() { m.patrolCache(ctx) })
 	parts.Go(func() { m.countRegistrations(ctx) })
 	parts.Go(func() { m.gateways.patrol(ctx) })
 	parts.Go(func() { m.gateways.keepBooks(ctx) })
@@ -82,6 +83,7 @@ func (m *member) connected(ctx context.Context) error {
 			return fmt.Errorf("flush users: %w", err)
 		}
 	}
+	m.checkCache(ctx)
 	if err := m.watch.sweep(ctx); err != nil {
 		return err
 	}

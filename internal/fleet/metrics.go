@@ -12,7 +12,7 @@ import (
 // metrics are labelled by the names of switches, which an operator gives.
 type metrics struct {
 	up, pending, dead, oldest, registrations, waiting *prometheus.GaugeVec
-	jobs, dropped, unseen                             *prometheus.CounterVec
+	jobs, dropped, unseen, kept                       *prometheus.CounterVec
 	gateways                                          *prometheus.GaugeVec
 }
 
@@ -41,6 +41,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		registrations: gauge("edgvoip_node_registrations", "Phones that are registered at the switch."),
 		waiting:       gauge("edgvoip_registrations_unchecked", "Registrations that the watch has still to check."),
 		jobs:          counter("edgvoip_node_jobs_total", "Jobs that were tried, by outcome: done, retried (it failed, and is tried again later), dead (given up).", "kind", "outcome"),
+		kept:          counter("edgvoip_node_unmarked_cached_users_total", "Entries found in the switch's cache of users although the node is not marked -caches-users."),
 		unseen:        counter("edgvoip_cdr_sightings_lost_total", "Channels that were seen to end and not written down: too many at once, or the database was away when the process ended."),
 		dropped: counter("edgvoip_registrations_dropped_total",
 			"Registrations that may not stay and were dropped, by reason: foreign_address, unknown_account, suspended; or could not be: unnameable.", "reason"),

@@ -24,6 +24,8 @@ type Switch interface {
 	FlushUser(ctx context.Context, realm, user string) error
 	// FlushUsers forgets all cached users.
 	FlushUsers(ctx context.Context) error
+	// EmptyCache is FlushUsers that returns how many entries there were.
+	EmptyCache(ctx context.Context) (int, error)
 	// FlushRegistration drops the registrations of a stored user at a host on a profile, FlushRegistrations those of everybody
 	// in a realm.
 	FlushRegistration(ctx context.Context, profile, user, host string) error

@@ -14,21 +14,34 @@ import (
 	"github.com/edgvoip/edgvoip/internal/feed"
 )
 
-var _ feed.Source = (*DB)(nil)
+var (
+	_ feed.Source  = (*DB)(nil)
+	_ feed.Primary = (*DB)(nil)
+)
 
 // changesQuery reads what is new and what has appeared in the gaps, with the snapshot that it was read in: one statement, so
 // that all of it belongs together. Transaction numbers are sent as text, as xid8 has no other way out. The first transaction not
 // begun is not pg_snapshot_xmax, which is one past the newest that is over: transactions above it may be open, and hold lower
 // numbers than what has been committed. age counts from the one that is next.
+//
+// On a replica the newest sign of the primary is the heartbeat, or what was replayed after it: an idle primary has nothing else
+// to replay than heartbeats, and without integration-api there is nothing else than what others write. The age is by the
+// replica's clock; of one that is behind the primary's it is not less than zero.
 const changesQuery = `
-	SELECT s.oldest, s.next, s.mark_found, s.head_id, s.head_tx,
+	SELECT s.oldest, s.next, s.mark_found, s.head_id, s.head_tx, s.replica, s.beats, s.behind,
 	       c.id, c.tx::text AS tx, c.at, c.subject, c.tenant_id, c.domain_id, c.names
 	  FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS oldest, 
 	               (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS next,
 	               EXISTS (SELECT FROM edgvoip.changes WHERE id = $1 AND tx = $2::text::xid8)
 	                 AND ($6 = 0 OR EXISTS (SELECT FROM edgvoip.changes WHERE id = $6 AND tx = $7::text::xid8)) AS mark_found,
 	               (SELECT id FROM edgvoip.changes ORDER BY id DESC LIMIT 1) AS head_id,
-	               (SELECT tx::text FROM edgvoip.changes ORDER BY id DESC LIMIT 1) AS head_tx) s
+	               (SELECT tx::text FROM edgvoip.changes ORDER BY id DESC LIMIT 1) AS head_tx,
+	               pg_is_in_recovery() AS replica,
+	               h.at IS NOT NULL AS beats,
+	               CASE WHEN pg_is_in_recovery() AND h.at IS NOT NULL
+	                    THEN greatest(0, extract(epoch FROM clock_timestamp() - greatest(h.at, pg_last_xact_replay_timestamp())))::float8
+	                    ELSE 0 END AS behind
+	          FROM (VALUES (1)) AS one LEFT JOIN edgvoip.heartbeat h ON true) s
 	  LEFT JOIN (
 	        (SELECT * FROM edgvoip.changes WHERE id > $1 ORDER BY id LIMIT $5)
 	        UNION ALL
@@ -43,6 +56,9 @@ type changeRow struct {
 	MarkFound bool           `db:"mark_found"`
 	HeadID    sql.NullInt64  `db:"head_id"`
 	HeadTx    sql.NullString `db:"head_tx"`
+	Replica   bool           `db:"replica"`
+	Beats     bool           `db:"beats"`
+	Behind    float64        `db:"behind"` // in seconds
 	ID        sql.NullInt64  `db:"id"`
 	Tx        sql.NullString `db:"tx"`
 	At        sql.NullTime   `db:"at"`
@@ -65,6 +81,7 @@ func (d *DB) Changes(ctx context.Context, after, late feed.Mark, missing []feed.
 	var p feed.Page
 	for _, r := range rows {
 		p.MarkFound, p.Head.ID = r.MarkFound, r.HeadID.Int64
+		p.Replica, p.Beats, p.Behind = r.Replica, r.Beats, time.Duration(r.Behind*float64(time.Second))
 		var errs [3]error
 		p.Oldest, errs[0] = strconv.ParseUint(r.Oldest, 10, 64)
 		p.Next, errs[1] = strconv.ParseUint(r.Next, 10, 64)
@@ -86,6 +103,18 @@ func (d *DB) Changes(ctx context.Context, after, late feed.Mark, missing []feed.
 		})
 	}
 	return p, nil
+}
+
+// Beat implements feed.Primary. The clock is the server's.
+func (d *DB) Beat(ctx context.Context) error {
+	_, err := bounded(ctx, func() (sql.Result, error) {
+		return d.db.ExecContext(ctx, `
+			INSERT INTO edgvoip.heartbeat (at) VALUES (clock_timestamp()) ON CONFLICT (one) DO UPDATE SET at = excluded.at`)
+	})
+	if err != nil {
+		return fmt.Errorf("write heartbeat: %w", err)
+	}
+	return nil
 }
 
 // PruneChanges implements feed.Source.

@@ -42,6 +42,15 @@ func (d *DB) TenantDomains(ctx context.Context, tenant uuid.UUID) ([]directory.D
 	return domains, nil
 }
 
+// ActiveTenants returns the number of active tenants, up to two: one or more than one is all that anybody asks.
+func (d *DB) ActiveTenants(ctx context.Context) (int, error) {
+	n, err := get[int](ctx, d, `SELECT count(*) FROM (SELECT FROM edgvoip.tenants WHERE status = 'active' LIMIT 2) AS t`)
+	if err != nil {
+		return 0, fmt.Errorf("count tenants: %w", err)
+	}
+	return n, nil
+}
+
 // Realms implements readmodel.Bulk.
 func (d *DB) Realms(ctx context.Context, after string, limit int) ([]string, error) {
 	realms, err := list[string](ctx, d, `

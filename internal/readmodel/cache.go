@@ -68,7 +68,7 @@ func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[K, V]) 
 			return e.value, nil
 		}
 		// In doubt. Without the database there is nothing better.
-		if !m.live() {
+		if !m.answers() {
 			m.opts.Metrics.count(answerStale)
 			return e.value, nil
 		}
@@ -94,7 +94,7 @@ func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[K, V]) 
 		m.opts.Metrics.count(answerDatabase)
 		return v, err
 	}
-	if known {
+	if known && !errors.Is(err, ErrBehind) { // of which the replica denies that it exists, or says nothing that may be told
 		m.opts.Metrics.count(answerStale)
 		return e.value, nil
 	}
@@ -272,14 +272,18 @@ func newGate(places int) gate {
 	return gate{places: make(chan struct{}, places), mostWaiting: int64(places) * waitersPerPlace}
 }
 
-// through asks the store as soon as the gate lets it. An error that is an answer tells that the store is there.
+// through asks the store as soon as the gate lets it. An error that is an answer tells that the store is there. Of a replica that is
+// behind it is none.
 func through[V any](ctx context.Context, m *Model, answer func(error) bool, load func(context.Context) (V, error)) (v V, err error) {
+	if m.tooLate() {
+		return v, ErrBehind
+	}
 	g := &m.gate
 	trying, err := g.enter(ctx)
 	if err != nil {
 		return v, err
 	}
-	if trying = trying || !m.live(); trying {
+	if trying = trying || !m.answers(); trying {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, tryFor)
 		defer cancel()
@@ -291,6 +295,9 @@ func through[V any](ctx context.Context, m *Model, answer func(error) bool, load
 	// Whoever waited for most of his time to get in learned nothing about the store when the rest of it was too short.
 	late := !trying && ctx.Err() != nil && time.Since(start) < longEnough
 	answered = err == nil || answer(err) || late
+	if err != nil && answer(err) && m.late() {
+		err = ErrBehind
+	}
 	return v, err
 }
 

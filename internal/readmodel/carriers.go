@@ -138,8 +138,8 @@ func (m *Model) consult(look func(*carrierTable, changed)) (trusted, complete bo
 		return false, false
 	}
 	look(c.table, c.changed)
-	live, current := m.live(), m.undoubted(c.epoch)
-	return current || !live, current && live && len(c.changed) == 0
+	current := m.undoubted(c.epoch)
+	return current || !m.answers(), current && m.live() && len(c.changed) == 0
 }
 
 // ask asks the store what the table does not tell, once for all who ask the same at the same time, and no more often than the
@@ -176,10 +176,13 @@ func (m *Model) InboundTrunk(ctx context.Context, number fstext.E164) (trunk.Tru
 func (m *Model) CarrierCountries(ctx context.Context, a netip.Addr) ([]numbering.Country, error) {
 	var known []numbering.Country
 	_, complete := m.consult(func(t *carrierTable, _ changed) { known = t.countries(a.Unmap().WithZone("")) })
-	if complete || len(known) > 0 && !m.live() {
+	if complete || len(known) > 0 && !m.answers() {
 		return known, nil
 	}
 	asked, err := ask(ctx, m, "countries "+a.String(), never, func(ctx context.Context) ([]numbering.Country, error) { return m.opts.Store.CarrierCountries(ctx, a) })
+	if err == nil && len(asked) == 0 && m.late() {
+		err = ErrBehind
+	}
 	if len(known) > 0 && err != nil {
 		return known, nil
 	}

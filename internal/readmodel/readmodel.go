@@ -114,10 +114,13 @@ const (
 	doubtPause    = time.Second
 )
 
-// ErrAway is the error of a lookup that needs the database while it is away; ErrBusy of one that would have to wait too long.
+// ErrAway is the error of a lookup that needs the database while it is away; ErrBusy of one that would have to wait too long;
+// ErrBehind of one that needs to know better than a replica that is behind its primary.
 var (
 	ErrAway = errors.New("not known from memory, and the database is away")
 	ErrBusy = errors.New("not known from memory, and too many ask the database already")
+
+	ErrBehind = errors.New("not known from memory, and the database is a replica that is behind its primary")
 )
 
 // Model answers lookups. It is safe for concurrent use. Run keeps it true.
@@ -148,8 +151,12 @@ type Model struct {
 	begun int64
 	// synced is true once the feed has been read by this process.
 	synced atomic.Bool
-	// heard is when the database was last heard of, in Unix nanoseconds; zero for never.
+	// heard is when the database was last heard of, in Unix nanoseconds; zero for never. What a replica says is as old as its
+	// primary's newest sign.
 	heard atomic.Int64
+	// answered is when the database, a replica however old too, last told its changes; in Unix nanoseconds. behind is how old
+	// what it told was.
+	answered, behind atomic.Int64
 
 	wake chan struct{} // there is something to refresh
 }
@@ -196,9 +203,16 @@ func (m *Model) Age() (age time.Duration, known bool) {
 
 // live tells whether the database was heard of a moment ago, so that what is not there does not exist.
 func (m *Model) live() bool {
-	age, known := m.Age()
-	return known && age < m.opts.LiveFor
+	return m.answers() && !m.late()
 }
+
+// answers tells whether the database answered a moment ago, so that it can be asked. A replica may have old answers.
+func (m *Model) answers() bool { return m.now().Sub(time.Unix(0, m.answered.Load())) < m.opts.LiveFor }
+
+// late tells whether the database is a replica so far behind that what is not there may exist, tooLate so far that nothing it says
+// may be answered.
+func (m *Model) late() bool    { return time.Duration(m.behind.Load()) > feed.MaxBehind }
+func (m *Model) tooLate() bool { return m.late() && !m.fresh() }
 
 // fresh tells whether the database was heard of within the bound, so that what is known may be answered.
 func (m *Model) fresh() bool {
@@ -331,7 +345,7 @@ func (m *Model) TenantExtension(ctx context.Context, tenant, near uuid.UUID, nam
 			if (d.ID == near) != wantNear || !d.Usable() {
 				continue
 			}
-			if !m.live() && m.absentForNow(d.ID, name.String()) {
+			if !m.answers() && m.absentForNow(d.ID, name.String()) {
 				continue // without waiting for a database that is silent
 			}
 			ext, err := m.extension(ctx, d, name)

@@ -69,10 +69,14 @@ func (m *Model) Forget() {
 
 // Synced implements feed.Reader.
 func (m *Model) Synced(at time.Time) {
-	m.heard.Store(at.UnixNano())
+	m.answered.Store(at.UnixNano())
+	m.heard.Store(at.Add(-time.Duration(m.behind.Load())).UnixNano())
 	m.synced.Store(true)
 	m.gate.open()
 }
+
+// Behind implements feed.Reader.
+func (m *Model) Behind(age time.Duration) { m.behind.Store(int64(age)) }
 
 func (m *Model) refreshSoon() {
 	select {

@@ -51,6 +51,21 @@ func (c *Cluster) Resume() {
 	c.run(c.t.Context(), "resume")
 }
 
+// Standby starts a replica of the server, with the same methods, which ends with the test.
+func (c *Cluster) Standby() *Cluster {
+	c.t.Helper()
+	s := &Cluster{t: c.t, script: c.script, dir: filepath.Join(c.t.TempDir(), "standby")}
+	c.t.Cleanup(func() { s.run(context.WithoutCancel(c.t.Context()), "stop") })
+	s.DSN = s.run(c.t.Context(), "standby", c.dir)
+	return s
+}
+
+// Promote makes a replica a server of its own, and returns when it takes writes.
+func (c *Cluster) Promote() {
+	c.t.Helper()
+	c.run(c.t.Context(), "promote")
+}
+
 // run runs dev/postgres.
 func (c *Cluster) run(ctx context.Context, command string, flags ...string) string {
 	c.t.Helper()

@@ -159,7 +159,7 @@ var errBroken = errors.New("the disk is on fire")
 // A switch that keeps users uses what it fetched for one purpose for all others: they must be the same document.
 func TestCachedUserServesAllPurposes(t *testing.T) {
 	t.Parallel()
-	s, _ := newServer(t, storetest.Scene(t), func(o *xmlcurl.Options) { o.CacheUsers = time.Minute })
+	s, _ := newServer(t, storetest.Scene(t), func(o *xmlcurl.Options) { o.CacheUsers = func() time.Duration { return time.Minute } })
 	var first string
 	for _, name := range []string{"sofia_reg_parse_auth-sip_auth-REGISTER", "sofia_reg_parse_auth-sip_auth-INVITE", "user_outgoing_channel-user_call", "switch_xml_locate_user"} {
 		body, err := os.ReadFile("testdata/captured/directory-" + name + "-domain.form")

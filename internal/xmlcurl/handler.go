@@ -41,8 +41,8 @@ type Options struct {
 	Switch SwitchSettings
 	// Credentials are "user:password" for HTTP basic authentication.
 	Credentials string
-	// CacheUsers is how long a switch may keep a user; zero for not at all. See directory.New.
-	CacheUsers time.Duration
+	// CacheUsers tells how long a switch may keep a user; nil for not at all. See directory.New.
+	CacheUsers func() time.Duration
 	// HangUp ends a channel on the switch that asks; nil if there is no way to.
 	HangUp func(ctx context.Context, channel uuid.UUID) error
 	// Now is the clock; nil means the machine's.
