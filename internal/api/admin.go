@@ -13,7 +13,6 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/integration"
-	"github.com/edgvoip/edgvoip/node"
 )
 
 // adminOperation describes an operation of the operators' part.
@@ -43,7 +42,6 @@ func (a *API) registerAdmin() {
 	handle(a, adminOperation("revoke-secret", http.MethodDelete, "/tenants/{tenantId}/secrets/{secretId}", "End credentials at once", 404, 422), a.revokeSecret)
 	handle(a, adminOperation("list-audit", http.MethodGet, "/audit", "Read the audit log, the newest first", 422), a.listAudit)
 	handle(a, adminOperation("explain", http.MethodGet, "/explain", "Tell where a call would go, and why", 422), a.explain)
-	handle(a, adminOperation("list-nodes", http.MethodGet, "/nodes", "List the switches"), a.listNodes)
 }
 
 // Tenant is a tenant as operators see it.
@@ -269,37 +267,4 @@ func (a *API) listAudit(ctx context.Context, in *struct {
 		}
 	}
 	return &body[page[AuditEntry]]{cut(list, in.Limit, func(e AuditEntry) string { return newCursor(strconv.FormatInt(e.ID, 10)) })}, nil
-}
-
-// Node is a switch as operators see it.
-type Node struct {
-	ID      uuid.UUID `json:"nodeId" format:"uuid"`
-	Name    string    `json:"name"`
-	Address string    `json:"address" doc:"host:port of its event socket."`
-	Status  string    `json:"status" enum:"active,disabled"`
-	Pending int       `json:"pending" doc:"What it still has to do."`
-	Failed  int       `json:"failed" doc:"What it refused; an operator must look."`
-}
-
-func (a *API) listNodes(ctx context.Context, _ *struct{}) (*body[page[Node]], error) {
-	nodes, err := a.store.Nodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	backlogs, err := a.store.Backlogs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	byNode := map[uuid.UUID]node.Backlog{}
-	for _, b := range backlogs {
-		byNode[b.NodeID] = b
-	}
-	list := make([]Node, len(nodes))
-	for i, n := range nodes {
-		list[i] = Node{ID: n.ID, Name: n.Name, Address: n.Address, Status: "disabled", Pending: byNode[n.ID].Pending, Failed: byNode[n.ID].Dead}
-		if n.Active {
-			list[i].Status = "active"
-		}
-	}
-	return &body[page[Node]]{page[Node]{Items: list}}, nil
 }

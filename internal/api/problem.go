@@ -21,6 +21,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/invalid"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
+	"github.com/edgvoip/edgvoip/node"
 	"github.com/edgvoip/edgvoip/trunk"
 	"github.com/edgvoip/edgvoip/webhook"
 )
@@ -165,6 +166,7 @@ var conflicts = []struct {
 	{directory.ErrUnknownExtension, codeNotFound},
 	{directory.ErrUnknownTenant, codeNotFound},
 	{integration.ErrUnknownSecret, codeNotFound},
+	{node.ErrUnknownNode, codeNotFound},
 	{cdr.ErrUnknownCall, codeNotFound},
 	{cdr.ErrNotReady, codeNotFound},
 	{directory.ErrRealmTaken, codeRealmTaken},
