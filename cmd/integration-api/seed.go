@@ -140,7 +140,7 @@ func (s seeder) tenant(ctx context.Context, n int, o seedOptions) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return s.carriers(ctx, t, n, o)
+	return s.carriers(ctx, t.Tenant, n, o)
 }
 
 func (s seeder) carriers(ctx context.Context, t directory.Tenant, n int, o seedOptions) error {

@@ -27,10 +27,15 @@ func adminOperation(id, method, path, summary string, problems ...int) huma.Oper
 
 func (a *API) registerAdmin() {
 	handle(a, adminOperation("list-tenants", http.MethodGet, "/tenants", "List tenants"), a.listTenants)
-	create := adminOperation("create-tenant", http.MethodPost, "/tenants", "Create a tenant; one of the same slug and id is left as it is", 409, 422)
+	create := adminOperation("create-tenant", http.MethodPost, "/tenants", "Create a tenant; the same again changes nothing", 409, 422)
 	create.DefaultStatus = http.StatusOK
+	create.Description = "If there is one of this slug, what is given must be as it is; what is not given may be anything."
 	handle(a, create, a.createTenant)
-	handle(a, adminOperation("change-tenant", http.MethodPatch, "/tenants/{tenantId}", "Suspend a tenant or let it work again, and say which of its calls are recorded and how long that is kept", 404, 422), a.changeTenant)
+	change := adminOperation("change-tenant", http.MethodPatch, "/tenants/{tenantId}", "Change a tenant, suspend it or let it work again, and say which of its calls are recorded and how long that is kept", 404, 422)
+	change.Description = "All that is given, or nothing. Numbers that were given in national form stay what they were taken for when the country changes. " +
+		"With the timezone, W3 is told of the trunks anew."
+	handle(a, change, a.changeTenant)
+	a.registerEndings()
 	handle(a, adminOperation("list-secrets", http.MethodGet, "/tenants/{tenantId}/secrets", "List a tenant's credentials", 404, 422), a.listSecrets)
 	add := adminOperation("create-secret", http.MethodPost, "/tenants/{tenantId}/secrets", "Give a tenant new credentials; they are shown this once", 404, 422)
 	add.DefaultStatus = http.StatusCreated
@@ -67,8 +72,11 @@ func policyOf(p cdr.Policy) *CallPolicy {
 	return &CallPolicy{RecordCalls: string(p.RecordCalls), CDRDays: p.CDRDays, RecordingDays: p.RecordingDays}
 }
 
-func tenantOf(t directory.Tenant) Tenant {
-	out := Tenant{ID: t.ID, Slug: t.Slug.String(), Name: t.Name.String(), Country: t.Country.String(), Status: "suspended"}
+func tenantOf(t directory.TenantRecord) Tenant {
+	out := Tenant{
+		ID: t.ID, Slug: t.Slug.String(), Name: t.Name.String(), Country: t.Country.String(), Status: "suspended", Timezone: t.Timezone,
+		CreatedAt: stamp(t.CreatedAt),
+	}
 	if t.Active {
 		out.Status = "active"
 	}
@@ -86,8 +94,7 @@ func (a *API) listTenants(ctx context.Context, _ *struct{}) (*body[page[Tenant]]
 	}
 	list := make([]Tenant, len(records))
 	for i, t := range records {
-		list[i] = tenantOf(t.Tenant)
-		list[i].Timezone, list[i].CreatedAt = t.Timezone, stamp(t.CreatedAt)
+		list[i] = tenantOf(t)
 		list[i].CallPolicy = policyOf(policies[t.ID])
 	}
 	return &body[page[Tenant]]{page[Tenant]{Items: list}}, nil
@@ -105,7 +112,7 @@ func stamp(t time.Time) *time.Time {
 type NewTenant struct {
 	ID       *uuid.UUID `json:"tenantId,omitempty" format:"uuid" doc:"W3's id of the tenant; made up if it is not given."`
 	Slug     string     `json:"slug" doc:"Short name, for ever."`
-	Name     string     `json:"name"`
+	Name     string     `json:"name" minLength:"1"`
 	Country  string     `json:"country" doc:"ISO 3166-1 alpha-2." example:"IT"`
 	Timezone string     `json:"timezone,omitempty" doc:"IANA; UTC if it is not given." example:"Europe/Rome"`
 }
@@ -128,6 +135,9 @@ type ByTenant struct {
 
 // ChangedTenant is the body of PATCH /tenants/{tenantId}. What is not given stays as it is.
 type ChangedTenant struct {
+	Name          *string `json:"name,omitempty"`
+	Country       *string `json:"country,omitempty" doc:"ISO 3166-1 alpha-2: how numbers dialled in national form are read, and which call for help."`
+	Timezone      *string `json:"timezone,omitempty" doc:"IANA: that of time policies without one of their own."`
 	Status        *string `json:"status,omitempty" enum:"active,suspended" doc:"suspended refuses its phones, calls and requests."`
 	RecordCalls   *string `json:"recordCalls,omitempty" enum:"none,inbound,outbound,external,all" doc:"Which calls are recorded; external is inbound and outbound."`
 	CDRDays       *int    `json:"cdrDays,omitempty" doc:"How many days call records are kept; 0 is for ever."`
@@ -139,11 +149,15 @@ func (a *API) changeTenant(ctx context.Context, in *struct {
 	Body ChangedTenant
 },
 ) (*body[Tenant], error) {
-	var active *bool
+	patch := directory.TenantPatch{Name: in.Body.Name, Country: in.Body.Country, Timezone: in.Body.Timezone}
 	if in.Body.Status != nil {
-		active = new(*in.Body.Status == "active")
+		patch.Active = new(*in.Body.Status == "active")
 	}
-	t, policy, err := a.store.ChangeTenant(ctx, in.TenantID, active, cdr.PolicyPatch{
+	change, err := patch.Change()
+	if err != nil {
+		return nil, err
+	}
+	t, policy, err := a.store.ChangeTenant(ctx, in.TenantID, change, cdr.PolicyPatch{
 		RecordCalls: in.Body.RecordCalls, CDRDays: in.Body.CDRDays, RecordingDays: in.Body.RecordingDays,
 	}, infoOf(ctx).operator.Actor())
 	if err != nil {

@@ -44,6 +44,9 @@ const (
 	codeDeleted           Code = "extension_deleted"
 	codeChangedMeanwhile  Code = "changed_meanwhile"
 	codeTenantIDTaken     Code = "tenant_id_taken"
+	codeTenantExists      Code = "tenant_exists"
+	codeTenantActive      Code = "tenant_active"
+	codeDomainInUse       Code = "domain_in_use"
 	codeTrunkExists       Code = "trunk_exists"
 	codeTrunkDeleted      Code = "trunk_deleted"
 	codeDIDTaken          Code = "did_taken"
@@ -79,6 +82,9 @@ var kinds = map[Code]struct {
 	codeDeleted:           {409, "Extension deleted", "The extension is deleted, for good. Its number can be provisioned again."},
 	codeChangedMeanwhile:  {409, "Changed meanwhile", "Somebody else changed the same thing at the same time. Send the request again."},
 	codeTenantIDTaken:     {409, "Tenant exists", "The id or the slug belongs to another tenant."},
+	codeTenantExists:      {409, "Tenant exists", "There is a tenant of this slug that is not as it is asked for; errors names what differs."},
+	codeTenantActive:      {409, "Tenant active", "Only a tenant that is suspended can be deleted."},
+	codeDomainInUse:       {409, "Domain in use", "Only a domain whose extensions are all deleted can be deleted."},
 	codeTrunkExists:       {409, "Trunk exists", "trunkId belongs to another trunk, or to one that is not as it is asked for."},
 	codeTrunkDeleted:      {409, "Trunk deleted", "The trunk is deleted, for good."},
 	codeDIDTaken:          {409, "Number taken", "A number of didRanges belongs to another trunk already."},
@@ -175,6 +181,9 @@ var conflicts = []struct {
 	{directory.ErrDeleted, codeDeleted},
 	{directory.ErrChangedMeanwhile, codeChangedMeanwhile},
 	{directory.ErrTenantID, codeTenantIDTaken},
+	{directory.ErrTenantActive, codeTenantActive},
+	{directory.ErrDomainInUse, codeDomainInUse},
+	{directory.ErrUnknownDomain, codeNotFound},
 	{trunk.ErrUnknownTrunk, codeNotFound},
 	{trunk.ErrUnknownTenant, codeNotFound},
 	{trunk.ErrIDTaken, codeTrunkExists},
@@ -201,6 +210,13 @@ func problemOf(err error) *Problem {
 	}
 	if f, ok := errors.AsType[*invalid.FieldError](err); ok {
 		return newProblem(codeInvalid, FieldError{f.Name, f.Reason})
+	}
+	if d, ok := errors.AsType[*directory.TenantDiffersError](err); ok {
+		p := newProblem(codeTenantExists)
+		for _, name := range d.Fields {
+			p.Errors = append(p.Errors, FieldError{name, "is another than the tenant's"})
+		}
+		return p
 	}
 	for _, c := range conflicts {
 		if errors.Is(err, c.err) {

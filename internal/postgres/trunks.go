@@ -160,13 +160,13 @@ func (d *DB) writeTrunk(ctx context.Context, tenant, id uuid.UUID, edit trunk.Ed
 	return r, effect, err
 }
 
-// tenantHome returns where a tenant is. Error: trunk.ErrUnknownTenant.
+// tenantHome returns where a tenant is, which stays so until the end of the transaction. Error: trunk.ErrUnknownTenant.
 func tenantHome(ctx context.Context, tx *txn, tenant uuid.UUID) (trunk.Home, error) {
 	var row struct {
 		Country  string `db:"country"`
 		Timezone string `db:"timezone"`
 	}
-	err := tx.GetContext(ctx, &row, `SELECT country, timezone FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted'`, tenant)
+	err := tx.GetContext(ctx, &row, `SELECT country, timezone FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR KEY SHARE`, tenant)
 	if errors.Is(err, sql.ErrNoRows) {
 		return trunk.Home{}, trunk.ErrUnknownTenant
 	} else if err != nil {
