@@ -227,24 +227,47 @@ type Erased struct {
 // erasePatience is how long one request goes on erasing, well within what a client waits.
 const erasePatience = 3 * time.Second
 
-func (a *API) eraseNumber(ctx context.Context, in *struct{ Body Erasure }) (*body[Erased], error) {
+func (a *API) eraseNumber(ctx context.Context, in *struct {
+	Keyed
+	Body Erasure
+},
+) (*written[Erased], error) {
 	number, err := fstext.NewE164(in.Body.Number)
 	if err != nil {
 		return nil, invalid.Because("number", err)
 	}
-	caller := infoOf(ctx).caller
 	from, err := parseLegKey(in.Body.Cursor)
 	if err != nil {
 		return nil, err
 	}
-	out, err := inTurn(a, &a.searching, caller.TenantID, func() (*body[Erased], error) {
-		n, next, done, err := a.store.EraseNumber(ctx, caller.TenantID, cdr.NewPerson(number), from, erasePatience, caller.Actor())
-		if err != nil || done {
-			return &body[Erased]{Erased{Calls: n, Done: done}}, err
-		}
-		return &body[Erased]{Erased{Calls: n, Cursor: newCDRCursor(next.Start, next.ID)}}, nil
+	// Who waits for another with his key waits in his turn too: it holds a connection.
+	return inTurn(a, &a.searching, infoOf(ctx).caller.TenantID, func() (*written[Erased], error) {
+		return a.eraseOnce(ctx, in.Key, cdr.NewPerson(number), from)
 	})
-	return out, err
+}
+
+// eraseOnce erases a person's number, from a place on. Erasing is many transactions of its own, each of which may be done again: it
+// goes on while the key is held, so that of two requests at once the second waits; if it breaks off, the key is as if it had not been used.
+func (a *API) eraseOnce(ctx context.Context, key string, p cdr.Person, from cdr.LegKey) (*written[Erased], error) {
+	if key == "" {
+		out, err := a.erase(ctx, p, from)
+		return &written[Erased]{Status: http.StatusOK, Body: out}, err
+	}
+	return write(ctx, a, key, func() (func(directory.Writer) (Erased, int, directory.Effect, error), error) {
+		return func(directory.Writer) (Erased, int, directory.Effect, error) {
+			out, err := a.erase(ctx, p, from)
+			return out, http.StatusOK, directory.EffectUpdated, err
+		}, nil
+	})
+}
+
+func (a *API) erase(ctx context.Context, p cdr.Person, from cdr.LegKey) (Erased, error) {
+	caller := infoOf(ctx).caller
+	n, next, done, err := a.store.EraseNumber(ctx, caller.TenantID, p, from, erasePatience, caller.Actor())
+	if err != nil || done {
+		return Erased{Calls: n, Done: done}, err
+	}
+	return Erased{Calls: n, Cursor: newCDRCursor(next.Start, next.ID)}, nil
 }
 
 func parseLegKey(cursor string) (cdr.LegKey, error) {

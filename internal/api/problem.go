@@ -60,6 +60,7 @@ const (
 	codeInternal          Code = "internal"
 	codeRequestTimeout    Code = "request_timeout"
 	codeIdempotencyHeader Code = "bad_idempotency_key"
+	codeKeyNotTaken       Code = "idempotency_key_not_taken"
 )
 
 // kinds are all problems there are: the catalogue.
@@ -70,6 +71,7 @@ var kinds = map[Code]struct {
 }{
 	codeMalformed:         {400, "Malformed request", "The request is not what this route takes: the body is not one JSON object of UTF-8 with each name once, or there is a body where none belongs."},
 	codeIdempotencyHeader: {400, "Bad Idempotency-Key", "Idempotency-Key is given once, with 1 to 255 printable ASCII characters."},
+	codeKeyNotTaken:       {400, "Idempotency-Key not taken", "Operators' writes take no Idempotency-Key: leave it out, and look before sending one again."},
 	codeUnauthenticated:   {401, "Not authenticated", "The request is not authenticated."},
 	codeTenantMismatch:    {403, "Another tenant", "tenantId is not the tenant of the credentials."},
 	codeBadLink:           {403, "Bad link", "The link is not good, or not any more."},
@@ -252,7 +254,7 @@ func init() {
 func fromHuma(status int, errs []error) *Problem {
 	code := codeInternal
 	for c, k := range kinds {
-		if k.status == status && (c != codeKeyReused && c != codeIdempotencyHeader) {
+		if k.status == status && (c != codeKeyReused && c != codeIdempotencyHeader && c != codeKeyNotTaken) {
 			code = c
 		}
 	}

@@ -98,7 +98,7 @@ func tellOfTimezone(ctx context.Context, tx *txn, tenant uuid.UUID) error {
 		return fmt.Errorf("touch trunks: %w", err)
 	}
 	for _, id := range ids {
-		r, err := trunkBy(ctx, tx, `k.tenant_id = $1 AND k.id = $2`, tenant, id)
+		r, err := trunkBy(ctx, tx, tenant, id)
 		if err != nil {
 			return err
 		}
