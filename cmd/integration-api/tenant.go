@@ -55,8 +55,8 @@ type group struct {
 	commands    map[string]func(*flag.FlagSet, []string) (task, error)
 }
 
-// groups are the commands about tenants, their credentials, trunks and webhooks, and operators.
-var groups = []group{tenantGroup, secretGroup, operatorGroup, trunkGroup, webhookGroup}
+// groups are the commands about tenants, their credentials, trunks and webhooks, operators, and what all of them did.
+var groups = []group{tenantGroup, secretGroup, operatorGroup, trunkGroup, webhookGroup, auditGroup}
 
 // run runs one command of the group.
 func (g group) run(ctx context.Context, args, environ []string, std streams) error {
@@ -85,9 +85,9 @@ func (g group) run(ctx context.Context, args, environ []string, std streams) err
 		if err != nil {
 			return err
 		}
-		return commandError(name, errors.Join(do(ctx, tools{
-			db: db, keys: keys, out: std.out, actor: "operator: integration-api " + g.name, in: std.in, allowHTTP: s.WebhookAllowHTTP,
-		}), db.Close()))
+		t := tools{db: db, keys: keys, out: std.out, actor: commandActor(environ), in: std.in, allowHTTP: s.WebhookAllowHTTP}
+		err = correlated(ctx, func(ctx context.Context) error { return commandError(name, do(ctx, t)) })
+		return errors.Join(err, db.Close())
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/integration"
+	"github.com/edgvoip/edgvoip/internal/invalid"
 )
 
 // adminOperation describes an operation of the operators' part.
@@ -240,10 +241,10 @@ type AuditEntry struct {
 	ID            int64           `json:"id"`
 	At            time.Time       `json:"at"`
 	TenantID      *uuid.UUID      `json:"tenantId,omitempty" format:"uuid" doc:"Not there for what belongs to no tenant."`
-	Actor         string          `json:"actor" example:"operator:anna"`
+	Actor         string          `json:"actor" example:"operator:anna" doc:"operator: and the name of a token, w3: and whose credentials, or cli: and who ran a command on which host."`
 	Action        string          `json:"action" example:"extension.updated"`
 	SubjectID     uuid.UUID       `json:"subjectId" format:"uuid"`
-	CorrelationID string          `json:"correlationId,omitempty" doc:"X-Request-Id of the request that did it."`
+	CorrelationID string          `json:"correlationId,omitempty" doc:"X-Request-Id of the request that did it, or the id of the command."`
 	Before        json.RawMessage `json:"before,omitempty"`
 	After         json.RawMessage `json:"after,omitempty"`
 }
@@ -254,9 +255,18 @@ func (a *API) listAudit(ctx context.Context, in *struct {
 	SubjectID string `query:"subjectId" format:"uuid"`
 	Actor     string `query:"actor" maxLength:"128"`
 	Action    string `query:"action" maxLength:"64"`
+
+	CorrelationID string    `query:"correlationId" maxLength:"128" doc:"What one request or command did."`
+	From          time.Time `query:"from" doc:"What was done then or later."`
+	To            time.Time `query:"to" doc:"What was done before."`
 },
 ) (*body[page[AuditEntry]], error) {
-	f := integration.AuditFilter{Actor: in.Actor, Action: in.Action, Limit: in.Limit + 1}
+	f := integration.AuditFilter{
+		Actor: in.Actor, Action: in.Action, CorrelationID: in.CorrelationID, From: in.From, To: in.To, Limit: in.Limit + 1,
+	}
+	if !in.From.IsZero() && !in.To.IsZero() && !in.From.Before(in.To) {
+		return nil, &invalid.FieldError{Name: "query.to", Reason: "is not after from"}
+	}
 	parts, err := parseCursor(in.Cursor, 1)
 	if err != nil {
 		return nil, err
