@@ -297,6 +297,9 @@ CREATE TABLE edgvoip.audit_log (
 CREATE INDEX audit_log_subject_idx ON edgvoip.audit_log (tenant_id, subject_id, id);
 -- The audit log of all tenants, newest first.
 CREATE INDEX audit_log_id_idx ON edgvoip.audit_log (id);
+-- What one request or command did, and what was done when.
+CREATE INDEX audit_log_correlation_idx ON edgvoip.audit_log (correlation_id, id) WHERE correlation_id <> '';
+CREATE INDEX audit_log_at_idx ON edgvoip.audit_log (at);
 
 -- Answers to writes that carried an Idempotency-Key, kept in the transaction of the write.
 CREATE TABLE edgvoip.idempotency_keys (

@@ -30,10 +30,11 @@ var (
 
 // TenantSpec is a tenant as it is asked for.
 type TenantSpec struct {
-	ID         uuid.UUID // W3's tenantId; zero makes one up
-	Slug, Name string
-	Country    string // ISO 3166-1 alpha-2
-	Timezone   string // IANA; empty means UTC
+	ID       uuid.UUID // W3's tenantId; zero makes one up
+	Slug     string
+	Name     string // empty means the slug, or what it is called already
+	Country  string // ISO 3166-1 alpha-2
+	Timezone string // IANA; empty means UTC, or what it is already
 }
 
 // ExtensionSpec is an extension as it is asked for. The fields are those of W3's POST /extensions, see docs/design.md.
@@ -89,7 +90,7 @@ const (
 // are safe for concurrent use.
 type Registry interface {
 	// PutTenant creates a tenant or finds the one of that slug, and returns it as stored.
-	PutTenant(ctx context.Context, t TenantRecord, actor string) (Tenant, error)
+	PutTenant(ctx context.Context, t TenantRecord, actor string) (TenantRecord, error)
 	// Tenant returns a tenant by id. Error: ErrUnknownTenant.
 	Tenant(ctx context.Context, id uuid.UUID) (Tenant, error)
 	// StoredExtension returns the extension of a number as stored. Error: ErrUnknownExtension, also for an unknown realm.
@@ -100,6 +101,12 @@ type Registry interface {
 	SetTenantStatus(ctx context.Context, id uuid.UUID, active bool, actor string) (Tenant, error)
 	// Tenants returns all tenants by slug.
 	Tenants(ctx context.Context) ([]TenantRecord, error)
+	// DeleteDomain gives the realm of a domain without extensions free. Errors: ErrUnknownDomain, ErrDomainInUse.
+	DeleteDomain(ctx context.Context, tenant uuid.UUID, realm fstext.Realm, actor string) error
+	// DeleteTenant deletes a suspended tenant for good, with all that answers for it: its extensions, domains and trunks are
+	// deleted, its credentials end, and nothing more is told to its W3. Its call records stay as long as it keeps them. Errors:
+	// ErrUnknownTenant, ErrTenantActive.
+	DeleteTenant(ctx context.Context, id uuid.UUID, actor string) error
 
 	Writer
 }
@@ -119,37 +126,35 @@ func NewProvisioner(r Registry, keys *secret.KeyRing, hasher *secret.Hasher) *Pr
 	return &Provisioner{registry: r, keys: keys, hasher: hasher}
 }
 
-// PutTenant creates a tenant, or returns the one of that slug unchanged. Errors: *invalid.FieldError, ErrTenantID, the
-// registry's.
-func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor string) (Tenant, error) {
-	t := TenantRecord{Tenant: Tenant{ID: spec.ID, Active: true}, Timezone: spec.Timezone}
+// PutTenant creates a tenant, or returns the one of that slug if it is as it is asked for. Errors: *invalid.FieldError,
+// ErrTenantID, *TenantDiffersError, the registry's.
+func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor string) (TenantRecord, error) {
+	t := TenantRecord{Tenant: Tenant{ID: spec.ID, Active: true}}
 	if t.ID == uuid.Nil {
 		t.ID = uuid.New()
 	}
 	var err error
 	if t.Slug, err = fstext.NewSlug(spec.Slug); err != nil {
-		return Tenant{}, invalid.Because("slug", err)
+		return TenantRecord{}, invalid.Because("slug", err)
 	}
-	if t.Name, err = fstext.NewDisplayName(spec.Name); err != nil {
-		return Tenant{}, invalid.Because("name", err)
+	if t.Name, err = fstext.NewDisplayName(cmp.Or(spec.Name, spec.Slug)); err != nil {
+		return TenantRecord{}, invalid.Because("name", err)
 	}
 	if t.Country, err = numbering.NewCountry(spec.Country); err != nil {
-		return Tenant{}, invalid.Because("country", err)
+		return TenantRecord{}, invalid.Because("country", err)
 	}
-	if t.Timezone == "" {
-		t.Timezone = "UTC"
-	}
-	if _, err := time.LoadLocation(t.Timezone); err != nil || t.Timezone == "Local" {
-		return Tenant{}, &invalid.FieldError{Name: "timezone", Reason: "not the name of an IANA time zone"}
+	t.Timezone = cmp.Or(spec.Timezone, "UTC")
+	if err := checkTimezone(t.Timezone); err != nil {
+		return TenantRecord{}, err
 	}
 	stored, err := p.registry.PutTenant(ctx, t, actor)
 	if err != nil {
-		return Tenant{}, fmt.Errorf("put tenant: %w", err)
+		return TenantRecord{}, fmt.Errorf("put tenant: %w", err)
 	}
 	if spec.ID != uuid.Nil && stored.ID != spec.ID {
-		return Tenant{}, ErrTenantID
+		return TenantRecord{}, ErrTenantID
 	}
-	return stored, nil
+	return stored, spec.differs(t, stored)
 }
 
 // PutExtension creates an extension or brings the one of that tenant, realm and number to what is asked for; a

@@ -122,6 +122,10 @@ type AuditFilter struct {
 	SubjectID uuid.UUID
 	Actor     string
 	Action    string
+	// CorrelationID is that of the request or command that did it.
+	CorrelationID string
+	// From and To bound when it was done: then or later, and before.
+	From, To time.Time
 	// BeforeID leaves out this row and newer ones.
 	BeforeID int64
 	Limit    int

@@ -226,6 +226,8 @@ type Filter struct {
 	Node string
 	// States are the wanted states; empty means those that are not done.
 	States []State
+	// After leaves out this job and older ones.
+	After int64
 	// Limit bounds the number; zero means 100.
 	Limit int
 }

@@ -90,7 +90,15 @@ func ParsePrefixes(list []string) ([]string, error) {
 	return sorted, nil
 }
 
-// ParseCodecs accepts a list of codecs, which may be empty, in any letter case.
+// ReadCodecs reads a list of codecs that is stored, which may be empty.
+func ReadCodecs(names []string) (fstext.Codecs, error) {
+	if len(names) == 0 {
+		return fstext.Codecs{}, nil
+	}
+	return fstext.NewCodecs(names)
+}
+
+// ParseCodecs accepts a list of codecs, which may be empty, in any letter case; see fstext.ParseCodecs.
 func ParseCodecs(names []string) (fstext.Codecs, error) {
 	if len(names) == 0 {
 		return fstext.Codecs{}, nil

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/edgvoip/edgvoip/internal/api"
 	"github.com/edgvoip/edgvoip/internal/fleet"
 	"github.com/edgvoip/edgvoip/internal/httpd"
@@ -63,6 +65,9 @@ type core struct{ fleet *fleet.Fleet }
 
 // Registrations implements api.Core.
 func (c core) Registrations() int { return c.fleet.Census().Registrations }
+
+// Switch implements api.Core.
+func (c core) Switch(id uuid.UUID) (registrations int, connected bool) { return c.fleet.Switch(id) }
 
 // Status implements api.Core.
 func (c core) Status() api.CoreStatus {

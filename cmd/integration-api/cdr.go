@@ -242,35 +242,3 @@ func parseDocument(flags *flag.FlagSet, args []string, do func(context.Context, 
 	}
 	return func(ctx context.Context, t tools) error { return do(ctx, t, id) }, nil
 }
-
-func parseTenantSet(flags *flag.FlagSet, args []string) (task, error) {
-	record := flags.String("record-calls", "", "which calls are recorded: none, inbound, outbound, external (both), all")
-	days := flags.Int("cdr-days", 0, "how many days call records are kept; 0 is for ever")
-	recordingDays := flags.Int("recording-days", 0, "how many days recordings are kept; 0 is as long as the records")
-	a, err := arguments(flags, args, "SLUG")
-	if err != nil {
-		return nil, err
-	}
-	var patch cdr.PolicyPatch
-	flags.Visit(func(f *flag.Flag) {
-		switch f.Name {
-		case "record-calls":
-			patch.RecordCalls = record
-		case "cdr-days":
-			patch.CDRDays = days
-		case "recording-days":
-			patch.RecordingDays = recordingDays
-		}
-	})
-	if patch == (cdr.PolicyPatch{}) {
-		return nil, errors.New("nothing to change; tenant set -help lists the options")
-	}
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		_, err = t.db.ChangeCallPolicy(ctx, tenant.ID, patch, t.actor)
-		return optionNamed(err)
-	}, nil
-}

@@ -34,15 +34,14 @@ A password is read from a file; "-" is the standard input. list, status and jobs
 by itself.
 `
 
-// nodeActor is who the audit log names for what the commands do.
-const nodeActor = "operator: integration-api node"
-
 // nodeTools are what the commands work with.
 type nodeTools struct {
 	db   *postgres.DB
 	keys *secret.KeyRing
 	log  *slog.Logger
 	std  streams
+
+	actor string // who the audit log names
 }
 
 func (t nodeTools) provisioner() *node.Provisioner { return node.NewProvisioner(t.db, t.keys) }
@@ -78,7 +77,9 @@ func nodes(ctx context.Context, args, environ []string, std streams) error {
 		if err != nil {
 			return err
 		}
-		return nodeError(args[0], errors.Join(do(ctx, nodeTools{db, keys, log, std}), db.Close()))
+		t := nodeTools{db, keys, log, std, commandActor(environ)}
+		err = correlated(ctx, func(ctx context.Context) error { return nodeError(args[0], do(ctx, t)) })
+		return errors.Join(err, db.Close())
 	})
 }
 
@@ -173,7 +174,7 @@ func parseNodeAdd(args []string, std streams) (nodeCommand, error) {
 		if err != nil {
 			return err
 		}
-		_, err = t.provisioner().Put(ctx, node.Spec{Name: o.name, Address: *o.address, Password: password, CachesUsers: *o.cachesUsers}, nodeActor)
+		_, err = t.provisioner().Put(ctx, node.Spec{Name: o.name, Address: *o.address, Password: password, CachesUsers: *o.cachesUsers}, t.actor)
 		return err
 	}, nil
 }
@@ -201,7 +202,7 @@ func parseNodeSet(args []string, std streams) (nodeCommand, error) {
 			}
 			c.Password = &password
 		}
-		_, err := t.provisioner().Change(ctx, o.name, c, nodeActor)
+		_, err := t.provisioner().Change(ctx, o.name, c, t.actor)
 		return err
 	}, nil
 }
@@ -217,14 +218,14 @@ func parseNodeDisable(args []string, std streams) (nodeCommand, error) {
 func parseNodeActive(command string, active bool, args []string, std streams) (nodeCommand, error) {
 	name, err := nodeFlags(args, newFlags("node "+command, std))
 	return func(ctx context.Context, t nodeTools) error {
-		_, err := t.provisioner().Change(ctx, name, node.Change{Active: &active}, nodeActor)
+		_, err := t.provisioner().Change(ctx, name, node.Change{Active: &active}, t.actor)
 		return err
 	}, err
 }
 
 func parseNodeRemove(args []string, std streams) (nodeCommand, error) {
 	name, err := nodeFlags(args, newFlags("node remove", std))
-	return func(ctx context.Context, t nodeTools) error { return t.provisioner().Remove(ctx, name, nodeActor) }, err
+	return func(ctx context.Context, t nodeTools) error { return t.provisioner().Remove(ctx, name, t.actor) }, err
 }
 
 // parseNodeJobs reads the filter of jobs.
@@ -272,7 +273,7 @@ func parseNodeRetry(args []string, std streams) (nodeCommand, error) {
 		return nil, errors.New("say which: numbers of jobs, -node NAME, or -all")
 	}
 	return func(ctx context.Context, t nodeTools) error {
-		n, err := t.db.ReplayJobs(ctx, *name, ids, nodeActor)
+		n, err := t.db.ReplayJobs(ctx, *name, ids, t.actor)
 		if err == nil {
 			_, err = fmt.Fprintf(t.std.out, "%d to be tried again\n", n)
 		}

@@ -24,6 +24,7 @@ const usage = `integration-api, the door of W3 and of operators. Commands:
   trunk COMMAND        manage the trunks of tenants
   webhook COMMAND      manage where W3 takes events, and the events
   node COMMAND         manage the switches
+  audit list           what was done, by whom and when; audit list -help lists the options
   cdr COMMAND          send call records that a switch has kept, and see to those that cannot be read
   keygen -id ID        print a line for SECRET_KEYS_FILE with a fresh key
   migrate              bring the database schema to this version
@@ -74,7 +75,9 @@ func dispatch(ctx context.Context, command string, args, environ []string, std s
 		if err != nil {
 			return err
 		}
-		return withSettings(environ, std, func(s settings, log *slog.Logger) error { return seed(ctx, o, s, log) })
+		return withSettings(environ, std, func(s settings, log *slog.Logger) error {
+			return correlated(ctx, func(ctx context.Context) error { return seed(ctx, o, s, log, commandActor(environ)) })
+		})
 	case "cdr":
 		return cdrs(ctx, args, environ, std)
 	case "node":

@@ -20,9 +20,6 @@ import (
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
-// actor is who the audit log names for what the command does.
-const actor = "operator: integration-api seed"
-
 // seedOptions say what the demo is made of.
 type seedOptions struct {
 	tenants, extensions int
@@ -79,7 +76,7 @@ func parseSeed(args []string, stderr io.Writer) (seedOptions, error) {
 	return o, nil
 }
 
-func seed(ctx context.Context, o seedOptions, s settings, log *slog.Logger) error {
+func seed(ctx context.Context, o seedOptions, s settings, log *slog.Logger, actor string) error {
 	db, keys, err := openAPI(s, log)
 	if err != nil {
 		return err
@@ -87,6 +84,7 @@ func seed(ctx context.Context, o seedOptions, s settings, log *slog.Logger) erro
 	seeder := seeder{
 		extensions: directory.NewProvisioner(db, keys, secret.NewHasher(runtime.NumCPU())),
 		trunks:     trunk.NewProvisioner(db, keys),
+		actor:      actor,
 	}
 	for n := range o.tenants {
 		if err = seeder.tenant(ctx, n, o); err != nil {
@@ -102,6 +100,7 @@ func seed(ctx context.Context, o seedOptions, s settings, log *slog.Logger) erro
 type seeder struct {
 	extensions *directory.Provisioner
 	trunks     *trunk.Provisioner
+	actor      string // who the audit log names
 }
 
 // tenantName returns a, b, …, z, aa, ab and so on up to zz.
@@ -118,7 +117,7 @@ func tenantName(n int) string {
 // second seed meets the first.
 func (s seeder) tenant(ctx context.Context, n int, o seedOptions) error {
 	slug := "tenant-" + tenantName(n)
-	t, err := s.extensions.PutTenant(ctx, directory.TenantSpec{Slug: slug, Name: "Tenant " + strings.ToUpper(tenantName(n)), Country: "IT", Timezone: "Europe/Rome"}, actor)
+	t, err := s.extensions.PutTenant(ctx, directory.TenantSpec{Slug: slug, Name: "Tenant " + strings.ToUpper(tenantName(n)), Country: "IT", Timezone: "Europe/Rome"}, s.actor)
 	if err != nil {
 		return fmt.Errorf("%s: %w", slug, err)
 	}
@@ -130,7 +129,7 @@ func (s seeder) tenant(ctx context.Context, n int, o seedOptions) error {
 			_, err := s.extensions.PutExtension(gctx, directory.ExtensionSpec{
 				TenantID: t.ID, Realm: slug + ".example", Extension: number, SIPPassword: "pw" + number,
 				DisplayName: "Ext " + number, MaxConcurrentCalls: demoMaxCalls,
-			}, actor)
+			}, s.actor)
 			if err != nil {
 				return fmt.Errorf("%s: extension %s: %w", slug, number, err)
 			}
@@ -140,7 +139,7 @@ func (s seeder) tenant(ctx context.Context, n int, o seedOptions) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return s.carriers(ctx, t, n, o)
+	return s.carriers(ctx, t.Tenant, n, o)
 }
 
 func (s seeder) carriers(ctx context.Context, t directory.Tenant, n int, o seedOptions) error {
@@ -162,7 +161,7 @@ func (s seeder) carriers(ctx context.Context, t directory.Tenant, n int, o seedO
 		if i == 0 {
 			spec.DIDRanges = []trunk.DIDRange{{First: did(0), Last: did(didsPerTenant - 1)}}
 		}
-		if _, err := s.trunks.Put(ctx, uuid.NewSHA1(t.ID, []byte(spec.Name)), spec, actor); err != nil {
+		if _, err := s.trunks.Put(ctx, uuid.NewSHA1(t.ID, []byte(spec.Name)), spec, s.actor); err != nil {
 			return fmt.Errorf("%s: %s: %w", t.Slug, spec.Name, err)
 		}
 	}

@@ -55,8 +55,8 @@ type group struct {
 	commands    map[string]func(*flag.FlagSet, []string) (task, error)
 }
 
-// groups are the commands about tenants, their credentials, trunks and webhooks, and operators.
-var groups = []group{tenantGroup, secretGroup, operatorGroup, trunkGroup, webhookGroup}
+// groups are the commands about tenants, their credentials, trunks and webhooks, operators, and what all of them did.
+var groups = []group{tenantGroup, secretGroup, operatorGroup, trunkGroup, webhookGroup, auditGroup}
 
 // run runs one command of the group.
 func (g group) run(ctx context.Context, args, environ []string, std streams) error {
@@ -85,9 +85,9 @@ func (g group) run(ctx context.Context, args, environ []string, std streams) err
 		if err != nil {
 			return err
 		}
-		return commandError(name, errors.Join(do(ctx, tools{
-			db: db, keys: keys, out: std.out, actor: "operator: integration-api " + g.name, in: std.in, allowHTTP: s.WebhookAllowHTTP,
-		}), db.Close()))
+		t := tools{db: db, keys: keys, out: std.out, actor: commandActor(environ), in: std.in, allowHTTP: s.WebhookAllowHTTP}
+		err = correlated(ctx, func(ctx context.Context) error { return commandError(name, do(ctx, t)) })
+		return errors.Join(err, db.Close())
 	})
 }
 
@@ -124,16 +124,23 @@ var tenantGroup = group{
 	name: "tenant",
 	usage: `integration-api tenant manages tenants. Commands:
 
-  add SLUG      create a tenant: -name, -country, -timezone, -id (W3's tenantId); the same again changes nothing
-  list          the tenants
-  suspend SLUG  refuse its phones, calls and requests
-  resume SLUG   let it work again
-  set SLUG      say which calls are recorded and how long that is kept: -record-calls, -cdr-days,
-                -recording-days
+  add SLUG            create a tenant: -name, -country, -timezone, -id (W3's tenantId); the same again changes
+                      nothing, another one is refused
+  list                the tenants
+  suspend SLUG        refuse its phones, calls and requests
+  resume SLUG         let it work again
+  set SLUG            change it: -name, -country, -timezone; say which calls are recorded and how long that is
+                      kept: -record-calls, -cdr-days, -recording-days
+  domains SLUG        its domains
+  delete SLUG         delete it for good, if it is suspended: its extensions, domains, trunks and credentials end;
+                      its call records stay as long as it keeps them
+  delete-domain SLUG REALM
+                      delete a domain without extensions: its realm is free
 
 `,
 	commands: map[string]func(*flag.FlagSet, []string) (task, error){
 		"add": parseTenantAdd, "list": parseTenantList, "set": parseTenantSet,
+		"domains": parseTenantDomains, "delete": parseTenantDelete, "delete-domain": parseDeleteDomain,
 		"suspend": func(f *flag.FlagSet, args []string) (task, error) { return parseTenantActive(f, args, false) },
 		"resume":  func(f *flag.FlagSet, args []string) (task, error) { return parseTenantActive(f, args, true) },
 	},
@@ -142,16 +149,13 @@ var tenantGroup = group{
 func parseTenantAdd(flags *flag.FlagSet, args []string) (task, error) {
 	name := flags.String("name", "", "what people call it; the slug if not given")
 	country := flags.String("country", "", "ISO 3166-1 alpha-2: how numbers dialled in national form are read")
-	timezone := flags.String("timezone", "UTC", "IANA")
+	timezone := flags.String("timezone", "", "IANA; UTC if not given")
 	id := flags.String("id", "", "W3's tenantId; made up if not given")
 	a, err := arguments(flags, args, "SLUG")
 	if err != nil {
 		return nil, err
 	}
 	spec := directory.TenantSpec{Slug: a[0], Name: *name, Country: *country, Timezone: *timezone}
-	if spec.Name == "" {
-		spec.Name = spec.Slug
-	}
 	if *id != "" {
 		if spec.ID, err = uuid.Parse(*id); err != nil {
 			return nil, errors.New("-id is not a UUID")

@@ -34,6 +34,21 @@ func TestTenantCommands(t *testing.T) {
 		t.Errorf("list printed\n%s", out)
 	}
 	i.command(t, "tenant", "set", "shop", "-record-calls", "external", "-cdr-days", "365", "-recording-days", "30")
+	i.command(t, "tenant", "set", "mall", "-name", "The Mall", "-country", "AT", "-timezone", "Europe/Vienna")
+	if out := i.command(t, "tenant", "list"); !regexp.MustCompile(`mall +\S+ +The Mall +AT +Europe/Vienna +active`).MatchString(out) {
+		t.Errorf("list printed\n%s", out)
+	}
+	i.command(t, "tenant", "add", "gone", "-country", "DE")
+	i.exec(t, `INSERT INTO edgvoip.sip_domains (tenant_id, id, realm) SELECT id, gen_random_uuid(), r FROM edgvoip.tenants, unnest(ARRAY['gone.example', 'old.example']) r WHERE slug = 'gone'`)
+	i.command(t, "tenant", "delete-domain", "gone", "old.example")
+	if out := i.command(t, "tenant", "domains", "gone"); !regexp.MustCompile(`(?s)^REALM .*\ngone.example +\S+ +0 +\S+Z\n$`).MatchString(out) {
+		t.Errorf("domains printed\n%s", out)
+	}
+	i.command(t, "tenant", "suspend", "gone")
+	i.command(t, "tenant", "delete", "gone")
+	if out := i.command(t, "tenant", "list"); strings.Contains(out, "gone") {
+		t.Errorf("list printed\n%s", out)
+	}
 	first, second := credentials(t, i.command(t, "secret", "add", "shop")), credentials(t, i.command(t, "secret", "rotate", "shop", "-overlap", "1h"))
 	i.command(t, "secret", "revoke", "shop", first["SECRET_ID"])
 	secrets := i.command(t, "secret", "list", "shop")
@@ -58,7 +73,16 @@ func TestTenantCommands(t *testing.T) {
 		{"-country", []string{"tenant", "add", "x1"}},
 		{"-id", []string{"tenant", "add", "x1", "-country", "IT", "-id", "x"}},
 		{"another id", []string{"tenant", "add", "shop", "-country", "IT", "-id", uuid.NewString()}},
+		{"another name, country", []string{"tenant", "add", "shop", "-name", "Shop", "-country", "DE"}},
+		{"another timezone", []string{"tenant", "add", "shop", "-country", "IT", "-timezone", "UTC"}},
 		{"unknown tenant", []string{"tenant", "suspend", "nobody"}},
+		{"unknown tenant", []string{"tenant", "delete", "gone"}},
+		{"not suspended", []string{"tenant", "delete", "shop"}},
+		{"unknown SIP domain", []string{"tenant", "delete-domain", "shop", "shop.example"}},
+		{"REALM is missing", []string{"tenant", "delete-domain", "shop"}},
+		{"-name", []string{"tenant", "set", "shop", "-name", "${x}"}},
+		{"-country", []string{"tenant", "set", "shop", "-country", "Italy"}},
+		{"-timezone", []string{"tenant", "set", "shop", "-timezone", "Rome"}},
 		{"nothing to change", []string{"tenant", "set", "shop"}},
 		{"-record-calls: is one of", []string{"tenant", "set", "shop", "-record-calls", "some"}},
 		{"-cdr-days: is 0", []string{"tenant", "set", "shop", "-cdr-days", "-1"}},

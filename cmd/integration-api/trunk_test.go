@@ -96,7 +96,7 @@ func TestTrunkCommands(t *testing.T) {
 	if show(); shown["status"] != "deleted" || shown["passwordSet"] != false {
 		t.Errorf("deleted: %v", shown)
 	}
-	if text := i.everything(t); strings.Contains(text, "hunter2") || !strings.Contains(text, "operator: integration-api trunk") {
+	if text := i.everything(t); strings.Contains(text, "hunter2") || !strings.Contains(text, commandActor(i.env)) {
 		t.Errorf("the audit log holds\n%s", text)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/integration"
-	"github.com/edgvoip/edgvoip/node"
+	"github.com/edgvoip/edgvoip/internal/invalid"
 )
 
 // adminOperation describes an operation of the operators' part.
@@ -28,10 +28,15 @@ func adminOperation(id, method, path, summary string, problems ...int) huma.Oper
 
 func (a *API) registerAdmin() {
 	handle(a, adminOperation("list-tenants", http.MethodGet, "/tenants", "List tenants"), a.listTenants)
-	create := adminOperation("create-tenant", http.MethodPost, "/tenants", "Create a tenant; one of the same slug and id is left as it is", 409, 422)
+	create := adminOperation("create-tenant", http.MethodPost, "/tenants", "Create a tenant; the same again changes nothing", 409, 422)
 	create.DefaultStatus = http.StatusOK
+	create.Description = "If there is one of this slug, what is given must be as it is; what is not given may be anything."
 	handle(a, create, a.createTenant)
-	handle(a, adminOperation("change-tenant", http.MethodPatch, "/tenants/{tenantId}", "Suspend a tenant or let it work again, and say which of its calls are recorded and how long that is kept", 404, 422), a.changeTenant)
+	change := adminOperation("change-tenant", http.MethodPatch, "/tenants/{tenantId}", "Change a tenant, suspend it or let it work again, and say which of its calls are recorded and how long that is kept", 404, 422)
+	change.Description = "All that is given, or nothing. Numbers that were given in national form stay what they were taken for when the country changes. " +
+		"With the timezone, W3 is told of the trunks anew."
+	handle(a, change, a.changeTenant)
+	a.registerEndings()
 	handle(a, adminOperation("list-secrets", http.MethodGet, "/tenants/{tenantId}/secrets", "List a tenant's credentials", 404, 422), a.listSecrets)
 	add := adminOperation("create-secret", http.MethodPost, "/tenants/{tenantId}/secrets", "Give a tenant new credentials; they are shown this once", 404, 422)
 	add.DefaultStatus = http.StatusCreated
@@ -43,7 +48,6 @@ func (a *API) registerAdmin() {
 	handle(a, adminOperation("revoke-secret", http.MethodDelete, "/tenants/{tenantId}/secrets/{secretId}", "End credentials at once", 404, 422), a.revokeSecret)
 	handle(a, adminOperation("list-audit", http.MethodGet, "/audit", "Read the audit log, the newest first", 422), a.listAudit)
 	handle(a, adminOperation("explain", http.MethodGet, "/explain", "Tell where a call would go, and why", 422), a.explain)
-	handle(a, adminOperation("list-nodes", http.MethodGet, "/nodes", "List the switches"), a.listNodes)
 }
 
 // Tenant is a tenant as operators see it.
@@ -69,8 +73,11 @@ func policyOf(p cdr.Policy) *CallPolicy {
 	return &CallPolicy{RecordCalls: string(p.RecordCalls), CDRDays: p.CDRDays, RecordingDays: p.RecordingDays}
 }
 
-func tenantOf(t directory.Tenant) Tenant {
-	out := Tenant{ID: t.ID, Slug: t.Slug.String(), Name: t.Name.String(), Country: t.Country.String(), Status: "suspended"}
+func tenantOf(t directory.TenantRecord) Tenant {
+	out := Tenant{
+		ID: t.ID, Slug: t.Slug.String(), Name: t.Name.String(), Country: t.Country.String(), Status: "suspended", Timezone: t.Timezone,
+		CreatedAt: stamp(t.CreatedAt),
+	}
 	if t.Active {
 		out.Status = "active"
 	}
@@ -88,8 +95,7 @@ func (a *API) listTenants(ctx context.Context, _ *struct{}) (*body[page[Tenant]]
 	}
 	list := make([]Tenant, len(records))
 	for i, t := range records {
-		list[i] = tenantOf(t.Tenant)
-		list[i].Timezone, list[i].CreatedAt = t.Timezone, stamp(t.CreatedAt)
+		list[i] = tenantOf(t)
 		list[i].CallPolicy = policyOf(policies[t.ID])
 	}
 	return &body[page[Tenant]]{page[Tenant]{Items: list}}, nil
@@ -107,7 +113,7 @@ func stamp(t time.Time) *time.Time {
 type NewTenant struct {
 	ID       *uuid.UUID `json:"tenantId,omitempty" format:"uuid" doc:"W3's id of the tenant; made up if it is not given."`
 	Slug     string     `json:"slug" doc:"Short name, for ever."`
-	Name     string     `json:"name"`
+	Name     string     `json:"name" minLength:"1"`
 	Country  string     `json:"country" doc:"ISO 3166-1 alpha-2." example:"IT"`
 	Timezone string     `json:"timezone,omitempty" doc:"IANA; UTC if it is not given." example:"Europe/Rome"`
 }
@@ -130,6 +136,9 @@ type ByTenant struct {
 
 // ChangedTenant is the body of PATCH /tenants/{tenantId}. What is not given stays as it is.
 type ChangedTenant struct {
+	Name          *string `json:"name,omitempty"`
+	Country       *string `json:"country,omitempty" doc:"ISO 3166-1 alpha-2: how numbers dialled in national form are read, and which call for help."`
+	Timezone      *string `json:"timezone,omitempty" doc:"IANA: that of time policies without one of their own."`
 	Status        *string `json:"status,omitempty" enum:"active,suspended" doc:"suspended refuses its phones, calls and requests."`
 	RecordCalls   *string `json:"recordCalls,omitempty" enum:"none,inbound,outbound,external,all" doc:"Which calls are recorded; external is inbound and outbound."`
 	CDRDays       *int    `json:"cdrDays,omitempty" doc:"How many days call records are kept; 0 is for ever."`
@@ -141,11 +150,15 @@ func (a *API) changeTenant(ctx context.Context, in *struct {
 	Body ChangedTenant
 },
 ) (*body[Tenant], error) {
-	var active *bool
+	patch := directory.TenantPatch{Name: in.Body.Name, Country: in.Body.Country, Timezone: in.Body.Timezone}
 	if in.Body.Status != nil {
-		active = new(*in.Body.Status == "active")
+		patch.Active = new(*in.Body.Status == "active")
 	}
-	t, policy, err := a.store.ChangeTenant(ctx, in.TenantID, active, cdr.PolicyPatch{
+	change, err := patch.Change()
+	if err != nil {
+		return nil, err
+	}
+	t, policy, err := a.store.ChangeTenant(ctx, in.TenantID, change, cdr.PolicyPatch{
 		RecordCalls: in.Body.RecordCalls, CDRDays: in.Body.CDRDays, RecordingDays: in.Body.RecordingDays,
 	}, infoOf(ctx).operator.Actor())
 	if err != nil {
@@ -228,10 +241,10 @@ type AuditEntry struct {
 	ID            int64           `json:"id"`
 	At            time.Time       `json:"at"`
 	TenantID      *uuid.UUID      `json:"tenantId,omitempty" format:"uuid" doc:"Not there for what belongs to no tenant."`
-	Actor         string          `json:"actor" example:"operator:anna"`
+	Actor         string          `json:"actor" example:"operator:anna" doc:"operator: and the name of a token, w3: and whose credentials, or cli: and who ran a command on which host."`
 	Action        string          `json:"action" example:"extension.updated"`
 	SubjectID     uuid.UUID       `json:"subjectId" format:"uuid"`
-	CorrelationID string          `json:"correlationId,omitempty" doc:"X-Request-Id of the request that did it."`
+	CorrelationID string          `json:"correlationId,omitempty" doc:"X-Request-Id of the request that did it, or the id of the command."`
 	Before        json.RawMessage `json:"before,omitempty"`
 	After         json.RawMessage `json:"after,omitempty"`
 }
@@ -242,9 +255,18 @@ func (a *API) listAudit(ctx context.Context, in *struct {
 	SubjectID string `query:"subjectId" format:"uuid"`
 	Actor     string `query:"actor" maxLength:"128"`
 	Action    string `query:"action" maxLength:"64"`
+
+	CorrelationID string    `query:"correlationId" maxLength:"128" doc:"What one request or command did."`
+	From          time.Time `query:"from" doc:"What was done then or later."`
+	To            time.Time `query:"to" doc:"What was done before."`
 },
 ) (*body[page[AuditEntry]], error) {
-	f := integration.AuditFilter{Actor: in.Actor, Action: in.Action, Limit: in.Limit + 1}
+	f := integration.AuditFilter{
+		Actor: in.Actor, Action: in.Action, CorrelationID: in.CorrelationID, From: in.From, To: in.To, Limit: in.Limit + 1,
+	}
+	if !in.From.IsZero() && !in.To.IsZero() && !in.From.Before(in.To) {
+		return nil, &invalid.FieldError{Name: "query.to", Reason: "is not after from"}
+	}
 	parts, err := parseCursor(in.Cursor, 1)
 	if err != nil {
 		return nil, err
@@ -269,37 +291,4 @@ func (a *API) listAudit(ctx context.Context, in *struct {
 		}
 	}
 	return &body[page[AuditEntry]]{cut(list, in.Limit, func(e AuditEntry) string { return newCursor(strconv.FormatInt(e.ID, 10)) })}, nil
-}
-
-// Node is a switch as operators see it.
-type Node struct {
-	ID      uuid.UUID `json:"nodeId" format:"uuid"`
-	Name    string    `json:"name"`
-	Address string    `json:"address" doc:"host:port of its event socket."`
-	Status  string    `json:"status" enum:"active,disabled"`
-	Pending int       `json:"pending" doc:"What it still has to do."`
-	Failed  int       `json:"failed" doc:"What it refused; an operator must look."`
-}
-
-func (a *API) listNodes(ctx context.Context, _ *struct{}) (*body[page[Node]], error) {
-	nodes, err := a.store.Nodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	backlogs, err := a.store.Backlogs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	byNode := map[uuid.UUID]node.Backlog{}
-	for _, b := range backlogs {
-		byNode[b.NodeID] = b
-	}
-	list := make([]Node, len(nodes))
-	for i, n := range nodes {
-		list[i] = Node{ID: n.ID, Name: n.Name, Address: n.Address, Status: "disabled", Pending: byNode[n.ID].Pending, Failed: byNode[n.ID].Dead}
-		if n.Active {
-			list[i].Status = "active"
-		}
-	}
-	return &body[page[Node]]{page[Node]{Items: list}}, nil
 }

@@ -230,11 +230,24 @@ func TestAuditPages(t *testing.T) {
 			t.Errorf("%s: %d rows, want %d", query, len(got), want)
 		}
 	}
+	oneRequest := one[string](t, s, `SELECT correlation_id FROM edgvoip.audit_log WHERE id = $1`, all[1])
+	exec(t, s, `UPDATE edgvoip.audit_log SET at = '2026-01-01T00:00:00Z'::timestamptz + id * interval '1 hour'`)
+	hour := func(i int) string {
+		return time.Date(2026, 1, 1, int(all[i]), 0, 0, 0, time.UTC).Format(time.RFC3339)
+	}
+	for query, want := range map[string][]int64{
+		"&correlationId=" + oneRequest: all[1:2], "&correlationId=nobody": nil, "&from=" + hour(2): all[:3], "&to=" + hour(2): all[3:],
+		"&from=" + hour(4) + "&to=" + hour(1): all[2:5], "&from=" + hour(4) + "&to=" + hour(1) + "&actor=nobody": nil,
+	} {
+		if got := read(query, 2); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", query, got, want)
+		}
+	}
 	last := anna.do(t, http.MethodGet, "/audit?limit=1&action=extension.updated", "")
 	if !strings.Contains(last.body, `"maxConcurrentCalls":15`) || !strings.Contains(last.body, `"maxConcurrentCalls":16`) {
 		t.Errorf("before and after: %s", last.body)
 	}
-	for _, query := range []string{"?tenantId=x", "?subjectId=x", "?cursor=x", "?cursor=YQ"} {
+	for _, query := range []string{"?tenantId=x", "?subjectId=x", "?cursor=x", "?cursor=YQ", "?from=x", "?to=yesterday", "?from=" + hour(1) + "&to=" + hour(1)} {
 		if a := anna.do(t, http.MethodGet, "/audit"+query, ""); a.status != http.StatusUnprocessableEntity {
 			t.Errorf("%s: %d %s", query, a.status, a.body)
 		}

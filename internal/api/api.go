@@ -53,6 +53,7 @@ type Store interface {
 	webhook.Registry
 	webhookEvents
 	CallStore
+	nodeStore
 
 	// Answered returns the answer that is kept under a claim's key. Error: integration.ErrKeyReused.
 	Answered(ctx context.Context, c integration.Claim) (integration.Answer, bool, error)
@@ -67,10 +68,6 @@ type Store interface {
 	Figures(ctx context.Context) (integration.Figures, error)
 	// Convergence tells of each switch how far it is with what was asked of it about a subject.
 	Convergence(ctx context.Context, tenant uuid.UUID, subject string) ([]node.Progress, error)
-	// Nodes returns the switches by name.
-	Nodes(ctx context.Context) ([]node.Node, error)
-	// Backlogs returns what each switch still has to do, of those that have something.
-	Backlogs(ctx context.Context) ([]node.Backlog, error)
 }
 
 // Core tells how the switches are, from what is known without asking them. Implementations are safe for concurrent use.
@@ -79,6 +76,8 @@ type Core interface {
 	Registrations() int
 	// Status is how the switches are.
 	Status() CoreStatus
+	// Switch tells whether a switch is connected to, and how many phones are registered there.
+	Switch(id uuid.UUID) (registrations int, connected bool)
 }
 
 // CoreStatus is how the switches are together.
@@ -137,6 +136,7 @@ type API struct {
 	trunks      *trunk.Provisioner
 	issuer      *integration.Issuer
 	endpoints   *webhook.Provisioner
+	switches    *node.Provisioner
 	auth        *integration.Authenticator
 	keys        *secret.KeyRing
 	core        Core
@@ -177,6 +177,7 @@ func New(o Options) (*API, error) {
 		trunks:      trunk.NewProvisioner(o.Store, o.Keys),
 		issuer:      integration.NewIssuer(o.Store, o.Keys, o.Now),
 		endpoints:   webhook.NewProvisioner(o.Store, o.AllowHTTP),
+		switches:    node.NewProvisioner(o.Store, o.Keys),
 		auth:        integration.NewAuthenticator(o.Store, o.Keys, o.Now),
 		figures:     &figures{store: o.Store, age: o.FiguresAge, now: o.Now},
 		addresses:   newLimiter(or(o.Limits.PerAddress, 200), or(o.Limits.BurstAddress, 400), o.Now),
@@ -203,6 +204,8 @@ type noCore struct{}
 
 func (noCore) Registrations() int { return 0 }
 func (noCore) Status() CoreStatus { return CoreUnknown }
+
+func (noCore) Switch(uuid.UUID) (registrations int, connected bool) { return 0, false }
 
 // ServerOptions adds to a server's options what the API needs of it: errors in its own form, strings that live on, and
 // nothing for strangers.
@@ -232,6 +235,7 @@ func (a *API) register(app *fiber.App) {
 	app.Use(AdminPath, a.authenticateOperator)
 	a.registerAdmin()
 	a.registerAdminTrunks()
+	a.registerNodes()
 	a.registerWebhooks()
 	a.registerCDRDocuments()
 	app.Use("/api", func(*fiber.Ctx) error { return newProblem(codeNotFound) })

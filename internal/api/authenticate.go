@@ -185,5 +185,9 @@ func (a *API) authenticateOperator(c *fiber.Ctx) error {
 	i := infoOf(c.UserContext())
 	i.operator = operator
 	i.event.Add("operator", operator.Name)
+	// A kept answer would hold fresh credentials; a key that is not heeded would promise what is not so.
+	if c.Method() != http.MethodGet && c.Method() != http.MethodHead && len(c.Request().Header.PeekAll(headerIdempotencyKey)) > 0 {
+		return refuse(c, newProblem(codeKeyNotTaken), "key of an operator")
+	}
 	return a.formed(c)
 }

@@ -31,11 +31,11 @@ type CallStore interface {
 	// EraseNumber takes a person's number out of a tenant's records, from a place on and for about so long. It returns how many
 	// they were, and where to go on unless it is done.
 	EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.ErasurePlace, patience time.Duration, actor string) (calls int, next cdr.ErasurePlace, err error)
-	// CallPolicy and CallPolicies return what tenants want of their records. ChangeTenant changes that, and the status unless active
-	// is nil: both or nothing. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
+	// CallPolicy and CallPolicies return what tenants want of their records. ChangeTenant changes that, and the tenant itself: both
+	// or nothing. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
 	CallPolicy(ctx context.Context, tenant uuid.UUID) (cdr.Policy, error)
 	CallPolicies(ctx context.Context) (map[uuid.UUID]cdr.Policy, error)
-	ChangeTenant(ctx context.Context, tenant uuid.UUID, active *bool, patch cdr.PolicyPatch, actor string) (directory.Tenant, cdr.Policy, error)
+	ChangeTenant(ctx context.Context, tenant uuid.UUID, c directory.TenantChange, patch cdr.PolicyPatch, actor string) (directory.TenantRecord, cdr.Policy, error)
 	// KeptDocuments returns documents that wait for an operator, KeptDocument one of them, with its body. RetryDocument has it
 	// read once more, DiscardDocument removes it. Error: cdr.ErrUnknownCall.
 	KeptDocuments(ctx context.Context, state cdr.DocumentState, after int64, limit int) ([]cdr.KeptDocument, error)
@@ -230,27 +230,50 @@ type Erased struct {
 // erasePatience is how long one request goes on erasing, well within what a client waits.
 const erasePatience = 3 * time.Second
 
-func (a *API) eraseNumber(ctx context.Context, in *struct{ Body Erasure }) (*body[Erased], error) {
+func (a *API) eraseNumber(ctx context.Context, in *struct {
+	Keyed
+	Body Erasure
+},
+) (*written[Erased], error) {
 	number, err := fstext.NewE164(in.Body.Number)
 	if err != nil {
 		return nil, invalid.Because("number", err)
 	}
-	caller := infoOf(ctx).caller
 	from, err := parseErasureCursor(in.Body.Cursor)
 	if err != nil {
 		return nil, err
 	}
-	out, err := inTurn(a, &a.searching, caller.TenantID, func() (*body[Erased], error) {
-		n, next, err := a.store.EraseNumber(ctx, caller.TenantID, cdr.NewPerson(number), from, erasePatience, caller.Actor())
-		if err != nil {
-			return nil, err
-		}
-		if next.Stage == cdr.EraseDone {
-			return &body[Erased]{Erased{Calls: n, Done: true}}, nil
-		}
-		return &body[Erased]{Erased{Calls: n, Cursor: newErasureCursor(next)}}, nil
+	// Who waits for another with his key waits in his turn too: it holds a connection.
+	return inTurn(a, &a.searching, infoOf(ctx).caller.TenantID, func() (*written[Erased], error) {
+		return a.eraseOnce(ctx, in.Key, cdr.NewPerson(number), from)
 	})
-	return out, err
+}
+
+// eraseOnce erases a person's number, from a place on. Erasing is many transactions of its own, each of which may be done again: it
+// goes on while the key is held, so that of two requests at once the second waits; if it breaks off, the key is as if it had not been used.
+func (a *API) eraseOnce(ctx context.Context, key string, p cdr.Person, from cdr.ErasurePlace) (*written[Erased], error) {
+	if key == "" {
+		out, err := a.erase(ctx, p, from)
+		return &written[Erased]{Status: http.StatusOK, Body: out}, err
+	}
+	return write(ctx, a, key, func() (func(directory.Writer) (Erased, int, directory.Effect, error), error) {
+		return func(directory.Writer) (Erased, int, directory.Effect, error) {
+			out, err := a.erase(ctx, p, from)
+			return out, http.StatusOK, directory.EffectUpdated, err
+		}, nil
+	})
+}
+
+func (a *API) erase(ctx context.Context, p cdr.Person, from cdr.ErasurePlace) (Erased, error) {
+	caller := infoOf(ctx).caller
+	n, next, err := a.store.EraseNumber(ctx, caller.TenantID, p, from, erasePatience, caller.Actor())
+	if err != nil {
+		return Erased{}, err
+	}
+	if next.Stage == cdr.EraseDone {
+		return Erased{Calls: n, Done: true}, nil
+	}
+	return Erased{Calls: n, Cursor: newErasureCursor(next)}, nil
 }
 
 // newErasureCursor tells the stage, and the last that was looked at in it.

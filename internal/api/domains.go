@@ -25,11 +25,16 @@ func (a *API) registerDomains() {
 }
 
 func (a *API) listDomains(ctx context.Context, in *struct{ Paged }) (*body[page[Domain]], error) {
+	return a.pageOfDomains(ctx, infoOf(ctx).caller.TenantID, in.Paged)
+}
+
+// pageOfDomains reads a page of a tenant's domains.
+func (a *API) pageOfDomains(ctx context.Context, tenant uuid.UUID, in Paged) (*body[page[Domain]], error) {
 	after, err := parseCursor(in.Cursor, 1)
 	if err != nil {
 		return nil, err
 	}
-	records, err := a.store.ListDomains(ctx, infoOf(ctx).caller.TenantID, after[0], in.Limit+1)
+	records, err := a.store.ListDomains(ctx, tenant, after[0], in.Limit+1)
 	if err != nil {
 		return nil, err
 	}

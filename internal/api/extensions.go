@@ -71,7 +71,7 @@ type NewExtension struct {
 	SIPPassword          string     `json:"sipPassword" doc:"6 to 128 bytes. It is not kept."`
 	DisplayName          string     `json:"displayName,omitempty" doc:"1 to 64 printable characters; the extension's number if it is not given."`
 	Transport            string     `json:"transport,omitempty" doc:"What the phone must use: any (the default), udp, tcp, tls, wss; in any letter case." example:"WSS"`
-	AllowedCodecs        []string   `json:"allowedCodecs,omitempty" doc:"In order of preference, of OPUS, G722, PCMA, PCMU, G729, GSM, VP8, H264; in any letter case. Default: OPUS, G722, PCMA, PCMU."`
+	AllowedCodecs        []string   `json:"allowedCodecs,omitempty" doc:"In order of preference, of OPUS, G722, PCMA, PCMU, GSM, of which one at least is there, and G729, VP8, H264, which not every switch speaks; in any letter case. Default: OPUS, G722, PCMA, PCMU."`
 	MaxConcurrentCalls   *int       `json:"maxConcurrentCalls,omitempty" doc:"0 to 1000; 0 means no limit. Default: 2."`
 	OutboundCallerNumber string     `json:"outboundCallerNumber,omitempty" doc:"E.164; shown to the public network where the trunk's policy says so."`
 	W3ExtensionID        *uuid.UUID `json:"w3ExtensionId,omitempty" format:"uuid" doc:"W3's id of the extension."`

@@ -58,6 +58,13 @@ type scene struct {
 type fakeCore struct {
 	registered atomic.Int64
 	status     atomic.Value
+	switches   sync.Map // the number of phones at each that is connected
+}
+
+func (c *fakeCore) Switch(id uuid.UUID) (registrations int, connected bool) {
+	n, connected := c.switches.Load(id)
+	registrations, _ = n.(int)
+	return registrations, connected
 }
 
 func (c *fakeCore) Registrations() int { return int(c.registered.Load()) }
@@ -375,6 +382,7 @@ func contents(t testing.TB, s *scene) string {
 	var b strings.Builder
 	for _, table := range []string{
 		"tenants", "sip_domains", "sip_extensions", "sip_names", "voip_extension_store_access", "audit_log", "jobs", "idempotency_keys", "operator_tokens",
+		"switch_nodes",
 	} {
 		b.WriteString(table + "\n" + one[string](t, s, `SELECT coalesce(string_agg(x::text, E'\n' ORDER BY x::text), '') FROM edgvoip.`+table+` x`) + "\n")
 	}

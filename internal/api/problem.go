@@ -21,6 +21,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/invalid"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
+	"github.com/edgvoip/edgvoip/node"
 	"github.com/edgvoip/edgvoip/trunk"
 	"github.com/edgvoip/edgvoip/webhook"
 )
@@ -43,6 +44,9 @@ const (
 	codeDeleted           Code = "extension_deleted"
 	codeChangedMeanwhile  Code = "changed_meanwhile"
 	codeTenantIDTaken     Code = "tenant_id_taken"
+	codeTenantExists      Code = "tenant_exists"
+	codeTenantActive      Code = "tenant_active"
+	codeDomainInUse       Code = "domain_in_use"
 	codeTrunkExists       Code = "trunk_exists"
 	codeTrunkDeleted      Code = "trunk_deleted"
 	codeDIDTaken          Code = "did_taken"
@@ -56,6 +60,7 @@ const (
 	codeInternal          Code = "internal"
 	codeRequestTimeout    Code = "request_timeout"
 	codeIdempotencyHeader Code = "bad_idempotency_key"
+	codeKeyNotTaken       Code = "idempotency_key_not_taken"
 )
 
 // kinds are all problems there are: the catalogue.
@@ -66,6 +71,7 @@ var kinds = map[Code]struct {
 }{
 	codeMalformed:         {400, "Malformed request", "The request is not what this route takes: the body is not one JSON object of UTF-8 with each name once, or there is a body where none belongs."},
 	codeIdempotencyHeader: {400, "Bad Idempotency-Key", "Idempotency-Key is given once, with 1 to 255 printable ASCII characters."},
+	codeKeyNotTaken:       {400, "Idempotency-Key not taken", "Operators' writes take no Idempotency-Key: leave it out, and look before sending one again."},
 	codeUnauthenticated:   {401, "Not authenticated", "The request is not authenticated."},
 	codeTenantMismatch:    {403, "Another tenant", "tenantId is not the tenant of the credentials."},
 	codeBadLink:           {403, "Bad link", "The link is not good, or not any more."},
@@ -78,6 +84,9 @@ var kinds = map[Code]struct {
 	codeDeleted:           {409, "Extension deleted", "The extension is deleted, for good. Its number can be provisioned again."},
 	codeChangedMeanwhile:  {409, "Changed meanwhile", "Somebody else changed the same thing at the same time. Send the request again."},
 	codeTenantIDTaken:     {409, "Tenant exists", "The id or the slug belongs to another tenant."},
+	codeTenantExists:      {409, "Tenant exists", "There is a tenant of this slug that is not as it is asked for; errors names what differs."},
+	codeTenantActive:      {409, "Tenant active", "Only a tenant that is suspended can be deleted."},
+	codeDomainInUse:       {409, "Domain in use", "Only a domain whose extensions are all deleted can be deleted."},
 	codeTrunkExists:       {409, "Trunk exists", "trunkId belongs to another trunk, or to one that is not as it is asked for."},
 	codeTrunkDeleted:      {409, "Trunk deleted", "The trunk is deleted, for good."},
 	codeDIDTaken:          {409, "Number taken", "A number of didRanges belongs to another trunk already."},
@@ -165,6 +174,7 @@ var conflicts = []struct {
 	{directory.ErrUnknownExtension, codeNotFound},
 	{directory.ErrUnknownTenant, codeNotFound},
 	{integration.ErrUnknownSecret, codeNotFound},
+	{node.ErrUnknownNode, codeNotFound},
 	{cdr.ErrUnknownCall, codeNotFound},
 	{cdr.ErrNotReady, codeNotFound},
 	{directory.ErrRealmTaken, codeRealmTaken},
@@ -173,6 +183,9 @@ var conflicts = []struct {
 	{directory.ErrDeleted, codeDeleted},
 	{directory.ErrChangedMeanwhile, codeChangedMeanwhile},
 	{directory.ErrTenantID, codeTenantIDTaken},
+	{directory.ErrTenantActive, codeTenantActive},
+	{directory.ErrDomainInUse, codeDomainInUse},
+	{directory.ErrUnknownDomain, codeNotFound},
 	{trunk.ErrUnknownTrunk, codeNotFound},
 	{trunk.ErrUnknownTenant, codeNotFound},
 	{trunk.ErrIDTaken, codeTrunkExists},
@@ -199,6 +212,13 @@ func problemOf(err error) *Problem {
 	}
 	if f, ok := errors.AsType[*invalid.FieldError](err); ok {
 		return newProblem(codeInvalid, FieldError{f.Name, f.Reason})
+	}
+	if d, ok := errors.AsType[*directory.TenantDiffersError](err); ok {
+		p := newProblem(codeTenantExists)
+		for _, name := range d.Fields {
+			p.Errors = append(p.Errors, FieldError{name, "is another than the tenant's"})
+		}
+		return p
 	}
 	for _, c := range conflicts {
 		if errors.Is(err, c.err) {
@@ -234,7 +254,7 @@ func init() {
 func fromHuma(status int, errs []error) *Problem {
 	code := codeInternal
 	for c, k := range kinds {
-		if k.status == status && (c != codeKeyReused && c != codeIdempotencyHeader) {
+		if k.status == status && (c != codeKeyReused && c != codeIdempotencyHeader && c != codeKeyNotTaken) {
 			code = c
 		}
 	}

@@ -106,7 +106,7 @@ type NewTrunk struct {
 	NumberFormat        string          `json:"numberFormat,omitempty" doc:"How the carrier wants called numbers: plus (the default; +39…), digits (39…) or zeros (0039…)."`
 	TechPrefix          string          `json:"techPrefix,omitempty" doc:"Put before every called number: up to 16 digits, stars and hashes."`
 	Prefixes            []string        `json:"prefixes,omitempty" doc:"The beginnings of the E.164 numbers that the trunk carries, without the plus sign; none means all numbers."`
-	Codecs              []string        `json:"codecs,omitempty" doc:"In order of preference; none means what the switch offers."`
+	Codecs              []string        `json:"codecs,omitempty" doc:"In order of preference, one at least of OPUS, G722, PCMA, PCMU, GSM; none means what the switch offers."`
 	PingSeconds         int             `json:"pingSeconds,omitempty" doc:"OPTIONS to the carrier every so many seconds, 5 to 3600; 0 means none."`
 	AIAgentRef          string          `json:"aiAgentRef,omitempty" doc:"W3's agent that answers calls; up to 128 characters."`
 	AITimePolicy        json.RawMessage `json:"aiTimePolicy,omitempty" doc:"A JSON object of at most 16 KiB, kept as it is given."`

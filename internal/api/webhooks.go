@@ -200,7 +200,7 @@ func (a *API) discardEvent(ctx context.Context, in *ByEvent) (*struct{}, error) 
 	return nil, a.store.DiscardEvent(ctx, in.TenantID, in.EventID, infoOf(ctx).operator.Actor())
 }
 
-// Replayed is how many events were made due again.
+// Replayed is how many events or jobs were made due again.
 type Replayed struct {
 	Replayed int `json:"replayed"`
 }

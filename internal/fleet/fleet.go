@@ -172,6 +172,17 @@ func (f *Fleet) Census() Census {
 	return c
 }
 
+// Switch tells of one switch whether it is connected to, and how many phones are registered there. It is safe for concurrent use.
+func (f *Fleet) Switch(id uuid.UUID) (registrations int, connected bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := f.members[id]
+	if e == nil || e.member == nil || !e.member.sw.Up() {
+		return 0, false
+	}
+	return int(e.member.registered.Load()), true
+}
+
 // listen passes on what the store tells. Without it the fleet works a little slower, so it is tried for ever.
 func (f *Fleet) listen(ctx context.Context, changed chan<- struct{}) {
 	for ctx.Err() == nil {

@@ -18,6 +18,7 @@ func (d *DB) AuditLog(ctx context.Context, f integration.AuditFilter) ([]integra
 		  FROM edgvoip.audit_log
 		 WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR subject_id = $2)
 		   AND ($3 = '' OR actor = $3) AND ($4 = '' OR action = $4) AND ($5 = 0 OR id < $5)
+		   AND ($7 = '' OR correlation_id = $7) AND ($8::timestamptz IS NULL OR at >= $8) AND ($9::timestamptz IS NULL OR at < $9)
 		 ORDER BY id DESC LIMIT $6`
 	type row struct {
 		ID            int64          `db:"id"`
@@ -32,7 +33,8 @@ func (d *DB) AuditLog(ctx context.Context, f integration.AuditFilter) ([]integra
 	}
 	// Not prepared: with all filters in one statement, each call wants a plan of its own.
 	rows, err := bounded(ctx, func() (rows []row, err error) {
-		err = d.db.SelectContext(ctx, &rows, query, nullID(f.TenantID), nullID(f.SubjectID), f.Actor, f.Action, f.BeforeID, f.Limit)
+		err = d.db.SelectContext(ctx, &rows, query, nullID(f.TenantID), nullID(f.SubjectID), f.Actor, f.Action, f.BeforeID, f.Limit,
+			f.CorrelationID, nullTime(f.From), nullTime(f.To))
 		return rows, err
 	})
 	if err != nil {

@@ -212,26 +212,9 @@ func (d *DB) CallPolicies(ctx context.Context) (map[uuid.UUID]cdr.Policy, error)
 	return policies, nil
 }
 
-// ChangeTenant changes what a tenant wants of its call records, and unless active is nil, whether it is active: both or nothing.
-// Errors: directory.ErrUnknownTenant, *invalid.FieldError.
-func (d *DB) ChangeTenant(ctx context.Context, id uuid.UUID, active *bool, patch cdr.PolicyPatch, actor string) (t directory.Tenant, p cdr.Policy, err error) {
-	err = d.inTx(ctx, func(tx *txn) error {
-		if p, err = changePolicy(ctx, tx, id, patch, actor); err != nil {
-			return err
-		}
-		if active != nil {
-			t, err = setTenantStatus(ctx, tx, id, *active, actor)
-		} else {
-			t, err = tenantBy(ctx, tx, `id = $1`, id)
-		}
-		return err
-	})
-	return t, p, err
-}
-
 // ChangeCallPolicy changes what a tenant wants of its call records. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
 func (d *DB) ChangeCallPolicy(ctx context.Context, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (cdr.Policy, error) {
-	_, p, err := d.ChangeTenant(ctx, tenant, nil, patch, actor)
+	_, p, err := d.ChangeTenant(ctx, tenant, directory.TenantChange{}, patch, actor)
 	return p, err
 }
 

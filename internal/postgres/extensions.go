@@ -239,9 +239,10 @@ func (w writer) PutExtension(ctx context.Context, e directory.ExtensionRecord, a
 // putDomain finds the domain of a realm or creates it for the tenant. It locks the domain against being changed or deleted
 // meanwhile, and the number against another who provisions the same one; other numbers of the domain go on beside it.
 func putDomain(ctx context.Context, tx *txn, e directory.ExtensionRecord, actor string) (uuid.UUID, error) {
+	// The tenant may have been deleted since the request was let in: it must not take a realm any more.
 	const insert = `
 		INSERT INTO edgvoip.sip_domains (tenant_id, id, realm, w3_domain_id, name)
-		VALUES ($1, $2, $3, $4, $5)
+		SELECT id, $2, $3, $4, $5 FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR KEY SHARE
 		ON CONFLICT (realm) WHERE status <> 'deleted' DO NOTHING`
 	w3, name := nullID(e.W3DomainID), nullable(e.DomainName != (fstext.DisplayName{}), e.DomainName.String())
 	row, err := lockDomain(ctx, tx, e)
@@ -256,8 +257,10 @@ func putDomain(ctx context.Context, tx *txn, e directory.ExtensionRecord, actor 
 		} else if n == 1 {
 			return id, audit(ctx, tx, e.TenantID, actor, "domain.created", id, nil, domainForAudit(e.Realm, w3, name))
 		}
-		// Somebody else inserted it between the two statements.
-		if row, err = lockDomain(ctx, tx, e); err != nil {
+		// Somebody else inserted it between the two statements, or the tenant is gone.
+		if row, err = lockDomain(ctx, tx, e); errors.Is(err, directory.ErrUnknownDomain) {
+			return uuid.UUID{}, directory.ErrChangedMeanwhile
+		} else if err != nil {
 			return uuid.UUID{}, err
 		}
 	} else if err != nil {

@@ -277,9 +277,9 @@ func (d *DB) Jobs(ctx context.Context, f node.Filter) ([]node.Job, error) {
 	const query = `
 		SELECT` + jobColumns + `
 		  FROM edgvoip.jobs j JOIN edgvoip.switch_nodes n ON n.id = j.node_id
-		 WHERE ($1 = '' OR n.name = $1) AND j.state = ANY ($2)
+		 WHERE ($1 = '' OR n.name = $1) AND j.state = ANY ($2) AND j.id > $4
 		 ORDER BY j.id LIMIT $3`
-	rows, err := list[jobRow](ctx, d, query, f.Node, states, limit)
+	rows, err := list[jobRow](ctx, d, query, f.Node, states, limit, f.After)
 	if err != nil {
 		return nil, fmt.Errorf("select jobs: %w", err)
 	}

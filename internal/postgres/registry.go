@@ -48,8 +48,8 @@ func audit(ctx context.Context, tx *txn, tenant uuid.UUID, actor, action string,
 }
 
 // PutTenant implements directory.Registry.
-func (d *DB) PutTenant(ctx context.Context, t directory.TenantRecord, actor string) (directory.Tenant, error) {
-	var stored directory.Tenant
+func (d *DB) PutTenant(ctx context.Context, t directory.TenantRecord, actor string) (directory.TenantRecord, error) {
+	var stored directory.TenantRecord
 	err := d.inTx(ctx, func(tx *txn) error {
 		const insert = `
 			INSERT INTO edgvoip.tenants (id, slug, name, country, timezone)
@@ -76,31 +76,6 @@ func (d *DB) PutTenant(ctx context.Context, t directory.TenantRecord, actor stri
 	return stored, err
 }
 
-// SetTenantStatus implements directory.Registry.
-func (d *DB) SetTenantStatus(ctx context.Context, id uuid.UUID, active bool, actor string) (t directory.Tenant, err error) {
-	err = d.inTx(ctx, func(tx *txn) error {
-		t, err = setTenantStatus(ctx, tx, id, active, actor)
-		return err
-	})
-	return t, err
-}
-
-func setTenantStatus(ctx context.Context, tx *txn, id uuid.UUID, active bool, actor string) (directory.Tenant, error) {
-	t, err := tenantBy(ctx, tx, `id = $1 FOR UPDATE`, id)
-	if err != nil || t.Active == active {
-		return t, err
-	}
-	status, before := "suspended", "active"
-	if active {
-		status, before = before, status
-	}
-	if _, err := tx.ExecContext(ctx, `UPDATE edgvoip.tenants SET status = $2, updated_at = now() WHERE id = $1`, id, status); err != nil {
-		return t, fmt.Errorf("update tenant: %w", err)
-	}
-	t.Active = active
-	return t, audit(ctx, tx, id, actor, "tenant.updated", id, map[string]any{"status": before}, map[string]any{"status": status})
-}
-
 // Tenants implements directory.Registry.
 func (d *DB) Tenants(ctx context.Context) ([]directory.TenantRecord, error) {
 	rows, err := list[tenantRow](ctx, d, `SELECT`+tenantColumns+` FROM edgvoip.tenants t WHERE status <> 'deleted' ORDER BY slug`)
@@ -114,14 +89,15 @@ func (d *DB) Tenants(ctx context.Context) ([]directory.TenantRecord, error) {
 			d.unfit(ctx, err)
 			continue
 		}
-		tenants = append(tenants, directory.TenantRecord{Tenant: t, Timezone: r.Timezone, CreatedAt: r.CreatedAt})
+		tenants = append(tenants, t)
 	}
 	return tenants, nil
 }
 
 // Tenant implements directory.Registry.
 func (d *DB) Tenant(ctx context.Context, id uuid.UUID) (directory.Tenant, error) {
-	return tenantBy(ctx, d.db, `id = $1`, id)
+	t, err := tenantBy(ctx, d.db, `id = $1`, id)
+	return t.Tenant, err
 }
 
 // tenantColumns are what a tenantRow is read from, of table t.
@@ -138,24 +114,26 @@ type tenantRow struct {
 	CreatedAt time.Time `db:"created_at"`
 }
 
-func (r tenantRow) tenant() (directory.Tenant, error) {
+func (r tenantRow) tenant() (directory.TenantRecord, error) {
 	slug, err1 := fstext.NewSlug(r.Slug)
 	name, err2 := fstext.NewDisplayName(r.Name)
 	country, err3 := numbering.NewCountry(r.Country)
 	if err := errors.Join(err1, err2, err3); err != nil {
-		return directory.Tenant{}, fmt.Errorf("tenant %s: %w", r.ID, err)
+		return directory.TenantRecord{}, fmt.Errorf("tenant %s: %w", r.ID, err)
 	}
-	return directory.Tenant{ID: r.ID, Slug: slug, Name: name, Country: country, Active: r.Active}, nil
+	return directory.TenantRecord{
+		Tenant: directory.Tenant{ID: r.ID, Slug: slug, Name: name, Country: country, Active: r.Active}, Timezone: r.Timezone, CreatedAt: r.CreatedAt,
+	}, nil
 }
 
 // tenantBy reads a tenant by a condition on table t, which is a constant of this file.
-func tenantBy(ctx context.Context, q sqlx.QueryerContext, condition string, arg any) (directory.Tenant, error) {
+func tenantBy(ctx context.Context, q sqlx.QueryerContext, condition string, arg any) (directory.TenantRecord, error) {
 	var row tenantRow
 	query := `SELECT` + tenantColumns + ` FROM edgvoip.tenants t WHERE status <> 'deleted' AND ` + condition
 	if err := sqlx.GetContext(ctx, q, &row, query, arg); errors.Is(err, sql.ErrNoRows) {
-		return directory.Tenant{}, directory.ErrUnknownTenant
+		return directory.TenantRecord{}, directory.ErrUnknownTenant
 	} else if err != nil {
-		return directory.Tenant{}, fmt.Errorf("select tenant: %w", err)
+		return directory.TenantRecord{}, fmt.Errorf("select tenant: %w", err)
 	}
 	return row.tenant()
 }

@@ -78,7 +78,7 @@ func (r trunkRow) trunk() (trunk.Trunk, error) {
 	t.NumberFormat, errs[9] = trunk.ParseNumberFormat(r.NumberFormat)
 	t.TechPrefix, errs[10] = trunk.ParseTechPrefix(r.TechPrefix)
 	t.Prefixes, errs[11] = trunk.ParsePrefixes(r.Prefixes)
-	t.Codecs, errs[12] = trunk.ParseCodecs(r.Codecs)
+	t.Codecs, errs[12] = trunk.ReadCodecs(r.Codecs)
 	for _, s := range r.SourceAddresses {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {

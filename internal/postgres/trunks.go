@@ -79,10 +79,11 @@ func didRanges(first, last []int64) (ranges []trunk.Range, err error) {
 	return ranges, nil
 }
 
-// trunkBy reads one trunk by a condition on tables k and t.
-func trunkBy(ctx context.Context, q sqlx.QueryerContext, condition string, args ...any) (trunk.Record, error) {
+// trunkBy reads one trunk.
+func trunkBy(ctx context.Context, q sqlx.QueryerContext, tenant, id uuid.UUID) (trunk.Record, error) {
 	var row trunkRecordRow
-	if err := sqlx.GetContext(ctx, q, &row, trunkRecords+condition, args...); errors.Is(err, sql.ErrNoRows) {
+	const one = trunkRecords + `k.tenant_id = $1 AND k.id = $2`
+	if err := sqlx.GetContext(ctx, q, &row, one, tenant, id); errors.Is(err, sql.ErrNoRows) {
 		return trunk.Record{}, trunk.ErrUnknownTrunk
 	} else if err != nil {
 		return trunk.Record{}, fmt.Errorf("select trunk: %w", err)
@@ -92,7 +93,7 @@ func trunkBy(ctx context.Context, q sqlx.QueryerContext, condition string, args 
 
 // TrunkByID implements trunk.Registry.
 func (d *DB) TrunkByID(ctx context.Context, tenant, id uuid.UUID) (trunk.Record, error) {
-	return trunkBy(ctx, d.db, `k.tenant_id = $1 AND k.id = $2`, tenant, id)
+	return trunkBy(ctx, d.db, tenant, id)
 }
 
 // ListTrunks implements trunk.Registry.
@@ -151,7 +152,7 @@ func (d *DB) writeTrunk(ctx context.Context, tenant, id uuid.UUID, edit trunk.Ed
 			return err
 		}
 		// What the database counts and stamps is known only now.
-		if r, err = trunkBy(ctx, tx, `k.tenant_id = $1 AND k.id = $2`, tenant, id); err != nil {
+		if r, err = trunkBy(ctx, tx, tenant, id); err != nil {
 			return err
 		}
 		effect, err = tellOfTrunk(ctx, tx, stored, r, actor)
@@ -160,13 +161,13 @@ func (d *DB) writeTrunk(ctx context.Context, tenant, id uuid.UUID, edit trunk.Ed
 	return r, effect, err
 }
 
-// tenantHome returns where a tenant is. Error: trunk.ErrUnknownTenant.
+// tenantHome returns where a tenant is, which stays so until the end of the transaction. Error: trunk.ErrUnknownTenant.
 func tenantHome(ctx context.Context, tx *txn, tenant uuid.UUID) (trunk.Home, error) {
 	var row struct {
 		Country  string `db:"country"`
 		Timezone string `db:"timezone"`
 	}
-	err := tx.GetContext(ctx, &row, `SELECT country, timezone FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted'`, tenant)
+	err := tx.GetContext(ctx, &row, `SELECT country, timezone FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR KEY SHARE`, tenant)
 	if errors.Is(err, sql.ErrNoRows) {
 		return trunk.Home{}, trunk.ErrUnknownTenant
 	} else if err != nil {
@@ -183,7 +184,7 @@ func lockTrunk(ctx context.Context, tx *txn, tenant, id uuid.UUID) (*trunk.Recor
 	if _, err := tx.ExecContext(ctx, `SELECT FROM edgvoip.sip_trunks WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, tenant, id); err != nil {
 		return nil, fmt.Errorf("lock trunk: %w", err)
 	}
-	r, err := trunkBy(ctx, tx, `k.tenant_id = $1 AND k.id = $2`, tenant, id)
+	r, err := trunkBy(ctx, tx, tenant, id)
 	if errors.Is(err, trunk.ErrUnknownTrunk) {
 		return nil, nil //nolint:nilnil // none is an answer
 	}

@@ -422,7 +422,7 @@ func (s snapshotCarrier) carrier() (Carrier, error) {
 	t.NumberFormat, errs[10] = trunk.ParseNumberFormat(s.NumberFormat)
 	t.TechPrefix, errs[11] = trunk.ParseTechPrefix(s.TechPrefix)
 	t.Prefixes, errs[12] = trunk.ParsePrefixes(s.Prefixes)
-	t.Codecs, errs[13] = trunk.ParseCodecs(s.Codecs)
+	t.Codecs, errs[13] = trunk.ReadCodecs(s.Codecs)
 	for _, r := range s.DIDs {
 		first, err1 := fstext.NewE164(r[0])
 		last, err2 := fstext.NewE164(r[1])
