@@ -27,9 +27,9 @@ func enter(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tally) error {
 	if err := lockLegs(ctx, tx, entries); err != nil {
 		return err
 	}
-	var changed int
+	var entered cdr.Tally
 	failure, err := attempt(ctx, tx, func() (err error) {
-		changed, err = enterTogether(ctx, tx, entries)
+		entered, err = enterTogether(ctx, tx, entries)
 		return err
 	})
 	switch {
@@ -41,7 +41,7 @@ func enter(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tally) error {
 		entries[0].failure = failure
 		return nil
 	}
-	t.Changed += changed
+	t.Add(entered)
 	return nil
 }
 
@@ -65,18 +65,31 @@ type storedLeg struct {
 	Raw      []byte    `db:"raw"` // nil for one that is only of interest as who called
 }
 
-func enterTogether(ctx context.Context, tx *txn, entries []*entry) (changed int, err error) {
+// enterTogether returns how many calls changed and how many documents were released.
+func enterTogether(ctx context.Context, tx *txn, entries []*entry) (t cdr.Tally, err error) {
 	g := &gathering{entries: entries, best: map[callKey]*entry{}, written: map[callKey]*entry{}}
 	if g.stored, err = storedLegs(ctx, tx, entries); err != nil {
-		return 0, err
+		return t, err
 	}
 	if err := g.assign(ctx, tx); err != nil {
-		return 0, err
+		return t, err
 	}
 	if err := g.putLegs(ctx, tx); err != nil {
-		return 0, err
+		return t, err
 	}
-	return g.putCalls(ctx, tx)
+	if t.Changed, err = g.putCalls(ctx, tx); err != nil {
+		return t, err
+	}
+	t.Released, err = releaseDocuments(ctx, tx, g.writtenLegs())
+	return t, err
+}
+
+func (g *gathering) writtenLegs() []uuid.UUID {
+	legs := make([]uuid.UUID, 0, len(g.written))
+	for key := range g.written {
+		legs = append(legs, key.call)
+	}
+	return legs
 }
 
 // storedLegs reads the legs of entries and those that called them, as far as they are there.
@@ -127,7 +140,7 @@ func (g *gathering) assign(ctx context.Context, tx *txn) error {
 			if other, there := g.best[key]; !there || e.leg.Supersedes(other.leg) {
 				g.best[key] = e
 			}
-		case !e.leg.IsCalling() && !e.old:
+		case !e.leg.IsCalling() && e.leg.TenantID == uuid.Nil && !e.old:
 			e.failure = errWaits // whoever called may tell
 		default:
 			e.failure = errUnassigned
