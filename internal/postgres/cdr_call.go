@@ -161,7 +161,8 @@ func (t trunksRead) read(ctx context.Context, tx *txn, tenant, id uuid.UUID) (tr
 	return trunk, nil
 }
 
-// complete adds to a record what legs do not tell. What was found before stays: a trunk may have another agent by now.
+// complete adds to a record what legs do not tell. What was found before stays: a trunk may be of another store, and have another agent,
+// by now.
 func complete(ctx context.Context, tx *txn, r, kept *cdr.Record, trunks trunksRead) (err error) {
 	if r.RelatedID != uuid.Nil {
 		if r.RelatedID, err = callOfLeg(ctx, tx, r.TenantID, r.RelatedID); err != nil {
@@ -175,7 +176,9 @@ func complete(ctx context.Context, tx *txn, r, kept *cdr.Record, trunks trunksRe
 	if err != nil {
 		return err
 	}
-	if r.StoreID == uuid.Nil {
+	if kept != nil && kept.TrunkID == r.TrunkID {
+		r.StoreID = kept.StoreID
+	} else {
 		r.StoreID = trunk.Store.UUID
 	}
 	if kept != nil && kept.AgentRef != "" {
