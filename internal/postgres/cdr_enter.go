@@ -13,7 +13,6 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/edgvoip/edgvoip/cdr"
-	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
@@ -352,7 +351,7 @@ func (g *gathering) putCalls(ctx context.Context, tx *txn) (changed int, err err
 		return 0, nil
 	}
 	keys := sortedKeys(members)
-	docs, err := g.legsOfCalls(ctx, tx, keys)
+	docs, err := legsOfCalls(ctx, tx, keys, g.written)
 	if err != nil {
 		return 0, err
 	}
@@ -415,14 +414,14 @@ func columnsOfKeys(keys []callKey) (tenants, calls string) {
 }
 
 // legsOfCalls returns the legs of calls in order of start. Those that were written just now are not read again.
-func (g *gathering) legsOfCalls(ctx context.Context, tx *txn, keys []callKey) (map[callKey][]cdr.Document, error) {
+func legsOfCalls(ctx context.Context, tx *txn, keys []callKey, written map[callKey]*entry) (map[callKey][]cdr.Document, error) {
 	// OFFSET 0: one look into the index a call, whatever the planner takes the arrays for.
 	const query = `
 		SELECT l.tenant_id, l.leg_id, l.call_id, l.raw FROM unnest($1::uuid[], $2::uuid[]) AS k (tenant, call) CROSS JOIN LATERAL (
 		       SELECT tenant_id, leg_id, call_id, start_time, CASE WHEN (tenant_id, leg_id) IN (SELECT * FROM unnest($3::uuid[], $4::uuid[])) THEN NULL ELSE raw END AS raw
 		         FROM edgvoip.cdr_legs WHERE tenant_id = k.tenant AND call_id = k.call OFFSET 0) AS l
 		 ORDER BY l.start_time, l.leg_id`
-	writtenTenants, writtenLegs := columnsOfKeys(slices.Collect(maps.Keys(g.written)))
+	writtenTenants, writtenLegs := columnsOfKeys(slices.Collect(maps.Keys(written)))
 	tenants, calls := columnsOfKeys(keys)
 	var rows []storedLeg
 	if err := tx.SelectContext(ctx, &rows, query, tenants, calls, writtenTenants, writtenLegs); err != nil {
@@ -431,7 +430,7 @@ func (g *gathering) legsOfCalls(ctx context.Context, tx *txn, keys []callKey) (m
 	docs := make(map[callKey][]cdr.Document, len(keys))
 	for _, r := range rows {
 		var doc cdr.Document
-		if e := g.written[callKey{r.TenantID, r.LegID}]; e != nil {
+		if e := written[callKey{r.TenantID, r.LegID}]; e != nil {
 			doc = e.doc
 		} else {
 			var err error
@@ -497,86 +496,27 @@ func makeCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, ke
 	return madeCall{record: &r, raw: docs[max(calling, 0)]}, nil
 }
 
-// newCall is a record as insertCalls gives it to the database.
-type newCall struct {
-	TenantID       uuid.UUID  `json:"tenant_id"`
-	CallID         uuid.UUID  `json:"call_id"`
-	StartTime      time.Time  `json:"start_time"`
-	StoreID        *uuid.UUID `json:"store_id"`
-	From           string     `json:"from"`
-	To             string     `json:"to"`
-	Direction      string     `json:"direction"`
-	AnswerTime     *time.Time `json:"answer_time"`
-	EndTime        *time.Time `json:"end_time"`
-	Duration       int        `json:"duration"`
-	BillSec        int        `json:"billsec"`
-	Disposition    string     `json:"disposition"`
-	Cause          string     `json:"hangup_cause"`
-	TrunkID        *uuid.UUID `json:"trunk_id"`
-	CallerID       *uuid.UUID `json:"caller_id"`
-	CalleeID       *uuid.UUID `json:"callee_id"`
-	AnsweredBy     string     `json:"answered_by"`
-	TransferredTo  string     `json:"transferred_to"`
-	Route          string     `json:"route"`
-	Reason         string     `json:"reason"`
-	RecordingPath  *string    `json:"recording_path"`
-	RecordingState string     `json:"recording_state"`
-	Reconstructed  bool       `json:"reconstructed"`
-	Erased         bool       `json:"erased"`
-	RelatedID      *uuid.UUID `json:"related_call_id"`
-	AgentRef       *string    `json:"ai_agent_ref"`
-	// Whose document the record carries.
-	LegID    uuid.UUID `json:"leg_id"`
-	LegStart time.Time `json:"leg_start"`
-}
-
-// unlessZero is for what is NULL if it is zero.
-func unlessZero[T comparable](v T) *T {
-	if v == *new(T) {
-		return nil
-	}
-	return &v
-}
-
-func (m madeCall) row() newCall {
-	r := m.record
-	return newCall{
-		TenantID: r.TenantID, CallID: r.ID, StartTime: r.Start, StoreID: unlessZero(r.StoreID), From: r.From, To: r.To, Direction: string(r.Direction),
-		AnswerTime: unlessZero(r.Answer), EndTime: unlessZero(r.End), Duration: r.Duration(), BillSec: r.BillSec(), Disposition: string(r.Disposition),
-		Cause: r.Cause, TrunkID: unlessZero(r.TrunkID), CallerID: unlessZero(r.CallerID), CalleeID: unlessZero(r.CalleeID), AnsweredBy: r.AnsweredBy,
-		TransferredTo: r.TransferredTo, Route: r.Route, Reason: r.Reason, RecordingPath: unlessZero(r.Recording), RecordingState: string(r.RecordingState),
-		Reconstructed: r.Reconstructed, Erased: r.Erased, RelatedID: unlessZero(r.RelatedID), AgentRef: unlessZero(r.AgentRef),
-		LegID: m.raw.Leg().ID, LegStart: m.raw.Leg().Start,
-	}
-}
-
 // insertCalls writes records of which none is there yet. Their documents are copied from their legs: the server has them, read
 // and compressed.
 func insertCalls(ctx context.Context, tx *txn, made []madeCall) error {
 	const query = `
-		INSERT INTO edgvoip.cdr (tenant_id, call_id, start_time, store_id, "from", "to", direction, answer_time, end_time, duration, billsec,
-			disposition, hangup_cause, trunk_id, caller_id, callee_id, answered_by, transferred_to, route, reason,
-			recording_path, recording_state, reconstructed, erased, related_call_id, ai_agent_ref, raw)
-		SELECT c.tenant_id, c.call_id, c.start_time, c.store_id, c."from", c."to", c.direction, c.answer_time, c.end_time, c.duration, c.billsec,
-			c.disposition, c.hangup_cause, c.trunk_id, c.caller_id, c.callee_id, c.answered_by, c.transferred_to, c.route, c.reason,
-			c.recording_path, c.recording_state, c.reconstructed, c.erased, c.related_call_id, c.ai_agent_ref,
-			(SELECT l.raw FROM edgvoip.cdr_legs l WHERE l.tenant_id = c.tenant_id AND l.start_time = c.leg_start AND l.leg_id = c.leg_id)
-		  FROM json_to_recordset($1) AS c (tenant_id uuid, call_id uuid, start_time timestamptz, store_id uuid, "from" text, "to" text, direction text,
-			answer_time timestamptz, end_time timestamptz, duration integer, billsec integer, disposition text, hangup_cause text, trunk_id uuid,
-			caller_id uuid, callee_id uuid, answered_by text, transferred_to text, route text, reason text, recording_path text,
-			recording_state text, reconstructed boolean, erased boolean, related_call_id uuid, ai_agent_ref text, leg_id uuid, leg_start timestamptz)`
-	if len(made) == 0 {
+		INSERT INTO edgvoip.cdr (` + callColumns + `, raw)
+		SELECT` + callColumns + `, (SELECT l.raw FROM edgvoip.cdr_legs l WHERE l.tenant_id = c.tenant_id AND l.start_time = d.start AND l.leg_id = d.leg)
+		  FROM json_populate_recordset(NULL::edgvoip.cdr, $1) WITH ORDINALITY AS c
+		  JOIN unnest($2::uuid[], $3::timestamptz[]) WITH ORDINALITY AS d (leg, start, ordinality) USING (ordinality)`
+	n := len(made)
+	if n == 0 {
 		return nil
 	}
-	rows := make([]newCall, len(made))
+	rows, legs, starts := make([]callRow, n), make([]uuid.UUID, n), make([]time.Time, n)
 	for i, m := range made {
-		rows[i] = m.row()
+		rows[i], legs[i], starts[i] = rowOf(*m.record), m.raw.Leg().ID, m.raw.Leg().Start
 	}
 	text, err := json.Marshal(rows)
 	if err != nil {
 		return fmt.Errorf("insert calls: %w", err)
 	}
-	if _, err := tx.ExecContext(ctx, query, string(text)); err != nil {
+	if _, err := tx.ExecContext(ctx, query, string(text), idArray(legs), timeArray(starts)); err != nil {
 		return fmt.Errorf("insert calls: %w", err)
 	}
 	return nil
@@ -584,29 +524,12 @@ func insertCalls(ctx context.Context, tx *txn, made []madeCall) error {
 
 // tellAll writes the events of records that are new.
 func tellAll(ctx context.Context, tx *txn, made []madeCall) error {
-	const query = `
-		INSERT INTO edgvoip.webhook_events (tenant_id, key, kind, subject, payload, due_at, correlation_id)
-		SELECT e.tenant, e.key, $5, e.subject, e.payload, now() + make_interval(secs => $6), $7
-		  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS e (tenant, key, subject, payload)`
-	if len(made) == 0 {
-		return nil
-	}
-	var tenants, keys, subjects []uuid.UUID
-	var payloads [][]byte
-	for _, m := range made {
-		payload, err := m.record.Payload()
-		if err != nil {
+	events := make([]webhook.Event, len(made))
+	for i, m := range made {
+		var err error
+		if events[i], err = eventOf(*m.record, eventDelay); err != nil {
 			return err
 		}
-		key, err := uuid.NewRandom()
-		if err != nil {
-			return fmt.Errorf("key of an event: %w", err)
-		}
-		tenants, keys, subjects, payloads = append(tenants, m.record.TenantID), append(keys, key), append(subjects, m.record.ID), append(payloads, payload)
 	}
-	if _, err := tx.ExecContext(ctx, query, idArray(tenants), idArray(keys), idArray(subjects), quotedArray(payloads), string(webhook.CDR),
-		eventDelay.Seconds(), telemetry.Correlation(ctx)); err != nil {
-		return fmt.Errorf("add events: %w", err)
-	}
-	return nil
+	return addEvents(ctx, tx, events)
 }
