@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -49,13 +48,16 @@ func isOpen(e *entry) bool { return e.failure == nil }
 // gathering is what is known of channels while their documents are entered together.
 type gathering struct {
 	entries []*entry
-	// stored are legs that are in the database, by tenant and channel: those of the entries and those that called them.
-	stored map[callKey]storedLeg
+	// stored are legs that are in the database: those of the entries and those that called them.
+	stored map[legKey]storedLeg
 	// best is the entry to keep of each channel.
-	best map[callKey]*entry
+	best map[legKey]*entry
 	// written are those that were written.
-	written map[callKey]*entry
+	written map[legKey]*entry
 }
+
+// legKey names a leg: a channel, and whose it is.
+type legKey struct{ tenant, leg uuid.UUID }
 
 type storedLeg struct {
 	TenantID uuid.UUID `db:"tenant_id"`
@@ -66,7 +68,7 @@ type storedLeg struct {
 
 // enterTogether returns how many calls changed and how many documents were released.
 func enterTogether(ctx context.Context, tx *txn, entries []*entry) (t cdr.Tally, err error) {
-	g := &gathering{entries: entries, best: map[callKey]*entry{}, written: map[callKey]*entry{}}
+	g := &gathering{entries: entries, best: map[legKey]*entry{}, written: map[legKey]*entry{}}
 	if g.stored, err = storedLegs(ctx, tx, entries); err != nil {
 		return t, err
 	}
@@ -86,13 +88,13 @@ func enterTogether(ctx context.Context, tx *txn, entries []*entry) (t cdr.Tally,
 func (g *gathering) writtenLegs() []uuid.UUID {
 	legs := make([]uuid.UUID, 0, len(g.written))
 	for key := range g.written {
-		legs = append(legs, key.call)
+		legs = append(legs, key.leg)
 	}
 	return legs
 }
 
 // storedLegs reads the legs of entries and those that called them, as far as they are there.
-func storedLegs(ctx context.Context, tx *txn, entries []*entry) (map[callKey]storedLeg, error) {
+func storedLegs(ctx context.Context, tx *txn, entries []*entry) (map[legKey]storedLeg, error) {
 	var own, all pq.StringArray
 	for _, e := range entries {
 		if isOpen(e) {
@@ -108,9 +110,9 @@ func storedLegs(ctx context.Context, tx *txn, entries []*entry) (map[callKey]sto
 	if err := tx.SelectContext(ctx, &rows, query, all, own); err != nil {
 		return nil, fmt.Errorf("select legs: %w", err)
 	}
-	stored := make(map[callKey]storedLeg, len(rows))
+	stored := make(map[legKey]storedLeg, len(rows))
 	for _, r := range rows {
-		stored[callKey{r.TenantID, r.LegID}] = r
+		stored[legKey{r.TenantID, r.LegID}] = r
 	}
 	return stored, nil
 }
@@ -135,7 +137,7 @@ func (g *gathering) assign(ctx context.Context, tx *txn) error {
 	for _, e := range open {
 		switch {
 		case e.call.tenant != uuid.Nil:
-			key := callKey{e.call.tenant, e.leg.ID}
+			key := legKey{e.call.tenant, e.leg.ID}
 			if other, there := g.best[key]; !there || e.leg.Supersedes(other.leg) {
 				g.best[key] = e
 			}
@@ -211,28 +213,28 @@ func idArray(list []uuid.UUID) string {
 }
 
 // callOf returns the call that a channel is of: that of the one that called it, and so on, as far as they are known.
-func (g *gathering) callOf(key callKey) uuid.UUID {
+func (g *gathering) callOf(key legKey) uuid.UUID {
 	at := key
 	for range len(g.entries) + 2 { // channels that say that they called each other are of any of their calls
 		stored, there := g.stored[at]
 		e, entered := g.best[at]
 		switch {
-		case there && stored.CallID != at.call:
-			at.call = stored.CallID
+		case there && stored.CallID != at.leg:
+			at.leg = stored.CallID
 		case !there && entered && !e.leg.IsCalling():
-			at.call = e.leg.Parent
+			at.leg = e.leg.Parent
 		default:
-			return at.call
+			return at.leg
 		}
 	}
-	return key.call
+	return key.leg
 }
 
 // putLegs writes legs of which no better record is there, and says of each entry of which call it is.
 func (g *gathering) putLegs(ctx context.Context, tx *txn) error {
 	var added []*entry
 	for _, e := range g.entries {
-		key := callKey{e.call.tenant, e.leg.ID}
+		key := legKey{e.call.tenant, e.leg.ID}
 		if !isOpen(e) {
 			continue
 		}
@@ -341,12 +343,7 @@ func adoptLegs(ctx context.Context, tx *txn, entries []*entry) error {
 // putCalls makes the records of the calls of entries anew of the legs that are there, and tells W3 of those which that changes.
 // A call without its calling leg waits, unless it is to wait no longer.
 func (g *gathering) putCalls(ctx context.Context, tx *txn) (changed int, err error) {
-	members := map[callKey][]*entry{}
-	for _, e := range g.entries {
-		if isOpen(e) {
-			members[e.call] = append(members[e.call], e)
-		}
-	}
+	members := g.members()
 	if len(members) == 0 {
 		return 0, nil
 	}
@@ -359,27 +356,9 @@ func (g *gathering) putCalls(ctx context.Context, tx *txn) (changed int, err err
 	if err != nil {
 		return 0, err
 	}
-	var made []madeCall
-	trunks := trunksRead{}
-	for _, key := range keys {
-		orphan := slices.ContainsFunc(members[key], func(e *entry) bool { return e.old })
-		m, err := makeCall(ctx, tx, key, docs[key], kept[key], orphan, trunks)
-		switch {
-		case err != nil:
-			return 0, err
-		case m.waits:
-			for _, e := range members[key] {
-				e.failure = errWaits
-			}
-		case m.record == nil:
-		case kept[key] == nil:
-			made = append(made, m)
-		default:
-			changed++
-			if err := changeCall(ctx, tx, *m.record, kept[key].Start, m.raw); err != nil {
-				return 0, err
-			}
-		}
+	made, changed, err := makeCalls(ctx, tx, members, docs, kept)
+	if err != nil {
+		return 0, err
 	}
 	if err := insertCalls(ctx, tx, made); err != nil {
 		return 0, err
@@ -393,6 +372,45 @@ func (g *gathering) putCalls(ctx context.Context, tx *txn) (changed int, err err
 		}
 	}
 	return changed + len(made), nil
+}
+
+// members are the entries of each call.
+func (g *gathering) members() map[callKey][]*entry {
+	members := map[callKey][]*entry{}
+	for _, e := range g.entries {
+		if isOpen(e) {
+			members[e.call] = append(members[e.call], e)
+		}
+	}
+	return members
+}
+
+// makeCalls makes the records of calls. It writes those that were there before and are others now, and returns how many these are and
+// those that are new. Entries of calls that wait are marked.
+func makeCalls(ctx context.Context, tx *txn, members map[callKey][]*entry, docs map[callKey][]cdr.Document, kept map[callKey]*cdr.Record,
+) (made []madeCall, changed int, err error) {
+	trunks := trunksRead{}
+	for _, key := range sortedKeys(members) {
+		orphan := slices.ContainsFunc(members[key], func(e *entry) bool { return e.old })
+		m, err := makeCall(ctx, tx, key, docs[key], kept[key], orphan, trunks)
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case m.waits:
+			for _, e := range members[key] {
+				e.failure = errWaits
+			}
+		case m.record == nil:
+		case kept[key] == nil:
+			made = append(made, m)
+		default:
+			changed++
+			if err := changeCall(ctx, tx, *m.record, kept[key].Start, m.raw); err != nil {
+				return nil, 0, err
+			}
+		}
+	}
+	return made, changed, nil
 }
 
 func sortedKeys(m map[callKey][]*entry) []callKey {
@@ -414,23 +432,26 @@ func columnsOfKeys(keys []callKey) (tenants, calls string) {
 }
 
 // legsOfCalls returns the legs of calls in order of start. Those that were written just now are not read again.
-func legsOfCalls(ctx context.Context, tx *txn, keys []callKey, written map[callKey]*entry) (map[callKey][]cdr.Document, error) {
+func legsOfCalls(ctx context.Context, tx *txn, keys []callKey, written map[legKey]*entry) (map[callKey][]cdr.Document, error) {
 	// OFFSET 0: one look into the index a call, whatever the planner takes the arrays for.
 	const query = `
 		SELECT l.tenant_id, l.leg_id, l.call_id, l.raw FROM unnest($1::uuid[], $2::uuid[]) AS k (tenant, call) CROSS JOIN LATERAL (
 		       SELECT tenant_id, leg_id, call_id, start_time, CASE WHEN (tenant_id, leg_id) IN (SELECT * FROM unnest($3::uuid[], $4::uuid[])) THEN NULL ELSE raw END AS raw
 		         FROM edgvoip.cdr_legs WHERE tenant_id = k.tenant AND call_id = k.call OFFSET 0) AS l
 		 ORDER BY l.start_time, l.leg_id`
-	writtenTenants, writtenLegs := columnsOfKeys(slices.Collect(maps.Keys(written)))
+	var writtenTenants, writtenLegs []uuid.UUID
+	for leg := range written {
+		writtenTenants, writtenLegs = append(writtenTenants, leg.tenant), append(writtenLegs, leg.leg)
+	}
 	tenants, calls := columnsOfKeys(keys)
 	var rows []storedLeg
-	if err := tx.SelectContext(ctx, &rows, query, tenants, calls, writtenTenants, writtenLegs); err != nil {
+	if err := tx.SelectContext(ctx, &rows, query, tenants, calls, idArray(writtenTenants), idArray(writtenLegs)); err != nil {
 		return nil, fmt.Errorf("select legs of calls: %w", err)
 	}
 	docs := make(map[callKey][]cdr.Document, len(keys))
 	for _, r := range rows {
 		var doc cdr.Document
-		if e := written[callKey{r.TenantID, r.LegID}]; e != nil {
+		if e := written[legKey{r.TenantID, r.LegID}]; e != nil {
 			doc = e.doc
 		} else {
 			var err error
