@@ -688,9 +688,12 @@ CREATE TABLE edgvoip.cdr_documents (
   due_at       timestamptz NOT NULL DEFAULT now(),
   error        text        CHECK (length(error) <= 500),
   received_at  timestamptz NOT NULL DEFAULT now(),
+  -- The channel without whose leg this called one makes no call record: that channel may still be up. Null if there is none.
+  awaits       uuid,
   CONSTRAINT cdr_documents_sha256_key UNIQUE (sha256)
 );
 CREATE INDEX cdr_documents_new_idx ON edgvoip.cdr_documents (due_at, id) WHERE state = 'new';
+CREATE INDEX cdr_documents_awaits_idx ON edgvoip.cdr_documents (awaits) WHERE awaits IS NOT NULL;
 CREATE INDEX cdr_documents_kept_idx ON edgvoip.cdr_documents (state, id) WHERE state <> 'new';
 
 -- Channels that a switch was seen to end, until their record comes: the second witness.

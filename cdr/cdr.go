@@ -50,7 +50,6 @@ type Leg struct {
 	Realm    string
 	// Called is the number that a carrier asked for.
 	Called    string
-	StoreID   uuid.UUID
 	TrunkID   uuid.UUID
 	CallerID  uuid.UUID
 	CalleeID  uuid.UUID
@@ -109,7 +108,7 @@ func compare(a, b Leg) int {
 func key(l Leg) []string {
 	at := func(t time.Time) string { return t.Format("20060102150405.000000") }
 	return []string{
-		at(l.Start), l.ID.String(), at(l.Answer), at(l.End), l.Parent.String(), l.TenantID.String(), l.StoreID.String(), l.TrunkID.String(),
+		at(l.Start), l.ID.String(), at(l.Answer), at(l.End), l.Parent.String(), l.TenantID.String(), l.TrunkID.String(),
 		l.CallerID.String(), l.CalleeID.String(), string(l.Direction), l.From, l.To, l.Transferred, at(l.TransferredAt), l.Cause, l.BridgeCause,
 		l.HungUp, l.Route, l.Reason, l.Recording, l.Called, l.Realm, l.Joined.String(), l.HandedOn.String(), l.Consulted.String(), l.JoinedTo,
 		at(l.JoinedAt),
@@ -120,7 +119,8 @@ func key(l Leg) []string {
 type Call struct {
 	TenantID uuid.UUID
 	// ID is the UUID of the calling channel.
-	ID        uuid.UUID
+	ID uuid.UUID
+	// StoreID is that of the trunk when the call was recorded: no leg tells it.
 	StoreID   uuid.UUID
 	From, To  string
 	Direction Direction

@@ -102,7 +102,7 @@ func digits(text string) string {
 
 // lasting are the variables that an erased document keeps: what records are made of, and no text of a person or his phone.
 var lasting = []string{
-	"uuid", "direction", "originating_leg_uuid", directory.VarTenantID, "edgvoip_store_id", directory.VarCallerID, directory.VarCalleeID, directory.VarExtensionID,
+	"uuid", "direction", "originating_leg_uuid", directory.VarTenantID, directory.VarCallerID, directory.VarCalleeID, directory.VarExtensionID,
 	directory.VarTrunkID, directory.VarDirection, directory.VarRoute, directory.VarReason, "sofia_profile_name", "hangup_cause", "refer_uuid",
 	"last_bridge_hangup_cause", "sip_hangup_disposition", "sip_term_status", "sip_invite_failure_status", "start_uepoch", "answer_uepoch",
 	"end_uepoch",

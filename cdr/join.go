@@ -137,9 +137,6 @@ func (c *Call) attended(legs []Leg, after time.Time) {
 // sum takes from whichever leg has it what belongs to the whole call.
 func (c *Call) sum(legs []Leg) {
 	for _, l := range legs {
-		if c.StoreID == uuid.Nil {
-			c.StoreID = l.StoreID
-		}
 		if c.Recording == "" {
 			c.Recording = l.Recording
 		}

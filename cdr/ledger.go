@@ -33,6 +33,7 @@ type Tally struct {
 	Unassigned int
 	Postponed  int // they wait for another, or are tried again
 	Changed    int // calls of which there is something to tell
+	Released   int // documents that waited for one of these, and are to be read next
 }
 
 // Add adds what became of others.
@@ -43,6 +44,7 @@ func (t *Tally) Add(other Tally) {
 	t.Unassigned += other.Unassigned
 	t.Postponed += other.Postponed
 	t.Changed += other.Changed
+	t.Released += other.Released
 }
 
 // ErasurePlace is how far the erasure of a number has come. Its zero value is the beginning.
@@ -96,10 +98,11 @@ type KeptDocument struct {
 	Body        []byte // nil in lists
 }
 
-// Waiting is how many documents are not read yet, and since when the oldest has been waiting: zero if there is none.
+// Waiting is how many documents are not read yet, and since when the oldest has been waiting: zero if there is none. Called are beside
+// them: documents of called legs whose calls have not ended, which wait for who called.
 type Waiting struct {
-	Documents, Unreadable, Unassigned, Sightings int
-	Oldest                                       time.Time
+	Documents, Called, Unreadable, Unassigned, Sightings int
+	Oldest                                               time.Time
 }
 
 // Sighting is a channel that a switch was seen to end.

@@ -204,7 +204,7 @@ func (r record) parent(own uuid.UUID) uuid.UUID {
 
 // identity reads who is concerned.
 func (r record) identity(l *Leg) {
-	l.TenantID, l.StoreID = r.id(directory.VarTenantID), r.id("edgvoip_store_id")
+	l.TenantID = r.id(directory.VarTenantID)
 	l.CallerID, l.CalleeID = r.id(directory.VarCallerID), r.id(directory.VarCalleeID)
 	// On a phone's channel it is the phone's own extension.
 	if own := r.id(directory.VarExtensionID); l.IsCalling() && l.CallerID == uuid.Nil {

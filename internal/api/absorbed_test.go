@@ -36,7 +36,7 @@ func TestAbsorbedCall(t *testing.T) {
 		if _, err := s.store.KeepDocument(t.Context(), cdr.Posted{Source: cdr.SourceSweep, Body: body}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.raw.ExecContext(t.Context(), `UPDATE edgvoip.cdr_documents SET received_at = now() - interval '3 minutes'`); err != nil {
+		if _, err := s.raw.ExecContext(t.Context(), `UPDATE edgvoip.cdr_documents SET received_at = now() - interval '25 h'`); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := s.store.ReadDocuments(t.Context(), 10); err != nil || n.Recorded != 1 {

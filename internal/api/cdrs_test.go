@@ -84,13 +84,17 @@ func TestListCDRs(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	w := s.tenant(t, "shop")
-	store := uuid.NewString()
+	store, trunk := uuid.NewString(), uuid.NewString()
+	if _, err := s.raw.ExecContext(t.Context(), `INSERT INTO edgvoip.sip_trunks (tenant_id, id, name, host, store_id) VALUES ($1, $2, 'Carrier', '192.0.2.1', $3)`,
+		w.tenant, trunk, store); err != nil {
+		t.Fatal(err)
+	}
 	var want []string
 	for i := range 7 {
 		id := w.call(t, 1000+100*i, "+39333000000"+strconv.Itoa(i), "1001")
 		want = append(want, id.String())
 	}
-	out := w.call(t, 2000, "1001", "+390612345678", "edgvoip_direction", "outbound", "answer_uepoch", "0", "hangup_cause", "USER_BUSY", "edgvoip_store_id", store)
+	out := w.call(t, 2000, "1001", "+390612345678", "edgvoip_direction", "outbound", "answer_uepoch", "0", "hangup_cause", "USER_BUSY", "edgvoip_trunk_id", trunk)
 	want = append(want, out.String())
 	var got []string
 	for next := ""; ; {

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -20,10 +21,13 @@ import (
 
 // Times of the ledger.
 const (
-	// postponement is how long a called leg waits before it is looked at again whether its caller has come, orphanAge
-	// after how long the call is recorded without him.
-	postponement = 15 * time.Second
-	orphanAge    = 2 * time.Minute
+	// A called leg is read at once when its caller's comes. Whether that was missed is looked at after as long as it has waited, within
+	// these two.
+	leastPostponement = 15 * time.Second
+	mostPostponement  = time.Hour
+	// orphanAge is after how long a call is recorded without its calling leg, of which there is neither a document nor a sighting: it
+	// may be a caller who still talks, and hardly anybody does for a day.
+	orphanAge = 24 * time.Hour
 	// A document that the database does not take is tried so often before it counts as unreadable.
 	documentAttempts = 5
 	documentBackoff  = 10 * time.Second
@@ -41,6 +45,10 @@ type entry struct {
 	call     callKey
 	failure  error // why it is not in the ledger yet
 }
+
+// awaits is the channel whose leg an entry waits for: the one that began its call or, if nobody knows whose that is, the one that
+// called it.
+func (e *entry) awaits() uuid.UUID { return cmp.Or(e.call.call, e.leg.Parent) }
 
 // callKey names a call.
 type callKey struct{ tenant, call uuid.UUID }
@@ -236,14 +244,15 @@ func settleDocuments(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tall
 }
 
 func settleFailed(ctx context.Context, tx *txn, e *entry, t *cdr.Tally) error {
-	state, wait, counts := cdr.DocumentUnreadable, time.Duration(0), 1
+	if errors.Is(e.failure, errWaits) {
+		t.Postponed++
+		return postpone(ctx, tx, e)
+	}
+	state, wait, awaits := cdr.DocumentUnreadable, time.Duration(0), uuid.Nil
 	switch {
 	case errors.Is(e.failure, errUnassigned):
-		state = cdr.DocumentUnassigned
+		state, awaits = cdr.DocumentUnassigned, e.leg.Parent
 		t.Unassigned++
-	case errors.Is(e.failure, errWaits):
-		state, wait, counts = cdr.DocumentNew, postponement, 0
-		t.Postponed++
 	case e.leg.ID != uuid.Nil && e.attempts+1 < documentAttempts:
 		state, wait = cdr.DocumentNew, documentBackoff<<e.attempts
 		t.Postponed++
@@ -251,11 +260,44 @@ func settleFailed(ctx context.Context, tx *txn, e *entry, t *cdr.Tally) error {
 		t.Unreadable++
 	}
 	const query = `
-		UPDATE edgvoip.cdr_documents SET state = $2, due_at = now() + make_interval(secs => $3), attempts = attempts + $4, error = $5 WHERE id = $1`
-	if _, err := tx.ExecContext(ctx, query, e.id, string(state), wait.Seconds(), counts, clipped(e.failure.Error())); err != nil {
+		UPDATE edgvoip.cdr_documents SET state = $2, due_at = now() + make_interval(secs => $3), attempts = attempts + 1, error = $4, awaits = $5
+		 WHERE id = $1`
+	if _, err := tx.ExecContext(ctx, query, e.id, string(state), wait.Seconds(), clipped(e.failure.Error()), nullID(awaits)); err != nil {
 		return fmt.Errorf("mark document: %w", err)
 	}
 	return nil
+}
+
+// postpone has a called leg's document wait for who called.
+func postpone(ctx context.Context, tx *txn, e *entry) error {
+	const query = `
+		UPDATE edgvoip.cdr_documents SET awaits = $2, error = $3,
+		       due_at = now() + least(greatest(now() - received_at, make_interval(secs => $4)), make_interval(secs => $5))
+		 WHERE id = $1`
+	if _, err := tx.ExecContext(ctx, query, e.id, e.awaits(), errWaits.Error(), leastPostponement.Seconds(), mostPostponement.Seconds()); err != nil {
+		return fmt.Errorf("postpone document: %w", err)
+	}
+	return nil
+}
+
+// releaseDocuments makes documents that wait for legs due before all others, also those that have been put aside as nobody's, and
+// returns how many. One that somebody has in hand is let alone: he waits for us, and sees what we wrote.
+func releaseDocuments(ctx context.Context, tx *txn, legs []uuid.UUID) (int, error) {
+	const query = `
+		UPDATE edgvoip.cdr_documents SET state = 'new', due_at = received_at
+		 WHERE id IN (SELECT id FROM edgvoip.cdr_documents WHERE awaits = ANY ($1::uuid[]) AND state IN ('new', 'unassigned') FOR UPDATE SKIP LOCKED)`
+	if len(legs) == 0 {
+		return 0, nil
+	}
+	res, err := tx.ExecContext(ctx, query, idArray(legs))
+	if err != nil {
+		return 0, fmt.Errorf("release documents: %w", err)
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return 0, fmt.Errorf("release documents: %w", err)
+	}
+	return int(n), nil
 }
 
 // AddSightings writes down channels that a switch was seen to end, but for those that are recorded already.
@@ -293,7 +335,7 @@ type sightingRow struct {
 
 // entry makes a document of a sighting.
 func (r sightingRow) entry() *entry {
-	e := &entry{old: true}
+	e := &entry{}
 	var event map[string]string
 	if e.failure = json.Unmarshal(r.Event, &event); e.failure == nil {
 		e.doc, e.failure = cdr.Reconstruct(event)
@@ -338,7 +380,7 @@ func enterSightings(ctx context.Context, tx *txn, rows []sightingRow, t *cdr.Tal
 		return err
 	}
 	for i, r := range seen {
-		if err := settleSighting(ctx, tx, r.LegID, r.Event, entries[i].failure, t); err != nil {
+		if err := settleSighting(ctx, tx, r, entries[i], t); err != nil {
 			return err
 		}
 	}
@@ -352,21 +394,30 @@ func endSighting(ctx context.Context, tx *txn, leg uuid.UUID) error {
 	return nil
 }
 
-// settleSighting ends a sighting. One that makes no record is kept as a document that cannot be read.
-func settleSighting(ctx context.Context, tx *txn, leg uuid.UUID, event []byte, failure error, t *cdr.Tally) error {
-	if err := endSighting(ctx, tx, leg); err != nil {
+// settleSighting ends a sighting. That of a called leg goes on as a document that waits for the caller; one that makes no record is kept
+// as a document that cannot be read.
+func settleSighting(ctx context.Context, tx *txn, r sightingRow, e *entry, t *cdr.Tally) error {
+	if err := endSighting(ctx, tx, r.LegID); err != nil {
 		return err
 	}
-	if failure == nil {
+	state, body, awaits := cdr.DocumentUnreadable, r.Event, uuid.Nil
+	switch {
+	case e.failure == nil:
 		t.Recorded++
 		return nil
+	case errors.Is(e.failure, errWaits):
+		state, body, awaits = cdr.DocumentNew, e.doc.JSON(), e.awaits()
+		t.Postponed++
+	default:
+		t.Unreadable++
 	}
-	t.Unreadable++
 	const query = `
-		INSERT INTO edgvoip.cdr_documents (sha256, leg_id, source, sender, content_type, body, state, error)
-		VALUES ($1, $2, 'post', 'CHANNEL_HANGUP_COMPLETE', 'application/json', $3, 'unreadable', $4) ON CONFLICT (sha256) DO NOTHING`
-	sum := sha256.Sum256(event)
-	if _, err := tx.ExecContext(ctx, query, sum[:], leg, event, clipped(failure.Error())); err != nil {
+		INSERT INTO edgvoip.cdr_documents (sha256, leg_id, source, sender, content_type, body, state, error, awaits, due_at)
+		VALUES ($1, $2, 'post', 'CHANNEL_HANGUP_COMPLETE', 'application/json', $3, $4, $5, $6, now() + make_interval(secs => $7))
+		    ON CONFLICT (sha256) DO NOTHING`
+	sum := sha256.Sum256(r.Event)
+	if _, err := tx.ExecContext(ctx, query, sum[:], r.LegID, body, string(state), clipped(e.failure.Error()), nullID(awaits),
+		leastPostponement.Seconds()); err != nil {
 		return fmt.Errorf("keep sighting: %w", err)
 	}
 	return nil
@@ -375,13 +426,15 @@ func settleSighting(ctx context.Context, tx *txn, leg uuid.UUID, event []byte, f
 // WaitingDocuments counts what has still to be read, and what waits for an operator.
 func (d *DB) WaitingDocuments(ctx context.Context) (cdr.Waiting, error) {
 	const query = `
-		SELECT (SELECT count(*) FROM edgvoip.cdr_documents WHERE state = 'new') AS documents,
+		SELECT (SELECT count(*) FROM edgvoip.cdr_documents WHERE state = 'new' AND awaits IS NULL) AS documents,
+		       (SELECT count(*) FROM edgvoip.cdr_documents WHERE state = 'new' AND awaits IS NOT NULL) AS called,
 		       (SELECT count(*) FROM edgvoip.cdr_documents WHERE state = 'unreadable') AS unreadable,
 		       (SELECT count(*) FROM edgvoip.cdr_documents WHERE state = 'unassigned') AS unassigned,
 		       (SELECT count(*) FROM edgvoip.cdr_sightings) AS sightings,
-		       (SELECT min(received_at) FROM edgvoip.cdr_documents WHERE state = 'new') AS oldest`
+		       (SELECT min(received_at) FROM edgvoip.cdr_documents WHERE state = 'new' AND awaits IS NULL) AS oldest`
 	row, err := get[struct {
 		Documents  int          `db:"documents"`
+		Called     int          `db:"called"`
 		Unreadable int          `db:"unreadable"`
 		Unassigned int          `db:"unassigned"`
 		Sightings  int          `db:"sightings"`
@@ -391,6 +444,7 @@ func (d *DB) WaitingDocuments(ctx context.Context) (cdr.Waiting, error) {
 		return cdr.Waiting{}, fmt.Errorf("count documents: %w", err)
 	}
 	return cdr.Waiting{
-		Documents: row.Documents, Unreadable: row.Unreadable, Unassigned: row.Unassigned, Sightings: row.Sightings, Oldest: row.Oldest.Time,
+		Documents: row.Documents, Called: row.Called, Unreadable: row.Unreadable, Unassigned: row.Unassigned, Sightings: row.Sightings,
+		Oldest: row.Oldest.Time,
 	}, nil
 }

@@ -70,16 +70,8 @@ func partsOfCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document)
 // its row.
 func absorb(ctx context.Context, tx *txn, part, whole cdr.Record) error {
 	left := part.Absorbed(whole)
-	const query = `
-		UPDATE edgvoip.cdr SET absorbed_by = $4, revision = $5, erased = $6, recording_path = $7, recording_state = $8, recording_url = $9, updated_at = now(),
-			store_id = NULL, "from" = '', "to" = '', answer_time = NULL, end_time = NULL, duration = 0, billsec = 0, hangup_cause = '', trunk_id = NULL,
-			caller_id = NULL, callee_id = NULL, answered_by = '', transferred_to = '', related_call_id = NULL, route = '', reason = '',
-			ai_agent_ref = NULL, raw = '{}'
-		 WHERE tenant_id = $1 AND call_id = $2 AND start_time = $3`
-	_, err := tx.ExecContext(ctx, query, left.TenantID, left.ID, left.Start, left.AbsorbedBy, left.Revision, left.Erased,
-		nullable(left.Recording != "", left.Recording), string(left.RecordingState), nullable(left.RecordingURL != "", left.RecordingURL))
-	if err != nil {
-		return fmt.Errorf("absorb call: %w", err)
+	if err := updateCall(ctx, tx, left, left.Start, []byte("{}")); err != nil {
+		return err
 	}
 	if err := tell(ctx, tx, left, eventDelay); err != nil || !left.Erased {
 		return err

@@ -79,7 +79,7 @@ func (l ledger) dueLegs(legs ...uuid.UUID) {
 	for i, id := range legs {
 		ids[i] = id.String()
 	}
-	exec1(l, l.look, `UPDATE edgvoip.cdr_documents SET due_at = now() - interval '1 s', received_at = received_at - interval '3 minutes'
+	exec1(l, l.look, `UPDATE edgvoip.cdr_documents SET due_at = now() - interval '1 s', received_at = received_at - interval '25 h'
 		WHERE state = 'new' AND leg_id = ANY ($1::uuid[])`, pq.StringArray(ids))
 }
 

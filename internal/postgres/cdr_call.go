@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -13,60 +14,82 @@ import (
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
-// callColumns are what a callRow is read from, of table c.
+// callColumns are those of a callRow, as they are read and written.
 const callColumns = `
-	c.tenant_id, c.call_id, c.store_id, c."from", c."to", c.direction, c.start_time, c.answer_time, c.end_time, c.disposition, c.hangup_cause,
-	c.trunk_id, c.caller_id, c.callee_id, c.answered_by, c.transferred_to, c.related_call_id, c.route, c.reason, coalesce(c.ai_agent_ref, '') AS ai_agent_ref, coalesce(c.recording_path, '') AS recording_path,
-	c.recording_state, coalesce(c.recording_url, '') AS recording_url, c.reconstructed, c.erased, c.revision,
-	c.absorbed_by`
+	tenant_id, call_id, start_time, store_id, "from", "to", direction, answer_time, end_time, duration, billsec, disposition, hangup_cause,
+	trunk_id, caller_id, callee_id, answered_by, transferred_to, related_call_id, route, reason, ai_agent_ref,
+	recording_path, recording_state, recording_url, reconstructed, erased, revision, absorbed_by`
 
+// callRow is the record of a call as the database has it, but for its document. It goes there as JSON, whose names are the columns'.
 type callRow struct {
-	TenantID       uuid.UUID     `db:"tenant_id"`
-	CallID         uuid.UUID     `db:"call_id"`
-	StoreID        uuid.NullUUID `db:"store_id"`
-	From           string        `db:"from"`
-	To             string        `db:"to"`
-	Direction      string        `db:"direction"`
-	StartTime      time.Time     `db:"start_time"`
-	AnswerTime     sql.NullTime  `db:"answer_time"`
-	EndTime        sql.NullTime  `db:"end_time"`
-	Disposition    string        `db:"disposition"`
-	Cause          string        `db:"hangup_cause"`
-	TrunkID        uuid.NullUUID `db:"trunk_id"`
-	CallerID       uuid.NullUUID `db:"caller_id"`
-	CalleeID       uuid.NullUUID `db:"callee_id"`
-	AnsweredBy     string        `db:"answered_by"`
-	TransferredTo  string        `db:"transferred_to"`
-	RelatedID      uuid.NullUUID `db:"related_call_id"`
-	Route          string        `db:"route"`
-	Reason         string        `db:"reason"`
-	AgentRef       string        `db:"ai_agent_ref"`
-	RecordingPath  string        `db:"recording_path"`
-	RecordingState string        `db:"recording_state"`
-	RecordingURL   string        `db:"recording_url"`
-	Reconstructed  bool          `db:"reconstructed"`
-	Erased         bool          `db:"erased"`
-	Revision       int           `db:"revision"`
-	AbsorbedBy     uuid.NullUUID `db:"absorbed_by"`
+	TenantID       uuid.UUID  `db:"tenant_id" json:"tenant_id"`
+	CallID         uuid.UUID  `db:"call_id" json:"call_id"`
+	StartTime      time.Time  `db:"start_time" json:"start_time"`
+	StoreID        *uuid.UUID `db:"store_id" json:"store_id"`
+	From           string     `db:"from" json:"from"`
+	To             string     `db:"to" json:"to"`
+	Direction      string     `db:"direction" json:"direction"`
+	AnswerTime     *time.Time `db:"answer_time" json:"answer_time"`
+	EndTime        *time.Time `db:"end_time" json:"end_time"`
+	Duration       int        `db:"duration" json:"duration"`
+	BillSec        int        `db:"billsec" json:"billsec"`
+	Disposition    string     `db:"disposition" json:"disposition"`
+	Cause          string     `db:"hangup_cause" json:"hangup_cause"`
+	TrunkID        *uuid.UUID `db:"trunk_id" json:"trunk_id"`
+	CallerID       *uuid.UUID `db:"caller_id" json:"caller_id"`
+	CalleeID       *uuid.UUID `db:"callee_id" json:"callee_id"`
+	AnsweredBy     string     `db:"answered_by" json:"answered_by"`
+	TransferredTo  string     `db:"transferred_to" json:"transferred_to"`
+	RelatedID      *uuid.UUID `db:"related_call_id" json:"related_call_id"`
+	Route          string     `db:"route" json:"route"`
+	Reason         string     `db:"reason" json:"reason"`
+	AgentRef       *string    `db:"ai_agent_ref" json:"ai_agent_ref"`
+	RecordingPath  *string    `db:"recording_path" json:"recording_path"`
+	RecordingState string     `db:"recording_state" json:"recording_state"`
+	RecordingURL   *string    `db:"recording_url" json:"recording_url"`
+	Reconstructed  bool       `db:"reconstructed" json:"reconstructed"`
+	Erased         bool       `db:"erased" json:"erased"`
+	Revision       int        `db:"revision" json:"revision"`
+	AbsorbedBy     *uuid.UUID `db:"absorbed_by" json:"absorbed_by"`
 }
 
 func (r callRow) record() cdr.Record {
-	at := func(t sql.NullTime) time.Time {
-		if !t.Valid {
-			return time.Time{}
-		}
-		return t.Time.UTC()
-	}
 	return cdr.Record{
 		Call: cdr.Call{
-			TenantID: r.TenantID, ID: r.CallID, StoreID: r.StoreID.UUID, From: r.From, To: r.To, Direction: cdr.Direction(r.Direction),
-			Start: r.StartTime.UTC(), Answer: at(r.AnswerTime), End: at(r.EndTime), Disposition: cdr.Disposition(r.Disposition), Cause: r.Cause,
-			TrunkID: r.TrunkID.UUID, CallerID: r.CallerID.UUID, CalleeID: r.CalleeID.UUID, AnsweredBy: r.AnsweredBy, TransferredTo: r.TransferredTo,
-			RelatedID: r.RelatedID.UUID, Route: r.Route, Reason: r.Reason, AgentRef: r.AgentRef, Recording: r.RecordingPath, Reconstructed: r.Reconstructed, Erased: r.Erased,
+			TenantID: r.TenantID, ID: r.CallID, StoreID: orZero(r.StoreID), From: r.From, To: r.To, Direction: cdr.Direction(r.Direction),
+			Start: r.StartTime.UTC(), Answer: orZero(r.AnswerTime).UTC(), End: orZero(r.EndTime).UTC(), Disposition: cdr.Disposition(r.Disposition),
+			Cause: r.Cause, TrunkID: orZero(r.TrunkID), CallerID: orZero(r.CallerID), CalleeID: orZero(r.CalleeID), AnsweredBy: r.AnsweredBy,
+			TransferredTo: r.TransferredTo, RelatedID: orZero(r.RelatedID), Route: r.Route, Reason: r.Reason, AgentRef: orZero(r.AgentRef),
+			Recording: orZero(r.RecordingPath), Reconstructed: r.Reconstructed, Erased: r.Erased,
 		},
-		Revision: r.Revision, RecordingState: cdr.RecordingState(r.RecordingState), RecordingURL: r.RecordingURL,
-		AbsorbedBy: r.AbsorbedBy.UUID,
+		Revision: r.Revision, RecordingState: cdr.RecordingState(r.RecordingState), RecordingURL: orZero(r.RecordingURL), AbsorbedBy: orZero(r.AbsorbedBy),
 	}
+}
+
+func rowOf(r cdr.Record) callRow {
+	return callRow{
+		TenantID: r.TenantID, CallID: r.ID, StartTime: r.Start, StoreID: unlessZero(r.StoreID), From: r.From, To: r.To, Direction: string(r.Direction),
+		AnswerTime: unlessZero(r.Answer), EndTime: unlessZero(r.End), Duration: r.Duration(), BillSec: r.BillSec(), Disposition: string(r.Disposition),
+		Cause: r.Cause, TrunkID: unlessZero(r.TrunkID), CallerID: unlessZero(r.CallerID), CalleeID: unlessZero(r.CalleeID), AnsweredBy: r.AnsweredBy,
+		TransferredTo: r.TransferredTo, RelatedID: unlessZero(r.RelatedID), Route: r.Route, Reason: r.Reason, AgentRef: unlessZero(r.AgentRef),
+		RecordingPath: unlessZero(r.Recording), RecordingState: string(r.RecordingState), RecordingURL: unlessZero(r.RecordingURL),
+		Reconstructed: r.Reconstructed, Erased: r.Erased, Revision: r.Revision, AbsorbedBy: unlessZero(r.AbsorbedBy),
+	}
+}
+
+// unlessZero is for what is NULL if it is zero, orZero the way back.
+func unlessZero[T comparable](v T) *T {
+	if v == *new(T) {
+		return nil
+	}
+	return &v
+}
+
+func orZero[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
 }
 
 // storeCall writes the record that legs make over the one that is there, if it is another, and tells W3. raw is the number of the
@@ -113,20 +136,10 @@ func joinLegs(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, ke
 	return r, nil
 }
 
+// legsOfCall returns the legs of a call in order of start.
 func legsOfCall(ctx context.Context, tx *txn, key callKey) ([]cdr.Document, error) {
-	var rows [][]byte
-	const query = `SELECT raw FROM edgvoip.cdr_legs WHERE tenant_id = $1 AND call_id = $2 ORDER BY start_time, leg_id`
-	if err := tx.SelectContext(ctx, &rows, query, key.tenant, key.call); err != nil {
-		return nil, fmt.Errorf("select legs: %w", err)
-	}
-	docs := make([]cdr.Document, len(rows))
-	for i, raw := range rows {
-		var err error
-		if docs[i], err = cdr.Parse(raw); err != nil {
-			return nil, errStored
-		}
-	}
-	return docs, nil
+	found, err := legsOfCalls(ctx, tx, []callKey{key}, nil)
+	return found[key], err
 }
 
 // callByID returns the record of a call, locked, or nil.
@@ -161,7 +174,8 @@ func (t trunksRead) read(ctx context.Context, tx *txn, tenant, id uuid.UUID) (tr
 	return trunk, nil
 }
 
-// complete adds to a record what legs do not tell. What was found before stays: a trunk may have another agent by now.
+// complete adds to a record what legs do not tell. What was found before stays: a trunk may be of another store, and have another agent,
+// by now.
 func complete(ctx context.Context, tx *txn, r, kept *cdr.Record, trunks trunksRead) (err error) {
 	if r.RelatedID != uuid.Nil {
 		if r.RelatedID, err = callOfLeg(ctx, tx, r.TenantID, r.RelatedID); err != nil {
@@ -175,7 +189,9 @@ func complete(ctx context.Context, tx *txn, r, kept *cdr.Record, trunks trunksRe
 	if err != nil {
 		return err
 	}
-	if r.StoreID == uuid.Nil {
+	if kept != nil && kept.TrunkID == r.TrunkID {
+		r.StoreID = kept.StoreID
+	} else {
 		r.StoreID = trunk.Store.UUID
 	}
 	if kept != nil && kept.AgentRef != "" {
@@ -189,16 +205,13 @@ func complete(ctx context.Context, tx *txn, r, kept *cdr.Record, trunks trunksRe
 // updateCall writes a record over the one that began at a time, which a leg that came later may have changed.
 func updateCall(ctx context.Context, tx *txn, r cdr.Record, start time.Time, raw []byte) error {
 	const query = `
-		UPDATE edgvoip.cdr SET start_time = $3, store_id = $4, "from" = $5, "to" = $6, direction = $7, answer_time = $8, end_time = $9, duration = $10,
-			billsec = $11, disposition = $12, hangup_cause = $13, trunk_id = $14, caller_id = $15, callee_id = $16, answered_by = $17, transferred_to = $18,
-			route = $19, reason = $20, recording_path = $21, recording_state = $22, recording_url = $23, reconstructed = $24, erased = $25,
-			revision = $26, raw = $27, related_call_id = $28, ai_agent_ref = $29, updated_at = now(), absorbed_by = NULL
-		 WHERE tenant_id = $1 AND call_id = $2 AND start_time = $30`
-	if _, err := tx.ExecContext(ctx, query,
-		r.TenantID, r.ID, r.Start, nullID(r.StoreID), r.From, r.To, string(r.Direction), nullTime(r.Answer), nullTime(r.End), r.Duration(), r.BillSec(),
-		string(r.Disposition), r.Cause, nullID(r.TrunkID), nullID(r.CallerID), nullID(r.CalleeID), r.AnsweredBy, r.TransferredTo, r.Route, r.Reason,
-		nullable(r.Recording != "", r.Recording), string(r.RecordingState), nullable(r.RecordingURL != "", r.RecordingURL), r.Reconstructed, r.Erased,
-		r.Revision, string(raw), nullID(r.RelatedID), nullable(r.AgentRef != "", r.AgentRef), start); err != nil {
+		UPDATE edgvoip.cdr SET (` + callColumns + `) = (SELECT` + callColumns + ` FROM json_populate_record(NULL::edgvoip.cdr, $4)), raw = $5, updated_at = now()
+		 WHERE tenant_id = $1 AND call_id = $2 AND start_time = $3`
+	row, err := json.Marshal(rowOf(r))
+	if err != nil {
+		return fmt.Errorf("update call: %w", err)
+	}
+	if _, err := tx.ExecContext(ctx, query, r.TenantID, r.ID, start, string(row), string(raw)); err != nil {
 		return fmt.Errorf("update call: %w", err)
 	}
 	return nil
@@ -206,17 +219,25 @@ func updateCall(ctx context.Context, tx *txn, r cdr.Record, start time.Time, raw
 
 // tell writes the event of a record, or gives an event that nobody has tried to send yet what there is to tell now.
 func tell(ctx context.Context, tx *txn, r cdr.Record, delay time.Duration) error {
-	payload, err := r.Payload()
+	e, err := eventOf(r, delay)
 	if err != nil {
 		return err
 	}
-	replaced, err := replacePendingEvent(ctx, tx, r.TenantID, r.ID, webhook.CDR, payload)
+	replaced, err := replacePendingEvent(ctx, tx, e.TenantID, e.Subject, e.Kind, e.Payload)
 	if err != nil || replaced {
 		return err
 	}
+	return addEvents(ctx, tx, []webhook.Event{e})
+}
+
+func eventOf(r cdr.Record, delay time.Duration) (webhook.Event, error) {
+	payload, err := r.Payload()
+	if err != nil {
+		return webhook.Event{}, err
+	}
 	key, err := uuid.NewRandom()
 	if err != nil {
-		return fmt.Errorf("key of an event: %w", err)
+		return webhook.Event{}, fmt.Errorf("key of an event: %w", err)
 	}
-	return addEvent(ctx, tx, webhook.Event{TenantID: r.TenantID, Key: key, Kind: webhook.CDR, Subject: r.ID, Payload: payload, Delay: delay})
+	return webhook.Event{TenantID: r.TenantID, Key: key, Kind: webhook.CDR, Subject: r.ID, Payload: payload, Delay: delay}, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/edgvoip/edgvoip/cdr"
-	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
@@ -27,9 +25,9 @@ func enter(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tally) error {
 	if err := lockLegs(ctx, tx, entries); err != nil {
 		return err
 	}
-	var changed int
+	var entered cdr.Tally
 	failure, err := attempt(ctx, tx, func() (err error) {
-		changed, err = enterTogether(ctx, tx, entries)
+		entered, err = enterTogether(ctx, tx, entries)
 		return err
 	})
 	switch {
@@ -41,7 +39,7 @@ func enter(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tally) error {
 		entries[0].failure = failure
 		return nil
 	}
-	t.Changed += changed
+	t.Add(entered)
 	return nil
 }
 
@@ -50,13 +48,16 @@ func isOpen(e *entry) bool { return e.failure == nil }
 // gathering is what is known of channels while their documents are entered together.
 type gathering struct {
 	entries []*entry
-	// stored are legs that are in the database, by tenant and channel: those of the entries and those that called them.
-	stored map[callKey]storedLeg
+	// stored are legs that are in the database: those of the entries and those that called them.
+	stored map[legKey]storedLeg
 	// best is the entry to keep of each channel.
-	best map[callKey]*entry
+	best map[legKey]*entry
 	// written are those that were written.
-	written map[callKey]*entry
+	written map[legKey]*entry
 }
+
+// legKey names a leg: a channel, and whose it is.
+type legKey struct{ tenant, leg uuid.UUID }
 
 type storedLeg struct {
 	TenantID uuid.UUID `db:"tenant_id"`
@@ -65,22 +66,35 @@ type storedLeg struct {
 	Raw      []byte    `db:"raw"` // nil for one that is only of interest as who called
 }
 
-func enterTogether(ctx context.Context, tx *txn, entries []*entry) (changed int, err error) {
-	g := &gathering{entries: entries, best: map[callKey]*entry{}, written: map[callKey]*entry{}}
+// enterTogether returns how many calls changed and how many documents were released.
+func enterTogether(ctx context.Context, tx *txn, entries []*entry) (t cdr.Tally, err error) {
+	g := &gathering{entries: entries, best: map[legKey]*entry{}, written: map[legKey]*entry{}}
 	if g.stored, err = storedLegs(ctx, tx, entries); err != nil {
-		return 0, err
+		return t, err
 	}
 	if err := g.assign(ctx, tx); err != nil {
-		return 0, err
+		return t, err
 	}
 	if err := g.putLegs(ctx, tx); err != nil {
-		return 0, err
+		return t, err
 	}
-	return g.putCalls(ctx, tx)
+	if t.Changed, err = g.putCalls(ctx, tx); err != nil {
+		return t, err
+	}
+	t.Released, err = releaseDocuments(ctx, tx, g.writtenLegs())
+	return t, err
+}
+
+func (g *gathering) writtenLegs() []uuid.UUID {
+	legs := make([]uuid.UUID, 0, len(g.written))
+	for key := range g.written {
+		legs = append(legs, key.leg)
+	}
+	return legs
 }
 
 // storedLegs reads the legs of entries and those that called them, as far as they are there.
-func storedLegs(ctx context.Context, tx *txn, entries []*entry) (map[callKey]storedLeg, error) {
+func storedLegs(ctx context.Context, tx *txn, entries []*entry) (map[legKey]storedLeg, error) {
 	var own, all pq.StringArray
 	for _, e := range entries {
 		if isOpen(e) {
@@ -96,9 +110,9 @@ func storedLegs(ctx context.Context, tx *txn, entries []*entry) (map[callKey]sto
 	if err := tx.SelectContext(ctx, &rows, query, all, own); err != nil {
 		return nil, fmt.Errorf("select legs: %w", err)
 	}
-	stored := make(map[callKey]storedLeg, len(rows))
+	stored := make(map[legKey]storedLeg, len(rows))
 	for _, r := range rows {
-		stored[callKey{r.TenantID, r.LegID}] = r
+		stored[legKey{r.TenantID, r.LegID}] = r
 	}
 	return stored, nil
 }
@@ -123,11 +137,11 @@ func (g *gathering) assign(ctx context.Context, tx *txn) error {
 	for _, e := range open {
 		switch {
 		case e.call.tenant != uuid.Nil:
-			key := callKey{e.call.tenant, e.leg.ID}
+			key := legKey{e.call.tenant, e.leg.ID}
 			if other, there := g.best[key]; !there || e.leg.Supersedes(other.leg) {
 				g.best[key] = e
 			}
-		case !e.leg.IsCalling() && !e.old:
+		case !e.leg.IsCalling() && e.leg.TenantID == uuid.Nil && !e.old:
 			e.failure = errWaits // whoever called may tell
 		default:
 			e.failure = errUnassigned
@@ -199,28 +213,28 @@ func idArray(list []uuid.UUID) string {
 }
 
 // callOf returns the call that a channel is of: that of the one that called it, and so on, as far as they are known.
-func (g *gathering) callOf(key callKey) uuid.UUID {
+func (g *gathering) callOf(key legKey) uuid.UUID {
 	at := key
 	for range len(g.entries) + 2 { // channels that say that they called each other are of any of their calls
 		stored, there := g.stored[at]
 		e, entered := g.best[at]
 		switch {
-		case there && stored.CallID != at.call:
-			at.call = stored.CallID
+		case there && stored.CallID != at.leg:
+			at.leg = stored.CallID
 		case !there && entered && !e.leg.IsCalling():
-			at.call = e.leg.Parent
+			at.leg = e.leg.Parent
 		default:
-			return at.call
+			return at.leg
 		}
 	}
-	return key.call
+	return key.leg
 }
 
 // putLegs writes legs of which no better record is there, and says of each entry of which call it is.
 func (g *gathering) putLegs(ctx context.Context, tx *txn) error {
 	var added []*entry
 	for _, e := range g.entries {
-		key := callKey{e.call.tenant, e.leg.ID}
+		key := legKey{e.call.tenant, e.leg.ID}
 		if !isOpen(e) {
 			continue
 		}
@@ -329,17 +343,12 @@ func adoptLegs(ctx context.Context, tx *txn, entries []*entry) error {
 // putCalls makes the records of the calls of entries anew of the legs that are there, and tells W3 of those which that changes.
 // A call without its calling leg waits, unless it is to wait no longer.
 func (g *gathering) putCalls(ctx context.Context, tx *txn) (changed int, err error) {
-	members := map[callKey][]*entry{}
-	for _, e := range g.entries {
-		if isOpen(e) {
-			members[e.call] = append(members[e.call], e)
-		}
-	}
+	members := g.members()
 	if len(members) == 0 {
 		return 0, nil
 	}
 	keys := sortedKeys(members)
-	docs, err := g.legsOfCalls(ctx, tx, keys)
+	docs, err := legsOfCalls(ctx, tx, keys, g.written)
 	if err != nil {
 		return 0, err
 	}
@@ -347,27 +356,9 @@ func (g *gathering) putCalls(ctx context.Context, tx *txn) (changed int, err err
 	if err != nil {
 		return 0, err
 	}
-	var made []madeCall
-	trunks := trunksRead{}
-	for _, key := range keys {
-		orphan := slices.ContainsFunc(members[key], func(e *entry) bool { return e.old })
-		m, err := makeCall(ctx, tx, key, docs[key], kept[key], orphan, trunks)
-		switch {
-		case err != nil:
-			return 0, err
-		case m.waits:
-			for _, e := range members[key] {
-				e.failure = errWaits
-			}
-		case m.record == nil:
-		case kept[key] == nil:
-			made = append(made, m)
-		default:
-			changed++
-			if err := changeCall(ctx, tx, *m.record, kept[key].Start, m.raw); err != nil {
-				return 0, err
-			}
-		}
+	made, changed, err := makeCalls(ctx, tx, members, docs, kept)
+	if err != nil {
+		return 0, err
 	}
 	if err := insertCalls(ctx, tx, made); err != nil {
 		return 0, err
@@ -381,6 +372,45 @@ func (g *gathering) putCalls(ctx context.Context, tx *txn) (changed int, err err
 		}
 	}
 	return changed + len(made), nil
+}
+
+// members are the entries of each call.
+func (g *gathering) members() map[callKey][]*entry {
+	members := map[callKey][]*entry{}
+	for _, e := range g.entries {
+		if isOpen(e) {
+			members[e.call] = append(members[e.call], e)
+		}
+	}
+	return members
+}
+
+// makeCalls makes the records of calls. It writes those that were there before and are others now, and returns how many these are and
+// those that are new. Entries of calls that wait are marked.
+func makeCalls(ctx context.Context, tx *txn, members map[callKey][]*entry, docs map[callKey][]cdr.Document, kept map[callKey]*cdr.Record,
+) (made []madeCall, changed int, err error) {
+	trunks := trunksRead{}
+	for _, key := range sortedKeys(members) {
+		orphan := slices.ContainsFunc(members[key], func(e *entry) bool { return e.old })
+		m, err := makeCall(ctx, tx, key, docs[key], kept[key], orphan, trunks)
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case m.waits:
+			for _, e := range members[key] {
+				e.failure = errWaits
+			}
+		case m.record == nil:
+		case kept[key] == nil:
+			made = append(made, m)
+		default:
+			changed++
+			if err := changeCall(ctx, tx, *m.record, kept[key].Start, m.raw); err != nil {
+				return nil, 0, err
+			}
+		}
+	}
+	return made, changed, nil
 }
 
 func sortedKeys(m map[callKey][]*entry) []callKey {
@@ -402,23 +432,26 @@ func columnsOfKeys(keys []callKey) (tenants, calls string) {
 }
 
 // legsOfCalls returns the legs of calls in order of start. Those that were written just now are not read again.
-func (g *gathering) legsOfCalls(ctx context.Context, tx *txn, keys []callKey) (map[callKey][]cdr.Document, error) {
+func legsOfCalls(ctx context.Context, tx *txn, keys []callKey, written map[legKey]*entry) (map[callKey][]cdr.Document, error) {
 	// OFFSET 0: one look into the index a call, whatever the planner takes the arrays for.
 	const query = `
 		SELECT l.tenant_id, l.leg_id, l.call_id, l.raw FROM unnest($1::uuid[], $2::uuid[]) AS k (tenant, call) CROSS JOIN LATERAL (
 		       SELECT tenant_id, leg_id, call_id, start_time, CASE WHEN (tenant_id, leg_id) IN (SELECT * FROM unnest($3::uuid[], $4::uuid[])) THEN NULL ELSE raw END AS raw
 		         FROM edgvoip.cdr_legs WHERE tenant_id = k.tenant AND call_id = k.call OFFSET 0) AS l
 		 ORDER BY l.start_time, l.leg_id`
-	writtenTenants, writtenLegs := columnsOfKeys(slices.Collect(maps.Keys(g.written)))
+	var writtenTenants, writtenLegs []uuid.UUID
+	for leg := range written {
+		writtenTenants, writtenLegs = append(writtenTenants, leg.tenant), append(writtenLegs, leg.leg)
+	}
 	tenants, calls := columnsOfKeys(keys)
 	var rows []storedLeg
-	if err := tx.SelectContext(ctx, &rows, query, tenants, calls, writtenTenants, writtenLegs); err != nil {
+	if err := tx.SelectContext(ctx, &rows, query, tenants, calls, idArray(writtenTenants), idArray(writtenLegs)); err != nil {
 		return nil, fmt.Errorf("select legs of calls: %w", err)
 	}
 	docs := make(map[callKey][]cdr.Document, len(keys))
 	for _, r := range rows {
 		var doc cdr.Document
-		if e := g.written[callKey{r.TenantID, r.LegID}]; e != nil {
+		if e := written[legKey{r.TenantID, r.LegID}]; e != nil {
 			doc = e.doc
 		} else {
 			var err error
@@ -484,86 +517,27 @@ func makeCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, ke
 	return madeCall{record: &r, raw: docs[max(calling, 0)]}, nil
 }
 
-// newCall is a record as insertCalls gives it to the database.
-type newCall struct {
-	TenantID       uuid.UUID  `json:"tenant_id"`
-	CallID         uuid.UUID  `json:"call_id"`
-	StartTime      time.Time  `json:"start_time"`
-	StoreID        *uuid.UUID `json:"store_id"`
-	From           string     `json:"from"`
-	To             string     `json:"to"`
-	Direction      string     `json:"direction"`
-	AnswerTime     *time.Time `json:"answer_time"`
-	EndTime        *time.Time `json:"end_time"`
-	Duration       int        `json:"duration"`
-	BillSec        int        `json:"billsec"`
-	Disposition    string     `json:"disposition"`
-	Cause          string     `json:"hangup_cause"`
-	TrunkID        *uuid.UUID `json:"trunk_id"`
-	CallerID       *uuid.UUID `json:"caller_id"`
-	CalleeID       *uuid.UUID `json:"callee_id"`
-	AnsweredBy     string     `json:"answered_by"`
-	TransferredTo  string     `json:"transferred_to"`
-	Route          string     `json:"route"`
-	Reason         string     `json:"reason"`
-	RecordingPath  *string    `json:"recording_path"`
-	RecordingState string     `json:"recording_state"`
-	Reconstructed  bool       `json:"reconstructed"`
-	Erased         bool       `json:"erased"`
-	RelatedID      *uuid.UUID `json:"related_call_id"`
-	AgentRef       *string    `json:"ai_agent_ref"`
-	// Whose document the record carries.
-	LegID    uuid.UUID `json:"leg_id"`
-	LegStart time.Time `json:"leg_start"`
-}
-
-// unlessZero is for what is NULL if it is zero.
-func unlessZero[T comparable](v T) *T {
-	if v == *new(T) {
-		return nil
-	}
-	return &v
-}
-
-func (m madeCall) row() newCall {
-	r := m.record
-	return newCall{
-		TenantID: r.TenantID, CallID: r.ID, StartTime: r.Start, StoreID: unlessZero(r.StoreID), From: r.From, To: r.To, Direction: string(r.Direction),
-		AnswerTime: unlessZero(r.Answer), EndTime: unlessZero(r.End), Duration: r.Duration(), BillSec: r.BillSec(), Disposition: string(r.Disposition),
-		Cause: r.Cause, TrunkID: unlessZero(r.TrunkID), CallerID: unlessZero(r.CallerID), CalleeID: unlessZero(r.CalleeID), AnsweredBy: r.AnsweredBy,
-		TransferredTo: r.TransferredTo, Route: r.Route, Reason: r.Reason, RecordingPath: unlessZero(r.Recording), RecordingState: string(r.RecordingState),
-		Reconstructed: r.Reconstructed, Erased: r.Erased, RelatedID: unlessZero(r.RelatedID), AgentRef: unlessZero(r.AgentRef),
-		LegID: m.raw.Leg().ID, LegStart: m.raw.Leg().Start,
-	}
-}
-
 // insertCalls writes records of which none is there yet. Their documents are copied from their legs: the server has them, read
 // and compressed.
 func insertCalls(ctx context.Context, tx *txn, made []madeCall) error {
 	const query = `
-		INSERT INTO edgvoip.cdr (tenant_id, call_id, start_time, store_id, "from", "to", direction, answer_time, end_time, duration, billsec,
-			disposition, hangup_cause, trunk_id, caller_id, callee_id, answered_by, transferred_to, route, reason,
-			recording_path, recording_state, reconstructed, erased, related_call_id, ai_agent_ref, raw)
-		SELECT c.tenant_id, c.call_id, c.start_time, c.store_id, c."from", c."to", c.direction, c.answer_time, c.end_time, c.duration, c.billsec,
-			c.disposition, c.hangup_cause, c.trunk_id, c.caller_id, c.callee_id, c.answered_by, c.transferred_to, c.route, c.reason,
-			c.recording_path, c.recording_state, c.reconstructed, c.erased, c.related_call_id, c.ai_agent_ref,
-			(SELECT l.raw FROM edgvoip.cdr_legs l WHERE l.tenant_id = c.tenant_id AND l.start_time = c.leg_start AND l.leg_id = c.leg_id)
-		  FROM json_to_recordset($1) AS c (tenant_id uuid, call_id uuid, start_time timestamptz, store_id uuid, "from" text, "to" text, direction text,
-			answer_time timestamptz, end_time timestamptz, duration integer, billsec integer, disposition text, hangup_cause text, trunk_id uuid,
-			caller_id uuid, callee_id uuid, answered_by text, transferred_to text, route text, reason text, recording_path text,
-			recording_state text, reconstructed boolean, erased boolean, related_call_id uuid, ai_agent_ref text, leg_id uuid, leg_start timestamptz)`
-	if len(made) == 0 {
+		INSERT INTO edgvoip.cdr (` + callColumns + `, raw)
+		SELECT` + callColumns + `, (SELECT l.raw FROM edgvoip.cdr_legs l WHERE l.tenant_id = c.tenant_id AND l.start_time = d.start AND l.leg_id = d.leg)
+		  FROM json_populate_recordset(NULL::edgvoip.cdr, $1) WITH ORDINALITY AS c
+		  JOIN unnest($2::uuid[], $3::timestamptz[]) WITH ORDINALITY AS d (leg, start, ordinality) USING (ordinality)`
+	n := len(made)
+	if n == 0 {
 		return nil
 	}
-	rows := make([]newCall, len(made))
+	rows, legs, starts := make([]callRow, n), make([]uuid.UUID, n), make([]time.Time, n)
 	for i, m := range made {
-		rows[i] = m.row()
+		rows[i], legs[i], starts[i] = rowOf(*m.record), m.raw.Leg().ID, m.raw.Leg().Start
 	}
 	text, err := json.Marshal(rows)
 	if err != nil {
 		return fmt.Errorf("insert calls: %w", err)
 	}
-	if _, err := tx.ExecContext(ctx, query, string(text)); err != nil {
+	if _, err := tx.ExecContext(ctx, query, string(text), idArray(legs), timeArray(starts)); err != nil {
 		return fmt.Errorf("insert calls: %w", err)
 	}
 	return nil
@@ -571,29 +545,12 @@ func insertCalls(ctx context.Context, tx *txn, made []madeCall) error {
 
 // tellAll writes the events of records that are new.
 func tellAll(ctx context.Context, tx *txn, made []madeCall) error {
-	const query = `
-		INSERT INTO edgvoip.webhook_events (tenant_id, key, kind, subject, payload, due_at, correlation_id)
-		SELECT e.tenant, e.key, $5, e.subject, e.payload, now() + make_interval(secs => $6), $7
-		  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS e (tenant, key, subject, payload)`
-	if len(made) == 0 {
-		return nil
-	}
-	var tenants, keys, subjects []uuid.UUID
-	var payloads [][]byte
-	for _, m := range made {
-		payload, err := m.record.Payload()
-		if err != nil {
+	events := make([]webhook.Event, len(made))
+	for i, m := range made {
+		var err error
+		if events[i], err = eventOf(*m.record, eventDelay); err != nil {
 			return err
 		}
-		key, err := uuid.NewRandom()
-		if err != nil {
-			return fmt.Errorf("key of an event: %w", err)
-		}
-		tenants, keys, subjects, payloads = append(tenants, m.record.TenantID), append(keys, key), append(subjects, m.record.ID), append(payloads, payload)
 	}
-	if _, err := tx.ExecContext(ctx, query, idArray(tenants), idArray(keys), idArray(subjects), quotedArray(payloads), string(webhook.CDR),
-		eventDelay.Seconds(), telemetry.Correlation(ctx)); err != nil {
-		return fmt.Errorf("add events: %w", err)
-	}
-	return nil
+	return addEvents(ctx, tx, events)
 }

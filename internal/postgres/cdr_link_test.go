@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/internal/storetest"
 )
 
@@ -54,4 +55,39 @@ func TestAgentOfCall(t *testing.T) {
 	l.want("agents", `SELECT string_agg(ai_agent_ref, ',') FROM edgvoip.cdr`, "reception")
 	l.want("told", `SELECT concat_ws(' ', payload::jsonb ->> 'aiAgentRef', payload::jsonb ->> 'reason') FROM edgvoip.webhook_events
 		WHERE subject = $1 ORDER BY id DESC LIMIT 1`, "reception "+reason, id)
+}
+
+// A call is of the store that its trunk had when it was recorded, also when the trunk is another's by the time that the next leg comes;
+// if that leg says that another trunk took the call, it is of that one's.
+func TestStoreOfCall(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	f := failover(t, "store", true)
+	stores := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
+	var trunks []string
+	for _, i := range []int{1, 2} {
+		doc, err := cdr.Parse([]byte(f.documents[i]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		trunks = append(trunks, doc.Leg().TrunkID.String())
+		exec1(t, l.look, `INSERT INTO edgvoip.sip_trunks (tenant_id, id, name, host, store_id) VALUES ($1, $2, $3, '192.0.2.1', $4)`,
+			tenantA, trunks[i-1], fmt.Sprint("Trunk ", i), stores[i-1])
+	}
+	const query = `SELECT concat_ws(' ', count(*), max(revision), max(trunk_id::text), max(store_id::text)) FROM edgvoip.cdr`
+	l.keepLeg(f.ids[0], f.documents[0])
+	l.keepLeg(f.ids[1], f.documents[1])
+	l.read()
+	l.want("first", query, "1 1 "+trunks[0]+" "+stores[0].String())
+	exec1(t, l.look, `UPDATE edgvoip.sip_trunks SET store_id = $1 WHERE id = $2`, stores[2], trunks[0])
+	l.keepLeg(f.ids[1], f.documents[1]+" ")
+	l.read()
+	l.want("when the trunk has moved", query, "1 1 "+trunks[0]+" "+stores[0].String())
+	l.keepLeg(f.ids[2], f.documents[2])
+	l.read()
+	l.want("when the leg that took it has come", query, "1 2 "+trunks[1]+" "+stores[1].String())
+	exec1(t, l.look, `UPDATE edgvoip.sip_trunks SET store_id = $1 WHERE id = $2`, stores[2], trunks[1])
+	l.keepLeg(f.ids[0], f.documents[0]+" ")
+	l.read()
+	l.want("in the end", query, "1 2 "+trunks[1]+" "+stores[1].String())
 }

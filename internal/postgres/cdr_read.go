@@ -64,8 +64,8 @@ func callsQuery(tenant uuid.UUID, f cdr.Filter) (query string, args []any) {
 	for i, place := range numberPlaces {
 		parts[i] = `(SELECT c.start_time, c.call_id` + callsMatching + ` AND ` + place + callsInOrder + `)`
 	}
-	return `SELECT` + callColumns + ` FROM (SELECT * FROM (` + strings.Join(parts, ` UNION `) + `) AS places` + callsInOrder + `) AS found
-		  JOIN edgvoip.cdr c ON c.tenant_id = $1 AND c.start_time = found.start_time AND c.call_id = found.call_id
+	return `SELECT` + callColumns + ` FROM (SELECT * FROM (` + strings.Join(parts, ` UNION `) + `) AS places` + callsInOrder + `) AS found (at, id)
+		  JOIN edgvoip.cdr c ON c.tenant_id = $1 AND c.start_time = found.at AND c.call_id = found.id
 		 ORDER BY c.start_time DESC, c.call_id DESC`, append(args, number)
 }
 

@@ -116,10 +116,10 @@ func (l ledger) want(what, query, want string, args ...any) {
 	}
 }
 
-// due makes what waits fall due.
+// due makes what waits fall due, as if it had waited for its callers long enough.
 func (l ledger) due() {
 	l.Helper()
-	exec1(l, l.look, `UPDATE edgvoip.cdr_documents SET due_at = now() - interval '1 s', received_at = received_at - interval '3 minutes' WHERE state = 'new'`)
+	exec1(l, l.look, `UPDATE edgvoip.cdr_documents SET due_at = now() - interval '1 s', received_at = received_at - interval '25 h' WHERE state = 'new'`)
 }
 
 const events = `SELECT count(*) || ' ' || coalesce(max(payload::jsonb ->> 'revision'), '0') FROM edgvoip.webhook_events WHERE kind = 'cdr'`
@@ -169,7 +169,8 @@ func TestRevision(t *testing.T) {
 	}
 }
 
-// A leg waits for its caller, and is recorded without him in the end. He who comes late after all completes the record.
+// A leg waits for its caller, who may still talk, for a day, and is then recorded without him. He who comes late after all completes the
+// record.
 func TestOrphan(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -178,8 +179,12 @@ func TestOrphan(t *testing.T) {
 	if got := l.read(); got.Postponed != 1 || got.Changed != 0 {
 		t.Errorf("%+v", got)
 	}
+	l.later("23 h")
+	if got := l.read(); got.Postponed != 1 || got.Changed != 0 {
+		t.Errorf("after most of a day: %+v", got)
+	}
 	l.want("calls", `SELECT count(*) FROM edgvoip.cdr`, "0")
-	l.due()
+	l.later("1 h")
 	if got := l.read(); got.Recorded != 1 || got.Changed != 1 {
 		t.Errorf("%+v", got)
 	}

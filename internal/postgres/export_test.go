@@ -31,7 +31,7 @@ func CallsQuery(tenant uuid.UUID, f cdr.Filter) (query string, args []any) {
 
 // AddEvent writes an event in a transaction of its own.
 func (d *DB) AddEvent(ctx context.Context, e webhook.Event) error {
-	return d.inTx(ctx, func(tx *txn) error { return addEvent(ctx, tx, e) })
+	return d.inTx(ctx, func(tx *txn) error { return addEvents(ctx, tx, []webhook.Event{e}) })
 }
 
 // ReplacePendingEvent replaces the payload of an event in a transaction of its own.

@@ -275,7 +275,7 @@ func tellOfTrunk(ctx context.Context, tx *txn, stored *trunk.Record, r trunk.Rec
 	if err != nil {
 		return "", err
 	}
-	return effect, addEvent(ctx, tx, event)
+	return effect, addEvents(ctx, tx, []webhook.Event{event})
 }
 
 // trunkForAudit is what the audit log says of a trunk: nothing of what we log in with.

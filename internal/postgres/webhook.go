@@ -5,19 +5,30 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
-// addEvent writes an event in the transaction of what it tells.
-func addEvent(ctx context.Context, tx *txn, e webhook.Event) error {
+// addEvents writes events in the transaction of what they tell.
+func addEvents(ctx context.Context, tx *txn, events []webhook.Event) error {
 	const query = `
 		INSERT INTO edgvoip.webhook_events (tenant_id, key, kind, subject, payload, due_at, correlation_id)
-		VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), $7)`
-	if _, err := tx.ExecContext(ctx, query, e.TenantID, e.Key, string(e.Kind), e.Subject, string(e.Payload), e.Delay.Seconds(),
+		SELECT e.tenant, e.key, e.kind, e.subject, e.payload, now() + make_interval(secs => e.delay), $7
+		  FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::float8[]) AS e (tenant, key, kind, subject, payload, delay)`
+	n := len(events)
+	if n == 0 {
+		return nil
+	}
+	tenants, keys, subjects := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
+	kinds, payloads, delays := make(pq.StringArray, n), make([][]byte, n), make(pq.Float64Array, n)
+	for i, e := range events {
+		tenants[i], keys[i], subjects[i], kinds[i], payloads[i], delays[i] = e.TenantID, e.Key, e.Subject, string(e.Kind), e.Payload, e.Delay.Seconds()
+	}
+	if _, err := tx.ExecContext(ctx, query, idArray(tenants), idArray(keys), kinds, idArray(subjects), quotedArray(payloads), delays,
 		telemetry.Correlation(ctx)); err != nil {
-		return fmt.Errorf("add event: %w", err)
+		return fmt.Errorf("add events: %w", err)
 	}
 	return nil
 }

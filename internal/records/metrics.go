@@ -30,10 +30,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "edgvoip_cdr_reconstructed_total", Help: "Legs that were reconstructed from events, as their documents did not come.",
 		}),
 		kept: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "edgvoip_cdr_documents", Help: "Documents that are not in call records, by state: new, unreadable, unassigned; and sightings of channels without one.",
+			Name: "edgvoip_cdr_documents", Help: "Documents that are not in call records, by state: new, called (legs that wait for who called to end), unreadable, unassigned; and sightings of channels without one.",
 		}, []string{"state"}),
 		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "edgvoip_cdr_documents_oldest_seconds", Help: "Age of the oldest document that is not read yet; 0 if there is none.",
+			Name: "edgvoip_cdr_documents_oldest_seconds", Help: "Age of the oldest document that is not read yet, but for those of called legs that wait for who called; 0 if there is none.",
 		}),
 	}
 	r.MustRegister(m.read, m.calls, m.reconstructed, m.kept, m.oldest)
@@ -50,6 +50,7 @@ func (m *metrics) tally(t cdr.Tally) {
 
 func (m *metrics) waiting(n cdr.Waiting) {
 	m.kept.WithLabelValues("new").Set(float64(n.Documents))
+	m.kept.WithLabelValues("called").Set(float64(n.Called))
 	m.kept.WithLabelValues("unreadable").Set(float64(n.Unreadable))
 	m.kept.WithLabelValues("unassigned").Set(float64(n.Unassigned))
 	m.kept.WithLabelValues("sighting").Set(float64(n.Sightings))

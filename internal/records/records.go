@@ -155,7 +155,7 @@ func (r *reader) read(ctx context.Context) (more bool, err error) {
 	if t.Unreadable > 0 || t.Unassigned > 0 {
 		r.log.WarnContext(ctx, "documents wait for an operator", "unreadable", t.Unreadable, "unassigned", t.Unassigned)
 	}
-	return t.Taken == most, nil
+	return t.Taken == most || t.Released > 0, nil
 }
 
 func (w *Worker) reconstruct(ctx context.Context) (more bool, err error) {
@@ -163,9 +163,10 @@ func (w *Worker) reconstruct(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	w.metrics.reconstructed.Add(float64(t.Recorded))
-	if t.Recorded > 0 {
-		w.log.WarnContext(ctx, "records reconstructed, as their documents did not come", "legs", t.Recorded)
+	legs := t.Recorded + t.Postponed // some have to wait for who called
+	w.metrics.reconstructed.Add(float64(legs))
+	if legs > 0 {
+		w.log.WarnContext(ctx, "records reconstructed, as their documents did not come", "legs", legs)
 	}
 	return t.Taken == batch, nil
 }

@@ -119,16 +119,16 @@ func lost(t *testing.T, o *office, r *shift) {
 		if got := o.sweep(t); got != "2 sent, 0 kept" {
 			t.Errorf("the sweep says %q", got)
 		}
-		// The called channel of the second call waits for its caller: two minutes, which are shortened here.
+		// The called channel of the second call waits for its caller: a day, which is shortened here.
 		eventually(t, answerTime, func() error {
 			var waits int
-			err := o.s.db.QueryRowContext(t.Context(), `SELECT count(*) FROM edgvoip.cdr_documents WHERE state = 'new' AND error IS NOT NULL`).Scan(&waits)
+			err := o.s.db.QueryRowContext(t.Context(), `SELECT count(*) FROM edgvoip.cdr_documents WHERE awaits IS NOT NULL`).Scan(&waits)
 			if err == nil && waits != 1 {
 				err = fmt.Errorf("%d documents wait for their caller", waits)
 			}
 			return err
 		})
-		o.s.exec(t, `UPDATE edgvoip.cdr_documents SET received_at = received_at - interval '2 min', due_at = now() WHERE state = 'new'`)
+		o.s.exec(t, `UPDATE edgvoip.cdr_documents SET received_at = received_at - interval '1 day', due_at = now() WHERE state = 'new'`)
 		o.expectRead(t, 0)
 		all := o.s.entries(t, r.begun)
 		if len(all) != 2 {
