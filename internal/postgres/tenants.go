@@ -97,20 +97,17 @@ func tellOfTimezone(ctx context.Context, tx *txn, tenant uuid.UUID) error {
 	if err := tx.SelectContext(ctx, &ids, touch, tenant); err != nil {
 		return fmt.Errorf("touch trunks: %w", err)
 	}
-	for _, id := range ids {
+	events := make([]webhook.Event, len(ids))
+	for i, id := range ids {
 		r, err := trunkBy(ctx, tx, tenant, id)
 		if err != nil {
 			return err
 		}
-		event, err := webhook.NewTrunkEvent(webhook.TrunkUpdated, r)
-		if err != nil {
-			return err
-		}
-		if err := addEvent(ctx, tx, event); err != nil {
+		if events[i], err = webhook.NewTrunkEvent(webhook.TrunkUpdated, r); err != nil {
 			return err
 		}
 	}
-	return nil
+	return addEvents(ctx, tx, events)
 }
 
 func tenantStatus(t directory.TenantRecord) string {
