@@ -163,8 +163,11 @@ func Explain(c Call, f Facts, r Route) []Step {
 		add("trunk", "%s (%s) brought the call", f.inbound.Name, f.inbound.ID)
 		explainAgent(add, c, *f.inbound)
 	}
-	if f.callee != nil {
+	switch {
+	case f.callee != nil:
 		add("callee", "extension %s of %s, active: %t", f.callee.Number, f.callee.Realm, f.callee.Active)
+	case f.inbound != nil && f.standIn == nil:
+		add("callee", "%s", explainNoTarget(*f.inbound))
 	}
 	for i, a := range r.attempts {
 		add("trunk", "attempt %d: %s (%s), number %s, caller id %s", i+1, a.trunk.Name, a.trunk.ID, a.number, a.callerID)
@@ -194,6 +197,14 @@ func (f Facts) explainCaller(c Call) string {
 	default:
 		return "nobody: " + f.stranger
 	}
+}
+
+// explainNoTarget says that nobody takes the calls of a trunk.
+func explainNoTarget(t trunk.Trunk) string {
+	if t.Failover == (fstext.Extension{}) {
+		return "none: the trunk has no failover extension"
+	}
+	return fmt.Sprintf("none: failover extension %s of the trunk does not exist, or its domain is not active: whom no agent serves is let go", t.Failover)
 }
 
 func explainAgent(add func(subject, format string, args ...any), c Call, t trunk.Trunk) {

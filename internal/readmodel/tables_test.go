@@ -223,7 +223,8 @@ func answers(tb testing.TB, s lookups) map[string]string {
 		switch {
 		case err == nil:
 			all[question] = fmt.Sprintf("%+v", answer)
-		case errors.Is(err, directory.ErrUnknownDomain), errors.Is(err, directory.ErrUnknownExtension), errors.Is(err, trunk.ErrUnknownDID):
+		case errors.Is(err, directory.ErrUnknownDomain), errors.Is(err, directory.ErrUnknownExtension), errors.Is(err, trunk.ErrUnknownDID),
+			errors.Is(err, directory.ErrUnknownTenant):
 			all[question] = err.Error()
 		default:
 			tb.Fatalf("%s: %v", question, err)
@@ -246,6 +247,8 @@ func answers(tb testing.TB, s lookups) map[string]string {
 		}
 	}
 	for _, tenant := range []uuid.UUID{storetest.TenantID("tenant-a"), storetest.TenantID("tenant-b"), storetest.TenantID("tenant-c")} {
+		owner, err := s.TrunkTenant(ctx, tenant)
+		note("tenant "+tenant.String(), err, owner)
 		for _, name := range names {
 			owner, e, err := s.TenantExtension(ctx, tenant, storetest.DomainID("branch.tenant-a.example"), storetest.Username(name))
 			note(name+" of "+tenant.String(), err, owner, e)
