@@ -17,7 +17,6 @@ func TestExplain(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *api.Options) { o.Agents = fstext.Const("127.0.0.1:5090") })
 	c := s.carrier(t, "shop")
-	c.w.post(t, c.w.spec("1000"))
 	if a := c.create(t, fullTrunk()); a.status != http.StatusOK && a.status != http.StatusCreated {
 		t.Fatal(a.status, a.body)
 	}

@@ -110,7 +110,7 @@ type NewTrunk struct {
 	PingSeconds         int             `json:"pingSeconds,omitempty" doc:"OPTIONS to the carrier every so many seconds, 5 to 3600; 0 means none."`
 	AIAgentRef          string          `json:"aiAgentRef,omitempty" doc:"W3's agent that answers calls; up to 128 characters."`
 	AITimePolicy        json.RawMessage `json:"aiTimePolicy,omitempty" doc:"A JSON object of at most 16 KiB, kept as it is given."`
-	AIFailoverExtension string          `json:"aiFailoverExtension,omitempty" doc:"The extension that takes calls when no agent does."`
+	AIFailoverExtension string          `json:"aiFailoverExtension,omitempty" doc:"The extension that takes calls when no agent does: an active one of the tenant."`
 	DIDRanges           []NewDIDRange   `json:"didRanges,omitempty" doc:"No number of them is in another range."`
 }
 

@@ -193,17 +193,19 @@ func (d *DB) Extensions(ctx context.Context, realm fstext.Realm, limit int) (dir
 	return dom, exts, nil
 }
 
+// tenantExtensionQuery finds the extension of a tenant ($1) by a name in lower case ($3), of the domain $2 if that has it.
+const tenantExtensionQuery = `
+	SELECT` + domainColumns + `,` + extensionColumns + `
+	  FROM edgvoip.tenants t
+	  JOIN edgvoip.sip_domains d ON d.tenant_id = t.id
+	  JOIN edgvoip.sip_names n ON n.tenant_id = d.tenant_id AND n.domain_id = d.id AND n.name = $3
+	  JOIN edgvoip.sip_extensions e ON e.tenant_id = n.tenant_id AND e.id = n.extension_id
+	 WHERE t.id = $1 AND t.status = 'active' AND d.status = 'active'
+	 ORDER BY d.id = $2 DESC, d.created_at, d.id LIMIT 1`
+
 // TenantExtension implements dialplan.Store.
 func (d *DB) TenantExtension(ctx context.Context, tenant, near uuid.UUID, name fstext.Username) (directory.Tenant, directory.Extension, error) {
-	const query = `
-		SELECT` + domainColumns + `,` + extensionColumns + `
-		  FROM edgvoip.tenants t
-		  JOIN edgvoip.sip_domains d ON d.tenant_id = t.id
-		  JOIN edgvoip.sip_names n ON n.tenant_id = d.tenant_id AND n.domain_id = d.id AND n.name = $3
-		  JOIN edgvoip.sip_extensions e ON e.tenant_id = n.tenant_id AND e.id = n.extension_id
-		 WHERE t.id = $1 AND t.status = 'active' AND d.status = 'active'
-		 ORDER BY d.id = $2 DESC, d.created_at, d.id LIMIT 1`
-	row, err := get[domainExtensionRow](ctx, d, query, tenant, near, name.Fold().String())
+	row, err := get[domainExtensionRow](ctx, d, tenantExtensionQuery, tenant, near, name.Fold().String())
 	if errors.Is(err, sql.ErrNoRows) {
 		return directory.Tenant{}, directory.Extension{}, directory.ErrUnknownExtension
 	} else if err != nil {

@@ -238,6 +238,8 @@ func answers(tb testing.TB, s lookups) map[string]string {
 		if err == nil { // nobody asks for the trunks of a tenant that is deleted
 			trunks, err := s.TenantTrunks(ctx, d.Tenant.ID)
 			note("trunks of "+realm, err, trunks)
+			owner, err := s.TrunkTenant(ctx, d.Tenant.ID)
+			note("tenant of "+realm, err, owner)
 		}
 		_, list, err := s.Extensions(ctx, storetest.Realm(realm), 100)
 		note("extensions of "+realm, err, list)
@@ -247,8 +249,6 @@ func answers(tb testing.TB, s lookups) map[string]string {
 		}
 	}
 	for _, tenant := range []uuid.UUID{storetest.TenantID("tenant-a"), storetest.TenantID("tenant-b"), storetest.TenantID("tenant-c")} {
-		owner, err := s.TrunkTenant(ctx, tenant)
-		note("tenant "+tenant.String(), err, owner)
 		for _, name := range names {
 			owner, e, err := s.TenantExtension(ctx, tenant, storetest.DomainID("branch.tenant-a.example"), storetest.Username(name))
 			note(name+" of "+tenant.String(), err, owner, e)
