@@ -32,10 +32,11 @@ type Policy struct {
 	yearly map[monthDay]special
 }
 
-// Mode says whether the windows count.
+// Mode says what counts.
 type Mode string
 
-// The modes.
+// The modes: the windows of the week; all of every day; nothing. Holidays and exceptions count in the first two, and have no place in
+// the last.
 const (
 	ModeWindows Mode = "windows"
 	ModeAlways  Mode = "always"
@@ -119,6 +120,9 @@ func Parse(data []byte, zone string) (Policy, error) {
 	default:
 		return Policy{}, wrong("mode", "is one of windows, always, never")
 	}
+	if err := d.checkNever(); err != nil {
+		return Policy{}, err
+	}
 	if err := errors.Join(p.addWeek(d.Weekly), p.addHolidays(d.Holidays), p.addExceptions(d.Exceptions)); err != nil {
 		return Policy{}, first(err)
 	}
@@ -126,6 +130,18 @@ func Parse(data []byte, zone string) (Policy, error) {
 		return Policy{}, wrong("weekly", "is missing: a policy of mode windows has windows; always and never are modes of their own")
 	}
 	return p, nil
+}
+
+// checkNever refuses days that somebody may expect to count, and which cannot: never opens on no day.
+func (d document) checkNever() error {
+	const reason = "has no place in mode never; a policy that opens on some dates only has mode windows and exceptions"
+	switch {
+	case d.Mode == ModeNever && len(d.Holidays) > 0:
+		return wrong("holidays", reason)
+	case d.Mode == ModeNever && len(d.Exceptions) > 0:
+		return wrong("exceptions", reason)
+	}
+	return nil
 }
 
 // ErrZone means that a text names no zone.
