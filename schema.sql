@@ -892,3 +892,5 @@ GRANT SELECT (tenant_id, id, store_id, status, ai_agent_ref) ON edgvoip.sip_trun
 GRANT SELECT (tenant_id, base_url, status) ON edgvoip.webhook_endpoints TO edgvoip_ai_bridge;
 GRANT SELECT (tenant_id, id, hmac_secret_sealed, hmac_secret_key_id, created_at, rotated_at, expires_at, last_used_at)
   ON edgvoip.integration_secrets TO edgvoip_ai_bridge;
+-- Whether a tenant has one, for explanations.
+GRANT SELECT (tenant_id) ON edgvoip.webhook_endpoints TO edgvoip_xmlcurl;

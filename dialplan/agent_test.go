@@ -124,8 +124,8 @@ func TestExplainNobodyStandsIn(t *testing.T) {
 		"": "{callee none: the trunk has no failover extension}", "1999": "{callee none: failover extension 1999 of the trunk does not exist",
 		"1004": "{callee extension 1004 of tenant-a.example, active: false}",
 	} {
-		e, err := dialplan.ExplainCall(t.Context(), withAgent(t, office, failover), toReception())
-		if text := fmt.Sprint(e.Steps); err != nil || !strings.Contains(text, want) || !strings.Contains(text, "{tenant tenant-a,") {
+		f, err := dialplan.Gather(t.Context(), withAgent(t, office, failover), toReception())
+		if text := fmt.Sprint(dialplan.Explain(toReception(), f, dialplan.Decide(toReception(), f))); err != nil || !strings.Contains(text, want) || !strings.Contains(text, "{tenant tenant-a,") {
 			t.Errorf("failover %q: %v, %s; want %s", failover, err, text, want)
 		}
 	}

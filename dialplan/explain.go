@@ -40,6 +40,7 @@ type Explanation struct {
 type ExplainStore interface {
 	Store
 	trunk.Store
+	EndpointStore
 }
 
 // askedChannel stands for the channel of a call that nobody makes.
@@ -51,18 +52,17 @@ func Ask(ctx context.Context, s ExplainStore, a Asked) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, err
 	}
-	return ExplainCall(ctx, s, c)
-}
-
-// ExplainCall decides a call as the switch describes it, and explains it.
-func ExplainCall(ctx context.Context, s Store, c Call) (Explanation, error) {
 	f, err := Gather(ctx, s, c)
 	if err != nil {
 		return Explanation{}, err
 	}
 	r := Decide(c, f)
+	steps, err := addEndpoint(ctx, s, f, Explain(c, f, r))
+	if err != nil {
+		return Explanation{}, err
+	}
 	doc, err := r.XML()
-	return Explanation{Steps: Explain(c, f, r), Kind: r.Kind, Document: doc}, err
+	return Explanation{Steps: steps, Kind: r.Kind, Document: doc}, err
 }
 
 func (a Asked) call(ctx context.Context, s ExplainStore) (Call, error) {
@@ -136,7 +136,7 @@ func firstSource(t trunk.Trunk) (netip.Addr, error) {
 
 // Step is one thing that a decision went by, for people.
 type Step struct {
-	// Subject is what it is about: caller, tenant, did, trunk, agent, hours, callee, route.
+	// Subject is what it is about: caller, tenant, number, trunk, agent, hours, callee, endpoint, route.
 	Subject string
 	// Text is what was found.
 	Text string

@@ -34,6 +34,15 @@ func TestExplain(t *testing.T) {
 			t.Errorf("at %s: %d %s, want %s", at, a.status, a.body, kind)
 		}
 	}
+	const unreachable = "the tenant has no W3 endpoint: agent cannot be reached"
+	if a := ask("to", did, "from", caller); !strings.Contains(a.body, unreachable) {
+		t.Errorf("without an endpoint: %d %s", a.status, a.body)
+	}
+	// Events wait for a paused one, calls do not.
+	exec(t, s, `INSERT INTO edgvoip.webhook_endpoints (tenant_id, base_url, status) VALUES ($1, 'https://w3.example', 'paused')`, c.w.tenant)
+	if a := ask("to", did, "from", caller); strings.Contains(a.body, unreachable) {
+		t.Errorf("with an endpoint: %d %s", a.status, a.body)
+	}
 	if a := ask("to", "0612345601", "from", caller, "trunk", trunkID); a.status != http.StatusOK {
 		t.Errorf("now, on a trunk: %d %s", a.status, a.body)
 	}
