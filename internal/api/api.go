@@ -234,6 +234,7 @@ func (a *API) register(app *fiber.App) {
 	a.registerAdminTrunks()
 	a.registerWebhooks()
 	a.registerCDRDocuments()
+	describeTimePolicies(a.huma.OpenAPI().Components.Schemas)
 	app.Use("/api", func(*fiber.Ctx) error { return newProblem(codeNotFound) })
 	a.registerRecordings(app)
 	a.registerDocs(app)
