@@ -15,6 +15,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/invalid"
 	"github.com/edgvoip/edgvoip/internal/secret"
 	"github.com/edgvoip/edgvoip/numbering"
+	"github.com/edgvoip/edgvoip/schedule"
 )
 
 // Conflicts that provisioning can meet.
@@ -139,8 +140,8 @@ func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor stri
 	if t.Timezone == "" {
 		t.Timezone = "UTC"
 	}
-	if _, err := time.LoadLocation(t.Timezone); err != nil || t.Timezone == "Local" {
-		return Tenant{}, &invalid.FieldError{Name: "timezone", Reason: "not the name of an IANA time zone"}
+	if _, err := schedule.LoadZone(t.Timezone); err != nil {
+		return Tenant{}, invalid.Because("timezone", err)
 	}
 	stored, err := p.registry.PutTenant(ctx, t, actor)
 	if err != nil {

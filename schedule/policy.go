@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-	_ "time/tzdata" // the same zones on every machine, and on those that have none
 
 	"github.com/edgvoip/edgvoip/internal/invalid"
 )
@@ -142,22 +141,6 @@ func (d document) checkNever() error {
 		return wrong("exceptions", reason)
 	}
 	return nil
-}
-
-// ErrZone means that a text names no zone.
-var ErrZone = errors.New("is not an IANA time zone, like Europe/Rome")
-
-// LoadZone returns the zone of an IANA name. It does not take "Local" or an empty name, which mean a different zone on each
-// machine. Error: ErrZone.
-func LoadZone(name string) (*time.Location, error) {
-	if name == "" || name == "Local" {
-		return nil, ErrZone
-	}
-	l, err := time.LoadLocation(name)
-	if err != nil {
-		return nil, ErrZone
-	}
-	return l, nil
 }
 
 func wrong(path, reason string) error {

@@ -41,7 +41,7 @@ func parse(t testing.TB, text string) schedule.Policy {
 func TestAt(t *testing.T) {
 	t.Parallel()
 	p := parse(t, shop)
-	rome, err := time.LoadLocation("Europe/Rome")
+	rome, err := schedule.LoadZone("Europe/Rome")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,6 +203,7 @@ func refusals() []refusal {
 		{`{"mode":"always","timezone":"Europe/Nowhere"}`, "aiTimePolicy.timezone", true},
 		{`{"mode":"always","timezone":"Local"}`, "aiTimePolicy.timezone", true},
 		{`{"mode":"always","timezone":"../../etc/passwd"}`, "aiTimePolicy.timezone", true},
+		{`{"mode":"always","timezone":"localtime"}`, "aiTimePolicy.timezone", true},
 		{`{"mode":"never","holidays":["12-25"]}`, "aiTimePolicy.holidays", false},
 		{`{"mode":"never","exceptions":[{"date":"12-24"}]}`, "aiTimePolicy.exceptions", false},
 		{`{"weekly":{"monday":[]}}`, "aiTimePolicy.weekly", false},
@@ -348,7 +349,7 @@ func TestAgainstNaiveReading(t *testing.T) {
 
 func compare(t *testing.T, p schedule.Policy, w wire, begin time.Time) {
 	t.Helper()
-	zone, err := time.LoadLocation(w.Timezone)
+	zone, err := schedule.LoadZone(w.Timezone)
 	if err != nil {
 		t.Fatal(err)
 	}
