@@ -432,8 +432,10 @@ func TestSchema(t *testing.T) {
 		v, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
 		return err == nil && schema.Validate(v) == nil
 	}
-	for _, text := range []string{shop, `{"mode":"always"}`, `{"mode":"always","holidays":["12-25"],"exceptions":[{"date":"12-24"}]}`,
-		`{"mode":"never","weekly":{},"holidays":[],"exceptions":[]}`, `{"weekly":{}}`, `{"exceptions":[{"date":"12-24"}]}`} {
+	for _, text := range []string{
+		shop, `{"mode":"always"}`, `{"mode":"always","holidays":["12-25"],"exceptions":[{"date":"12-24"}]}`,
+		`{"mode":"never","weekly":{},"holidays":[],"exceptions":[]}`, `{"weekly":{}}`, `{"exceptions":[{"date":"12-24"}]}`,
+	} {
 		if parse(t, text); !takes(text) {
 			t.Errorf("the schema refuses %s", text)
 		}
