@@ -88,6 +88,10 @@ race: .tools/testcount ## Run all tests with the race detector
 schema: .tools/testcount ## Prove that the migrations build exactly schema.sql
 	@$(WITH_DATABASE) .tools/testcount -count=1 -run '^TestSchemaMatchesMigrations$$' ./internal/postgres
 
+.PHONY: zones
+zones: ## Take the time zones of the Go in use (schedule/zoneinfo.zip)
+	cp "$$($(GO) env GOROOT)/lib/time/zoneinfo.zip" schedule/zoneinfo.zip
+
 .PHONY: fuzz-smoke
 fuzz-smoke:
 	@dev/fuzz $(SMOKE_TIME)

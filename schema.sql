@@ -928,3 +928,5 @@ GRANT SELECT (tenant_id, id, hmac_secret_sealed, hmac_secret_key_id, created_at,
 -- It says which gateways it leaves alone, for explanations of calls.
 GRANT SELECT, INSERT, UPDATE, DELETE ON edgvoip.ai_breakers TO edgvoip_ai_bridge;
 GRANT SELECT ON edgvoip.ai_open_breakers TO edgvoip_api, edgvoip_xmlcurl;
+-- Whether a tenant has one, for explanations.
+GRANT SELECT (tenant_id) ON edgvoip.webhook_endpoints TO edgvoip_xmlcurl;

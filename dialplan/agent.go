@@ -13,7 +13,6 @@ import (
 // decideAgent routes a call to a DID whose trunk has an AI agent: to the agent in its hours, and in every other case to the
 // extension that stands in. Why is the call's reason, in its record and in what W3 is told.
 func decideAgent(c Call, r Route, f Facts) Route {
-	r.tenant.ID = f.inbound.TenantID
 	r.callerNumber, r.callerName = callerID(c)
 	hours := f.inbound.Hours.At(c.At)
 	rule, err := fstext.NewText(hours.Rule)
@@ -34,7 +33,7 @@ func decideAgent(c Call, r Route, f Facts) Route {
 		return r.record(c)
 	}
 	if f.callee == nil {
-		return r.refuse(c, statusUnavailable, fstext.Join(r.reason, fstext.Const("; trunk has no extension to take its calls")))
+		return r.refuse(c, statusUnavailable, fstext.Join(r.reason, fstext.Const("; "), f.noTarget()))
 	}
 	return inward(c, r, f)
 }

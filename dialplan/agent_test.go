@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -60,10 +61,12 @@ func TestAgent(t *testing.T) {
 	}{
 		{"agent", office, "1000", inHours, dialplan.KindAgent, "agent on: mon 09:00-18:00"},
 		{"agent-no-failover", office, "", inHours, dialplan.KindAgent, "agent on: mon 09:00-18:00"},
+		{"agent-failover-unknown", office, "1999", inHours, dialplan.KindAgent, "agent on: mon 09:00-18:00"},
 		{"agent-failover-suspended", office, "1004", inHours, dialplan.KindAgent, "agent on: mon 09:00-18:00"},
 		{"agent-always", "", "1000", night, dialplan.KindAgent, "agent on: no time policy"},
 		{"agent-off", office, "1000", night, dialplan.KindExtension, "agent off: outside of windows"},
 		{"agent-off-no-failover", office, "", night, dialplan.KindRefused, "agent off: outside of windows; trunk has no extension to take its calls"},
+		{"agent-off-failover-unknown", office, "1999", night, dialplan.KindRefused, "agent off: outside of windows; extension that takes the trunk's calls does not exist"},
 		{"agent-unreadable", `{"weekly":1}`, "1000", inHours, dialplan.KindExtension, "agent off: time policy cannot be read"},
 		{"agent-no-bridge", office, "1000", noBridge, dialplan.KindExtension, "agent off: AI_BRIDGE_ADDR is not set"},
 		{"agent-no-uuid", office, "1000", noUUID, dialplan.KindExtension, "agent off: the channel has no UUID"},
@@ -114,6 +117,20 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// An operator who asks is told plainly that nobody stands in for the agent, or that who does is not there any more.
+func TestExplainNobodyStandsIn(t *testing.T) {
+	t.Parallel()
+	for failover, want := range map[string]string{
+		"": "{callee none: the trunk has no failover extension}", "1999": "{callee none: failover extension 1999 of the trunk does not exist",
+		"1004": "{callee extension 1004 of tenant-a.example, active: false}",
+	} {
+		f, err := dialplan.Gather(t.Context(), withAgent(t, office, failover), toReception())
+		if text := fmt.Sprint(dialplan.Explain(toReception(), f, dialplan.Decide(toReception(), f))); err != nil || !strings.Contains(text, want) || !strings.Contains(text, "{tenant tenant-a,") {
+			t.Errorf("failover %q: %v, %s; want %s", failover, err, text, want)
+		}
+	}
+}
+
 // A caller whom the agent hands to an extension reaches it, and if it cannot take the call, the one that stands in: he is not lost.
 func TestHandedOver(t *testing.T) {
 	t.Parallel()
@@ -128,19 +145,60 @@ func TestHandedOver(t *testing.T) {
 		{"agent-hands-over-to-nobody", "1000", "1999", "agents", dialplan.KindExtension, ""},
 		{"agent-hands-over-to-suspended", "1000", "1004", "agents", dialplan.KindExtension, ""},
 		{"agent-hands-over-without-stand-in", "", "1002", "agents", dialplan.KindExtension, ""},
+		{"agent-hands-over-unknown-stand-in", "1999", "1002", "agents", dialplan.KindExtension, ""},
 		{"agent-hands-over-in-vain", "1004", "1999", "agents", dialplan.KindRefused, "called extension is suspended"},
 		{"agent-hands-over-trunk-gone", "1000", "1999", "gone", dialplan.KindRefused, "transferred to something that is not an extension of the tenant"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			c := toReception()
-			c.Context, c.Destination, c.Transferred, c.WithAgent = "tenant-a", tc.to, true, true
+			s, c := withAgent(t, office, tc.failover), toReception()
+			_, first := route(t, s, c)
+			c.Context, c.Destination, c.Transferred, c.WithAgent = transferContext(t, first), tc.to, true, true
 			c.LegTenant, c.LegTrunk = tenant, storetest.TrunkID("tenant-a", tc.trunk).String()
-			r, doc := route(t, withAgent(t, office, tc.failover), c)
+			r, doc := route(t, s, c)
 			if r.Kind != tc.kind || r.Reason != tc.reason {
 				t.Errorf("kind %s (%s), want %s (%s)\n%s", r.Kind, r.Reason, tc.kind, tc.reason, doc)
 			}
 			golden.Check(t, filepath.Join("testdata", tc.name+".xml"), []byte(doc))
 		})
 	}
+}
+
+// transferContext returns the context in which the switch looks for the route of a caller whom an agent hands over: what the first
+// document sets, and without that the profile's.
+func transferContext(tb testing.TB, doc string) string {
+	tb.Helper()
+	found := regexp.MustCompile(`data="force_transfer_context=([^"]*)"`).FindStringSubmatch(doc)
+	if found == nil || found[1] == "" {
+		return trunk.ContextInbound
+	}
+	return found[1]
+}
+
+// A tenant whose calls are recorded has those recorded that an agent takes, whether anybody stands in for him or not.
+func TestAgentIsRecorded(t *testing.T) {
+	t.Parallel()
+	for _, failover := range []string{"1000", "1999", ""} {
+		s := &memstore.Store{}
+		storetest.Build(recorded{s})
+		k := storetest.Trunk("tenant-a", "agents", 30, 5093, "+390699000000")
+		k.AIAgentRef, k.Failover = "reception", fstext.Extension{}
+		if failover != "" {
+			k.Failover = storetest.Number(failover)
+		}
+		s.AddTrunk(k, trunk.Range{First: storetest.E164("+390699000000"), Last: storetest.E164("+390699000099")})
+		c := toReception()
+		c.Recordings = fstext.Const("/recordings")
+		if r, doc := route(t, s, c); r.Kind != dialplan.KindAgent || !strings.Contains(doc, "execute_on_answer=record_session /recordings/") {
+			t.Errorf("failover %q: kind %s (%s)\n%s", failover, r.Kind, r.Reason, doc)
+		}
+	}
+}
+
+// recorded puts a scene into a store in which all calls are recorded.
+type recorded struct{ *memstore.Store }
+
+func (s recorded) AddDomain(d directory.Domain) {
+	d.Tenant.RecordCalls = directory.RecordAll
+	s.Store.AddDomain(d)
 }

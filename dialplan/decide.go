@@ -24,6 +24,8 @@ type Store interface {
 	// of the domain "near" is meant, and without that the one of the oldest domain. Extensions of domains and tenants
 	// that are not active do not exist here. Error: directory.ErrUnknownExtension.
 	TenantExtension(ctx context.Context, tenant, near uuid.UUID, name fstext.Username) (directory.Tenant, directory.Extension, error)
+	// TrunkTenant returns the tenant that a trunk belongs to, by the tenant's id. Error: directory.ErrUnknownTenant.
+	TrunkTenant(ctx context.Context, tenant uuid.UUID) (directory.Tenant, error)
 	// TenantTrunks returns the active trunks of a tenant in the order in which calls out try them.
 	TenantTrunks(ctx context.Context, tenant uuid.UUID) ([]trunk.Trunk, error)
 	// InboundTrunk returns the active trunk of an active tenant whose DID ranges hold a number. Error: trunk.ErrUnknownDID.
@@ -174,19 +176,34 @@ func (f *Facts) gatherDID(ctx context.Context, s Store, c Call, number fstext.E1
 	return true, f.gatherTarget(ctx, s)
 }
 
-// gatherTarget finds the extension that takes calls to the trunk's DIDs.
+// gatherTarget finds the trunk's tenant, and the extension that takes calls to the trunk's DIDs.
 func (f *Facts) gatherTarget(ctx context.Context, s Store) error {
 	if f.inbound.Failover == (fstext.Extension{}) {
-		return nil
+		return f.gatherTenant(ctx, s)
 	}
 	tenant, ext, err := s.TenantExtension(ctx, f.inbound.TenantID, uuid.Nil, f.inbound.Failover.Username())
 	switch {
 	case errors.Is(err, directory.ErrUnknownExtension):
-		return nil
+		return f.gatherTenant(ctx, s)
 	case err != nil:
 		return fmt.Errorf("target of the trunk: %w", err)
 	}
 	f.tenant, f.callee = tenant, &ext
+	return nil
+}
+
+// gatherTenant finds the tenant of a trunk whose calls no extension takes: an agent may, who hands them to people, and they may have
+// to be recorded.
+func (f *Facts) gatherTenant(ctx context.Context, s Store) error {
+	f.tenant.ID = f.inbound.TenantID
+	tenant, err := s.TrunkTenant(ctx, f.inbound.TenantID)
+	switch {
+	case errors.Is(err, directory.ErrUnknownTenant):
+		return nil
+	case err != nil:
+		return fmt.Errorf("tenant of the trunk: %w", err)
+	}
+	f.tenant = tenant
 	return nil
 }
 
@@ -283,11 +300,18 @@ func decideCarrier(c Call, f Facts) Route {
 	case f.inbound.AIAgentRef != "":
 		return decideAgent(c, r, f)
 	case f.callee == nil:
-		r.tenant.ID = f.inbound.TenantID
-		return r.refuse(c, statusNotFound, fstext.Const("trunk has no extension to take its calls"))
+		return r.refuse(c, statusNotFound, f.noTarget())
 	}
 	r.callerNumber, r.callerName = callerID(c)
 	return inward(c, r, f)
+}
+
+// noTarget says why no extension takes the calls of the trunk.
+func (f Facts) noTarget() fstext.Text {
+	if f.inbound.Failover == (fstext.Extension{}) {
+		return fstext.Const("trunk has no extension to take its calls")
+	}
+	return fstext.Const("extension that takes the trunk's calls does not exist")
 }
 
 func decideGuest(c Call, f Facts) Route {

@@ -41,6 +41,7 @@ type ExplainStore interface {
 	Store
 	trunk.Store
 	BreakerStore
+	EndpointStore
 }
 
 // askedChannel stands for the channel of a call that nobody makes.
@@ -57,7 +58,11 @@ func Ask(ctx context.Context, s ExplainStore, a Asked) (Explanation, error) {
 		return Explanation{}, err
 	}
 	r := Decide(c, f)
-	steps, err := addBreakers(ctx, s, f, Explain(c, f, r))
+	steps, err := addEndpoint(ctx, s, f, Explain(c, f, r))
+	if err != nil {
+		return Explanation{}, err
+	}
+	steps, err = addBreakers(ctx, s, f, steps)
 	if err != nil {
 		return Explanation{}, err
 	}
@@ -136,7 +141,7 @@ func firstSource(t trunk.Trunk) (netip.Addr, error) {
 
 // Step is one thing that a decision went by, for people.
 type Step struct {
-	// Subject is what it is about: caller, tenant, number, trunk, agent, hours, callee, breaker, route.
+	// Subject is what it is about: caller, tenant, number, trunk, agent, hours, callee, endpoint, breaker, route.
 	Subject string
 	// Text is what was found.
 	Text string
@@ -163,8 +168,11 @@ func Explain(c Call, f Facts, r Route) []Step {
 		add("trunk", "%s (%s) brought the call", f.inbound.Name, f.inbound.ID)
 		explainAgent(add, c, *f.inbound)
 	}
-	if f.callee != nil {
+	switch {
+	case f.callee != nil:
 		add("callee", "extension %s of %s, active: %t", f.callee.Number, f.callee.Realm, f.callee.Active)
+	case f.inbound != nil && f.standIn == nil:
+		add("callee", "%s", explainNoTarget(*f.inbound))
 	}
 	for i, a := range r.attempts {
 		add("trunk", "attempt %d: %s (%s), number %s, caller id %s", i+1, a.trunk.Name, a.trunk.ID, a.number, a.callerID)
@@ -194,6 +202,14 @@ func (f Facts) explainCaller(c Call) string {
 	default:
 		return "nobody: " + f.stranger
 	}
+}
+
+// explainNoTarget says that nobody takes the calls of a trunk.
+func explainNoTarget(t trunk.Trunk) string {
+	if t.Failover == (fstext.Extension{}) {
+		return "none: the trunk has no failover extension"
+	}
+	return fmt.Sprintf("none: failover extension %s of the trunk does not exist, or its domain is not active: whom no agent serves is let go", t.Failover)
 }
 
 func explainAgent(add func(subject, format string, args ...any), c Call, t trunk.Trunk) {

@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-	_ "time/tzdata" // the same zones on every machine, and on those that have none
 
 	"github.com/edgvoip/edgvoip/internal/invalid"
 )
@@ -32,10 +31,11 @@ type Policy struct {
 	yearly map[monthDay]special
 }
 
-// Mode says whether the windows count.
+// Mode says what counts.
 type Mode string
 
-// The modes.
+// The modes: the windows of the week; all of every day; nothing. Holidays and exceptions count in the first two, and have no place in
+// the last.
 const (
 	ModeWindows Mode = "windows"
 	ModeAlways  Mode = "always"
@@ -119,6 +119,9 @@ func Parse(data []byte, zone string) (Policy, error) {
 	default:
 		return Policy{}, wrong("mode", "is one of windows, always, never")
 	}
+	if err := d.checkNever(); err != nil {
+		return Policy{}, err
+	}
 	if err := errors.Join(p.addWeek(d.Weekly), p.addHolidays(d.Holidays), p.addExceptions(d.Exceptions)); err != nil {
 		return Policy{}, first(err)
 	}
@@ -128,20 +131,16 @@ func Parse(data []byte, zone string) (Policy, error) {
 	return p, nil
 }
 
-// ErrZone means that a text names no zone.
-var ErrZone = errors.New("is not an IANA time zone, like Europe/Rome")
-
-// LoadZone returns the zone of an IANA name. It does not take "Local" or an empty name, which mean a different zone on each
-// machine. Error: ErrZone.
-func LoadZone(name string) (*time.Location, error) {
-	if name == "" || name == "Local" {
-		return nil, ErrZone
+// checkNever refuses days that somebody may expect to count, and which cannot: never opens on no day.
+func (d document) checkNever() error {
+	const reason = "has no place in mode never; a policy that opens on some dates only has mode windows and exceptions"
+	switch {
+	case d.Mode == ModeNever && len(d.Holidays) > 0:
+		return wrong("holidays", reason)
+	case d.Mode == ModeNever && len(d.Exceptions) > 0:
+		return wrong("exceptions", reason)
 	}
-	l, err := time.LoadLocation(name)
-	if err != nil {
-		return nil, ErrZone
-	}
-	return l, nil
+	return nil
 }
 
 func wrong(path, reason string) error {

@@ -41,7 +41,7 @@ func parse(t testing.TB, text string) schedule.Policy {
 func TestAt(t *testing.T) {
 	t.Parallel()
 	p := parse(t, shop)
-	rome, err := time.LoadLocation("Europe/Rome")
+	rome, err := schedule.LoadZone("Europe/Rome")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +97,32 @@ func TestModes(t *testing.T) {
 		}
 		if next, ok := tc.p.Next(now); ok {
 			t.Errorf("%s changes at %s", tc.name, next)
+		}
+	}
+}
+
+// A day off is a day off, also of who is there always.
+func TestAlwaysButOn(t *testing.T) {
+	t.Parallel()
+	p := parse(t, `{"mode":"always","holidays":["12-25"],"exceptions":[{"date":"2026-12-24","windows":[{"from":"08:00","to":"12:00"}]}]}`)
+	for _, tc := range []struct {
+		utc, rule, next string
+		open            bool
+	}{
+		{"2026-12-23T22:59:00Z", "always", "2026-12-23T23:00:00Z", true},
+		{"2026-12-24T07:00:00Z", "exception 2026-12-24 08:00-12:00", "2026-12-24T11:00:00Z", true},
+		{"2026-12-24T11:00:00Z", "exception 2026-12-24", "2026-12-25T23:00:00Z", false},
+		{"2026-12-25T12:00:00Z", "holiday 2026-12-25", "2026-12-25T23:00:00Z", false},
+		{"2026-12-26T00:00:00Z", "always", "2027-12-24T23:00:00Z", true},
+	} {
+		at, err := time.Parse(time.RFC3339, tc.utc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := p.At(at)
+		next, ok := p.Next(at)
+		if s.Open != tc.open || s.Rule != tc.rule || !ok || next.UTC().Format(time.RFC3339) != tc.next {
+			t.Errorf("%s: %+v, next %s; want %t by %q, next %s", tc.utc, s, next.UTC(), tc.open, tc.rule, tc.next)
 		}
 	}
 }
@@ -177,6 +203,9 @@ func refusals() []refusal {
 		{`{"mode":"always","timezone":"Europe/Nowhere"}`, "aiTimePolicy.timezone", true},
 		{`{"mode":"always","timezone":"Local"}`, "aiTimePolicy.timezone", true},
 		{`{"mode":"always","timezone":"../../etc/passwd"}`, "aiTimePolicy.timezone", true},
+		{`{"mode":"always","timezone":"localtime"}`, "aiTimePolicy.timezone", true},
+		{`{"mode":"never","holidays":["12-25"]}`, "aiTimePolicy.holidays", false},
+		{`{"mode":"never","exceptions":[{"date":"12-24"}]}`, "aiTimePolicy.exceptions", false},
 		{`{"weekly":{"monday":[]}}`, "aiTimePolicy.weekly", false},
 		{window("9:00", "10:00"), "aiTimePolicy.weekly.mon[0].from", false},
 		{window("24:00", "10:00"), "aiTimePolicy.weekly.mon[0].from", false},
@@ -196,6 +225,7 @@ func refusals() []refusal {
 // wire is a policy as the naive reading below knows it.
 type wire struct {
 	Timezone   string              `json:"timezone"`
+	Mode       string              `json:"mode,omitempty"`
 	Weekly     map[string][]window `json:"weekly"`
 	Holidays   []string            `json:"holidays"`
 	Exceptions []exception         `json:"exceptions"`
@@ -216,6 +246,9 @@ type exception struct {
 func naive(w wire, local time.Time) bool {
 	wall := local.Format("15:04")
 	today, special := naiveDay(w, local)
+	if w.Mode == "always" && !special {
+		return true
+	}
 	for _, x := range today {
 		if wall >= x.From && (wall < x.To || x.To < x.From) {
 			return true
@@ -286,6 +319,9 @@ func randomPolicy(r *rand.Rand, begin time.Time) wire {
 	for _, d := range days[3 : 3+r.IntN(3)] {
 		w.Exceptions = append(w.Exceptions, exception{begin.AddDate(0, 0, d).Format("01-02"), randomWindows(r)})
 	}
+	if r.IntN(4) == 0 {
+		w.Mode = "always"
+	}
 	return w
 }
 
@@ -313,7 +349,7 @@ func TestAgainstNaiveReading(t *testing.T) {
 
 func compare(t *testing.T, p schedule.Policy, w wire, begin time.Time) {
 	t.Helper()
-	zone, err := time.LoadLocation(w.Timezone)
+	zone, err := schedule.LoadZone(w.Timezone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +432,10 @@ func TestSchema(t *testing.T) {
 		v, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
 		return err == nil && schema.Validate(v) == nil
 	}
-	for _, text := range []string{shop, `{"mode":"always"}`, `{"weekly":{}}`, `{"exceptions":[{"date":"12-24"}]}`} {
+	for _, text := range []string{
+		shop, `{"mode":"always"}`, `{"mode":"always","holidays":["12-25"],"exceptions":[{"date":"12-24"}]}`,
+		`{"mode":"never","weekly":{},"holidays":[],"exceptions":[]}`, `{"weekly":{}}`, `{"exceptions":[{"date":"12-24"}]}`,
+	} {
 		if parse(t, text); !takes(text) {
 			t.Errorf("the schema refuses %s", text)
 		}

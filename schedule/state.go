@@ -21,7 +21,11 @@ type State struct {
 func (p Policy) At(t time.Time) State {
 	switch p.mode {
 	case ModeAlways:
-		return State{Open: true, Rule: string(ModeAlways), Local: t.In(p.zone)}
+		local := t.In(p.zone)
+		if _, _, isSpecial := p.day(dateOf(local)); isSpecial {
+			return p.look(local)
+		}
+		return State{Open: true, Rule: string(ModeAlways), Local: local}
 	case ModeWindows:
 		return p.look(t.In(p.zone))
 	default:
@@ -98,7 +102,7 @@ const yearsAhead = 8
 
 // Next returns the first instant after t at which the policy opens or closes; ok is false if it never does.
 func (p Policy) Next(t time.Time) (next time.Time, ok bool) {
-	if p.mode != ModeWindows {
+	if p.mode != ModeWindows && p.mode != ModeAlways {
 		return time.Time{}, false
 	}
 	open := p.At(t).Open

@@ -60,8 +60,9 @@ func (s Spec) change() Change {
 // full returns a list that is not nil.
 func full[T any](list []T) []T { return append([]T{}, list...) }
 
-// apply returns the trunk as it is after the change. Error: *invalid.FieldError.
+// apply returns the trunk as it is after the change. Errors: *invalid.FieldError, those of home.
 func (c Change) apply(r Record, home Home, keys *secret.KeyRing) (Record, error) {
+	before := r
 	if c.StoreID != nil {
 		r.StoreID = *c.StoreID
 	}
@@ -93,7 +94,10 @@ func (c Change) apply(r Record, home Home, keys *secret.KeyRing) (Record, error)
 		parsed("status", &r.Status, c.Status, parseStatus),
 		c.applyCredentials(&r, keys),
 	)
-	return r, errors.Join(err, c.checkAgent(r, home))
+	if err := errors.Join(err, c.checkAgent(r, home)); err != nil {
+		return r, err
+	}
+	return r, checkFailover(before, r, home)
 }
 
 // checkAgent refuses hours that cannot be read, and an agent without whom to call when it cannot take a call.
@@ -107,6 +111,20 @@ func (c Change) checkAgent(r Record, home Home) error {
 		return &invalid.FieldError{Name: "aiFailoverExtension", Reason: "is needed with aiAgentRef: it takes the call when the agent cannot"}
 	}
 	return nil
+}
+
+// checkFailover refuses an extension that does not ring. Only who names one, or names an agent for whom it is to stand in, has to mend
+// that: a trunk whose extension was deleted since can be changed in all else.
+func checkFailover(before, r Record, home Home) error {
+	none, named := fstext.Extension{}, r.Failover != before.Failover || r.AIAgentRef != "" && r.AIAgentRef != before.AIAgentRef
+	if !named || r.Failover == none {
+		return nil
+	}
+	rings, err := home.Rings(r.Failover)
+	if err == nil && !rings {
+		return &invalid.FieldError{Name: "aiFailoverExtension", Reason: "is not an active extension of the trunk's tenant"}
+	}
+	return err
 }
 
 // applyCredentials seals a new password. One that is there already stays sealed as it is, byte for byte: to the switch a

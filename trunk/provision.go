@@ -102,10 +102,13 @@ var (
 	ErrUnknownTenant = errors.New("unknown tenant")
 )
 
-// Home is where a tenant is: how he reads numbers, and the IANA zone of his clock.
+// Home is where a tenant is: how he reads numbers, the IANA zone of his clock, and whom he can be called at.
 type Home struct {
 	Country  numbering.Country
 	Timezone string
+	// Rings tells whether a call from outside to an extension's number rings: found as calls find it (dialplan.Store's
+	// TenantExtension), and active. Its errors are the registry's.
+	Rings func(fstext.Extension) (bool, error)
 }
 
 // Edit returns a trunk as it is to be, from what is stored of it; nil if nothing is. Home is its tenant's.

@@ -25,7 +25,7 @@ type TrunkState struct {
 	Status              string          `json:"status" enum:"active,disabled,deleted"`
 	DIDRanges           []DIDRange      `json:"didRanges" doc:"In order of number."`
 	AIAgentRef          string          `json:"aiAgentRef,omitempty"`
-	AITimePolicy        json.RawMessage `json:"aiTimePolicy,omitempty" doc:"A JSON object, as it was given. Its times are in the zone of timezone."`
+	AITimePolicy        json.RawMessage `json:"aiTimePolicy,omitempty" doc:"When the agent answers. Its times are in its own timezone, and if it has none in that of the trunk."`
 	AIFailoverExtension string          `json:"aiFailoverExtension,omitempty"`
 	Timezone            string          `json:"timezone" doc:"The tenant's, IANA." example:"Europe/Rome"`
 	CreatedAt           time.Time       `json:"createdAt"`

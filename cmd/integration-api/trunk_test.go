@@ -17,6 +17,9 @@ func TestTrunkCommands(t *testing.T) {
 	i := install(t)
 	i.command(t, "tenant", "add", "shop", "-country", "IT")
 	i.command(t, "tenant", "add", "mall", "-country", "IT")
+	i.exec(t, `INSERT INTO edgvoip.sip_domains (tenant_id, id, realm) SELECT id, id, 'shop.example' FROM edgvoip.tenants WHERE slug = 'shop'`)
+	i.exec(t, `INSERT INTO edgvoip.sip_extensions (tenant_id, id, domain_id, extension, sip_username, display_name, password_hash, ha1_md5_sealed, ha1_sha256_sealed, ha1_key_id)
+		SELECT tenant_id, gen_random_uuid(), id, '1000', '1000', 'Desk', '$argon2id$', '', '', 'k' FROM edgvoip.sip_domains`)
 	dir := t.TempDir()
 	file := func(name, text string) string {
 		t.Helper()
@@ -128,6 +131,7 @@ func TestTrunkCommandsRefuse(t *testing.T) {
 		{"-did-ranges: ", []string{"set", "shop", id, "-did-ranges", "0612345699-0612345600"}},
 		{"-caller-id-number: ", []string{"set", "shop", id, "-caller-id-number", "06"}},
 		{"-ai-failover-extension: ", []string{"set", "shop", id, "-ai-failover-extension", "x"}},
+		{"-ai-failover-extension: is not an active extension", []string{"set", "shop", id, "-ai-failover-extension", "1999"}},
 		{"-ai-time-policy-file: ", []string{"set", "shop", id, "-ai-time-policy-file", "-"}}, // there is nothing to read
 		{"-password-file: ", []string{"set", "shop", id, "-username", "x"}},
 		{"-password-file: ", []string{"set", "shop", id, "-password-file", "/nowhere"}},

@@ -238,6 +238,7 @@ func (a *API) register(app *fiber.App) {
 	a.registerNodes()
 	a.registerWebhooks()
 	a.registerCDRDocuments()
+	describeTimePolicies(a.huma.OpenAPI().Components.Schemas)
 	app.Use("/api", func(*fiber.Ctx) error { return newProblem(codeNotFound) })
 	a.registerRecordings(app)
 	a.registerDocs(app)

@@ -17,7 +17,6 @@ func TestExplain(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *api.Options) { o.Agents = fstext.Const("127.0.0.1:5090") })
 	c := s.carrier(t, "shop")
-	c.w.post(t, c.w.spec("1000"))
 	if a := c.create(t, fullTrunk()); a.status != http.StatusOK && a.status != http.StatusCreated {
 		t.Fatal(a.status, a.body)
 	}
@@ -37,6 +36,15 @@ func TestExplain(t *testing.T) {
 	}
 	if a := ask("to", did, "from", caller); !strings.Contains(a.body, `"subject":"breaker","text":"closed now`) {
 		t.Errorf("without a breaker that is open: %s", a.body)
+	}
+	const unreachable = "the tenant has no W3 endpoint: agent cannot be reached"
+	if a := ask("to", did, "from", caller); !strings.Contains(a.body, unreachable) {
+		t.Errorf("without an endpoint: %d %s", a.status, a.body)
+	}
+	// Events wait for a paused one, calls do not.
+	exec(t, s, `INSERT INTO edgvoip.webhook_endpoints (tenant_id, base_url, status) VALUES ($1, 'https://w3.example', 'paused')`, c.w.tenant)
+	if a := ask("to", did, "from", caller); strings.Contains(a.body, unreachable) {
+		t.Errorf("with an endpoint: %d %s", a.status, a.body)
 	}
 	if a := ask("to", "0612345601", "from", caller, "trunk", trunkID); a.status != http.StatusOK {
 		t.Errorf("now, on a trunk: %d %s", a.status, a.body)

@@ -39,7 +39,7 @@ type Trunk struct {
 	Codecs              []string           `json:"codecs" doc:"In order of preference; none means what the switch offers."`
 	PingSeconds         int                `json:"pingSeconds" doc:"OPTIONS to the carrier every so many seconds; 0 means none."`
 	AIAgentRef          string             `json:"aiAgentRef,omitempty"`
-	AITimePolicy        json.RawMessage    `json:"aiTimePolicy,omitempty" doc:"A JSON object, as it was given."`
+	AITimePolicy        json.RawMessage    `json:"aiTimePolicy,omitempty" doc:"When the agent answers: what was given, spelled without space and with names in order."`
 	AIFailoverExtension string             `json:"aiFailoverExtension,omitempty"`
 	DIDRanges           []webhook.DIDRange `json:"didRanges" doc:"In order of number."`
 	GatewayRevision     int64              `json:"gatewayRevision" doc:"Counts the changes that make switches register anew."`
@@ -109,8 +109,8 @@ type NewTrunk struct {
 	Codecs              []string        `json:"codecs,omitempty" doc:"In order of preference, one at least of OPUS, G722, PCMA, PCMU, GSM; none means what the switch offers."`
 	PingSeconds         int             `json:"pingSeconds,omitempty" doc:"OPTIONS to the carrier every so many seconds, 5 to 3600; 0 means none."`
 	AIAgentRef          string          `json:"aiAgentRef,omitempty" doc:"W3's agent that answers calls; up to 128 characters."`
-	AITimePolicy        json.RawMessage `json:"aiTimePolicy,omitempty" doc:"A JSON object of at most 16 KiB, kept as it is given."`
-	AIFailoverExtension string          `json:"aiFailoverExtension,omitempty" doc:"The extension that takes calls when no agent does."`
+	AITimePolicy        json.RawMessage `json:"aiTimePolicy,omitempty" doc:"When the agent answers; always if it is not given. At most 16 KiB; it is kept without space and with names in order."`
+	AIFailoverExtension string          `json:"aiFailoverExtension,omitempty" doc:"The extension that takes calls when no agent does: an active one of the tenant."`
 	DIDRanges           []NewDIDRange   `json:"didRanges,omitempty" doc:"No number of them is in another range."`
 }
 

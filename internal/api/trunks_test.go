@@ -25,7 +25,9 @@ type carrier struct {
 
 func (s *scene) carrier(t *testing.T, slug string) carrier {
 	t.Helper()
-	return carrier{s.operator(t, "of-"+slug, 0), s.tenant(t, slug)}
+	c := carrier{s.operator(t, "of-"+slug, 0), s.tenant(t, slug)}
+	c.w.post(t, c.w.spec("1000")) // who stands in for fullTrunk's agent
+	return c
 }
 
 func (c carrier) path() string { return "/tenants/" + c.w.tenant.String() + "/trunks" }

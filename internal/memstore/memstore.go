@@ -130,6 +130,17 @@ func (s *Store) tenant(id uuid.UUID) directory.Tenant {
 	return directory.Tenant{}
 }
 
+// TrunkTenant implements dialplan.Store.
+func (s *Store) TrunkTenant(_ context.Context, tenant uuid.UUID) (directory.Tenant, error) {
+	if t := s.tenant(tenant); t.ID == tenant {
+		return t, nil
+	}
+	return directory.Tenant{}, directory.ErrUnknownTenant
+}
+
+// HasEndpoint implements dialplan.EndpointStore: every tenant has one.
+func (s *Store) HasEndpoint(context.Context, uuid.UUID) (bool, error) { return true, nil }
+
 // ActiveTrunks implements trunk.Store.
 func (s *Store) ActiveTrunks(context.Context) ([]trunk.Trunk, error) {
 	return s.matching(func(t trunk.Trunk) bool { return s.tenant(t.TenantID).Active }), nil

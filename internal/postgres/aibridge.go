@@ -27,7 +27,8 @@ type aiTrunkRow struct {
 	SecretExpiresAt sql.NullTime   `db:"expires_at"`
 }
 
-// AITrunks implements aisession.Store. A trunk whose endpoint cannot be read is left out and logged.
+// AITrunks implements aisession.Store. A trunk whose tenant has no endpoint is left out, and so is, and is logged, one whose endpoint
+// cannot be read. A paused endpoint counts: what waits there are events, and a caller cannot wait.
 func (d *DB) AITrunks(ctx context.Context) ([]aisession.Trunk, error) {
 	const query = `
 		SELECT k.id AS trunk_id, k.tenant_id AS trunk_tenant, k.store_id, k.ai_agent_ref, e.base_url,
@@ -36,7 +37,7 @@ func (d *DB) AITrunks(ctx context.Context) ([]aisession.Trunk, error) {
 		  JOIN edgvoip.tenants t ON t.id = k.tenant_id
 		  JOIN edgvoip.webhook_endpoints e ON e.tenant_id = k.tenant_id
 		  LEFT JOIN edgvoip.integration_secrets s ON s.tenant_id = k.tenant_id AND (s.expires_at IS NULL OR s.expires_at > now())
-		 WHERE k.status = 'active' AND t.status = 'active' AND e.status = 'active' AND k.ai_agent_ref <> ''
+		 WHERE k.status = 'active' AND t.status = 'active' AND k.ai_agent_ref <> ''
 		 ORDER BY k.tenant_id, k.id, s.created_at DESC, s.id`
 	rows, err := list[aiTrunkRow](ctx, d, query)
 	if err != nil {
@@ -61,4 +62,13 @@ func (d *DB) AITrunks(ctx context.Context) ([]aisession.Trunk, error) {
 		}
 	}
 	return trunks, nil
+}
+
+// HasEndpoint implements dialplan.EndpointStore.
+func (d *DB) HasEndpoint(ctx context.Context, tenant uuid.UUID) (bool, error) {
+	has, err := get[bool](ctx, d, `SELECT EXISTS (SELECT FROM edgvoip.webhook_endpoints WHERE tenant_id = $1)`, tenant)
+	if err != nil {
+		return false, fmt.Errorf("select endpoint: %w", err)
+	}
+	return has, nil
 }

@@ -39,8 +39,12 @@ func TestAITrunks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != 2 {
+	if len(got) != 3 {
 		t.Fatalf("%d trunks: %+v", len(got), got)
+	}
+	// Events wait where an endpoint is paused; calls do not.
+	if paused := got[2]; paused.Gateway.String() != "https://w3.example/paused" {
+		t.Errorf("the third is %+v", paused)
 	}
 	one := got[0]
 	if one.ID != uuid.MustParse("b0000000-0000-4000-8000-000000000001") || one.AgentRef != "anna" || one.Gateway.String() != "https://w3.example/one" ||
@@ -53,7 +57,7 @@ func TestAITrunks(t *testing.T) {
 	}
 	// What came into the table around the API cannot be asked.
 	exec1(t, look, `UPDATE edgvoip.webhook_endpoints SET base_url = 'https://x@w3.example/?q' WHERE base_url LIKE '%/one'`)
-	if got, err = db.AITrunks(t.Context()); err != nil || len(got) != 1 || lines.String() == "" {
+	if got, err = db.AITrunks(t.Context()); err != nil || len(got) != 2 || lines.String() == "" {
 		t.Errorf("%d trunks, %v; the log says %q", len(got), err, lines)
 	}
 	for _, query := range []string{
@@ -78,5 +82,36 @@ func TestAITrunks(t *testing.T) {
 		if err := tx.Rollback(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// An explanation, which xmlcurl gives too, tells whether the tenant has an endpoint, and no more of it.
+func TestHasEndpoint(t *testing.T) {
+	t.Parallel()
+	dsn := testdb.New(t)
+	look := raw(t, dsn)
+	with, without := uuid.New(), uuid.New()
+	exec1(t, look, `INSERT INTO edgvoip.tenants (id, slug, name, country) VALUES ($1, 'with', 'With', 'IT'), ($2, 'without', 'Without', 'IT')`, with, without)
+	exec1(t, look, `INSERT INTO edgvoip.webhook_endpoints (tenant_id, base_url, status) VALUES ($1, 'https://w3.example', 'paused')`, with)
+	for _, role := range []string{"edgvoip_xmlcurl", "edgvoip_api"} {
+		db, _ := open(t, dsn, role)
+		for tenant, want := range map[uuid.UUID]bool{with: true, without: false} {
+			if got, err := db.HasEndpoint(t.Context(), tenant); got != want || err != nil {
+				t.Errorf("%s: %t, %v; want %t", role, got, err, want)
+			}
+		}
+	}
+	xmlcurl, err := look.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := xmlcurl.ExecContext(t.Context(), `SET LOCAL ROLE edgvoip_xmlcurl`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := xmlcurl.ExecContext(t.Context(), `SELECT base_url FROM edgvoip.webhook_endpoints`); err == nil || !strings.Contains(err.Error(), "permission denied") {
+		t.Errorf("xmlcurl reads where W3 is: %v", err)
+	}
+	if err := xmlcurl.Rollback(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -15,15 +15,12 @@ import (
 	"github.com/edgvoip/edgvoip/numbering"
 )
 
-// domainColumns are what a domainRow is read from, of tables d and t.
-const domainColumns = `
-	d.id AS domain_id, d.realm, d.status = 'active' AS domain_active,
+// callTenantColumns are what a callTenantRow is read from, of table t.
+const callTenantColumns = `
 	t.id AS tenant_id, t.slug, t.name AS tenant_name, t.country, t.status = 'active' AS tenant_active, t.record_calls`
 
-type domainRow struct {
-	DomainID     uuid.UUID `db:"domain_id"`
-	Realm        string    `db:"realm"`
-	DomainActive bool      `db:"domain_active"`
+// callTenantRow is what of a tenant a call needs.
+type callTenantRow struct {
 	TenantID     uuid.UUID `db:"tenant_id"`
 	Slug         string    `db:"slug"`
 	TenantName   string    `db:"tenant_name"`
@@ -32,19 +29,35 @@ type domainRow struct {
 	RecordCalls  string    `db:"record_calls"`
 }
 
+func (r callTenantRow) tenant() (directory.Tenant, error) {
+	slug, err1 := fstext.NewSlug(r.Slug)
+	name, err2 := fstext.NewDisplayName(r.TenantName)
+	country, err3 := numbering.NewCountry(r.Country)
+	record, err4 := directory.ParseRecordPolicy(r.RecordCalls)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return directory.Tenant{}, fmt.Errorf("tenant %s: %w", r.TenantID, err)
+	}
+	return directory.Tenant{ID: r.TenantID, Slug: slug, Name: name, Country: country, Active: r.TenantActive, RecordCalls: record}, nil
+}
+
+// domainColumns are what a domainRow is read from, of tables d and t.
+const domainColumns = `
+	d.id AS domain_id, d.realm, d.status = 'active' AS domain_active,` + callTenantColumns
+
+type domainRow struct {
+	DomainID     uuid.UUID `db:"domain_id"`
+	Realm        string    `db:"realm"`
+	DomainActive bool      `db:"domain_active"`
+	callTenantRow
+}
+
 func (r domainRow) domain() (directory.Domain, error) {
 	realm, err1 := fstext.NewRealm(r.Realm)
-	slug, err2 := fstext.NewSlug(r.Slug)
-	name, err3 := fstext.NewDisplayName(r.TenantName)
-	country, err4 := numbering.NewCountry(r.Country)
-	record, err5 := directory.ParseRecordPolicy(r.RecordCalls)
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	tenant, err2 := r.tenant()
+	if err := errors.Join(err1, err2); err != nil {
 		return directory.Domain{}, fmt.Errorf("domain %s: %w", r.DomainID, err)
 	}
-	return directory.Domain{
-		ID: r.DomainID, Realm: realm, Active: r.DomainActive,
-		Tenant: directory.Tenant{ID: r.TenantID, Slug: slug, Name: name, Country: country, Active: r.TenantActive, RecordCalls: record},
-	}, nil
+	return directory.Domain{ID: r.DomainID, Realm: realm, Active: r.DomainActive, Tenant: tenant}, nil
 }
 
 // extensionColumns are what an extensionRow is read from, of tables e and d. They are what the role edgvoip_xmlcurl may
@@ -180,17 +193,19 @@ func (d *DB) Extensions(ctx context.Context, realm fstext.Realm, limit int) (dir
 	return dom, exts, nil
 }
 
+// tenantExtensionQuery finds the extension of a tenant ($1) by a name in lower case ($3), of the domain $2 if that has it.
+const tenantExtensionQuery = `
+	SELECT` + domainColumns + `,` + extensionColumns + `
+	  FROM edgvoip.tenants t
+	  JOIN edgvoip.sip_domains d ON d.tenant_id = t.id
+	  JOIN edgvoip.sip_names n ON n.tenant_id = d.tenant_id AND n.domain_id = d.id AND n.name = $3
+	  JOIN edgvoip.sip_extensions e ON e.tenant_id = n.tenant_id AND e.id = n.extension_id
+	 WHERE t.id = $1 AND t.status = 'active' AND d.status = 'active'
+	 ORDER BY d.id = $2 DESC, d.created_at, d.id LIMIT 1`
+
 // TenantExtension implements dialplan.Store.
 func (d *DB) TenantExtension(ctx context.Context, tenant, near uuid.UUID, name fstext.Username) (directory.Tenant, directory.Extension, error) {
-	const query = `
-		SELECT` + domainColumns + `,` + extensionColumns + `
-		  FROM edgvoip.tenants t
-		  JOIN edgvoip.sip_domains d ON d.tenant_id = t.id
-		  JOIN edgvoip.sip_names n ON n.tenant_id = d.tenant_id AND n.domain_id = d.id AND n.name = $3
-		  JOIN edgvoip.sip_extensions e ON e.tenant_id = n.tenant_id AND e.id = n.extension_id
-		 WHERE t.id = $1 AND t.status = 'active' AND d.status = 'active'
-		 ORDER BY d.id = $2 DESC, d.created_at, d.id LIMIT 1`
-	row, err := get[domainExtensionRow](ctx, d, query, tenant, near, name.Fold().String())
+	row, err := get[domainExtensionRow](ctx, d, tenantExtensionQuery, tenant, near, name.Fold().String())
 	if errors.Is(err, sql.ErrNoRows) {
 		return directory.Tenant{}, directory.Extension{}, directory.ErrUnknownExtension
 	} else if err != nil {
@@ -205,4 +220,20 @@ func (d *DB) TenantExtension(ctx context.Context, tenant, near uuid.UUID, name f
 	}
 	d.unfit(ctx, err)
 	return directory.Tenant{}, directory.Extension{}, directory.ErrUnknownExtension
+}
+
+// TrunkTenant implements dialplan.Store.
+func (d *DB) TrunkTenant(ctx context.Context, tenant uuid.UUID) (directory.Tenant, error) {
+	row, err := get[callTenantRow](ctx, d, `SELECT`+callTenantColumns+` FROM edgvoip.tenants t WHERE t.id = $1 AND t.status <> 'deleted'`, tenant)
+	if errors.Is(err, sql.ErrNoRows) {
+		return directory.Tenant{}, directory.ErrUnknownTenant
+	} else if err != nil {
+		return directory.Tenant{}, fmt.Errorf("select tenant of a trunk: %w", err)
+	}
+	t, err := row.tenant()
+	if err != nil {
+		d.unfit(ctx, err)
+		return directory.Tenant{}, directory.ErrUnknownTenant
+	}
+	return t, nil
 }

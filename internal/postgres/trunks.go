@@ -174,7 +174,20 @@ func tenantHome(ctx context.Context, tx *txn, tenant uuid.UUID) (trunk.Home, err
 		return trunk.Home{}, fmt.Errorf("select home of tenant: %w", err)
 	}
 	country, err := numbering.NewCountry(row.Country)
-	return trunk.Home{Country: country, Timezone: row.Timezone}, err
+	rings := func(number fstext.Extension) (bool, error) { return extensionRings(ctx, tx, tenant, number) }
+	return trunk.Home{Country: country, Timezone: row.Timezone, Rings: rings}, err
+}
+
+// extensionRings tells whether the extension that TenantExtension finds by a number is active.
+func extensionRings(ctx context.Context, tx *txn, tenant uuid.UUID, number fstext.Extension) (bool, error) {
+	var row domainExtensionRow
+	err := tx.GetContext(ctx, &row, tenantExtensionQuery, tenant, uuid.Nil, number.Username().Fold().String())
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("select extension that rings: %w", err)
+	}
+	return row.ExtensionActive.Bool, nil
 }
 
 // lockTrunk returns a trunk, locked, or nil.

@@ -72,6 +72,11 @@ func trunkSpec(tenant uuid.UUID, dids ...trunk.DIDRange) trunk.Spec {
 func TestTrunkIsReadWhole(t *testing.T) {
 	t.Parallel()
 	c := newCarriers(t)
+	standIn := extensionSpec(c.one)
+	standIn.Extension = "1000"
+	if _, err := directory.NewProvisioner(c.db, storetest.Keys(), secret.NewHasher(1)).PutExtension(t.Context(), standIn, "test"); err != nil {
+		t.Fatal(err)
+	}
 	spec := trunk.Spec{
 		TenantID: c.one, StoreID: uuid.New(), Name: "Carrier", Provider: "Example", Description: "Contract 7", Host: "sip.carrier.example", Port: 5061,
 		Protocol: "tls", Proxy: "[2001:db8::1]:5062", MaxChannels: 12, Priority: 20, SourceAddresses: []string{"192.0.2.0/24", "2001:db8::/32"}, Register: true,

@@ -223,7 +223,8 @@ func answers(tb testing.TB, s lookups) map[string]string {
 		switch {
 		case err == nil:
 			all[question] = fmt.Sprintf("%+v", answer)
-		case errors.Is(err, directory.ErrUnknownDomain), errors.Is(err, directory.ErrUnknownExtension), errors.Is(err, trunk.ErrUnknownDID):
+		case errors.Is(err, directory.ErrUnknownDomain), errors.Is(err, directory.ErrUnknownExtension), errors.Is(err, trunk.ErrUnknownDID),
+			errors.Is(err, directory.ErrUnknownTenant):
 			all[question] = err.Error()
 		default:
 			tb.Fatalf("%s: %v", question, err)
@@ -237,6 +238,8 @@ func answers(tb testing.TB, s lookups) map[string]string {
 		if err == nil { // nobody asks for the trunks of a tenant that is deleted
 			trunks, err := s.TenantTrunks(ctx, d.Tenant.ID)
 			note("trunks of "+realm, err, trunks)
+			owner, err := s.TrunkTenant(ctx, d.Tenant.ID)
+			note("tenant of "+realm, err, owner)
 		}
 		_, list, err := s.Extensions(ctx, storetest.Realm(realm), 100)
 		note("extensions of "+realm, err, list)

@@ -27,6 +27,7 @@ func Contract(t *testing.T, s store) {
 	t.Run("extension", func(t *testing.T) { extensionContract(t, s) })
 	t.Run("extensions", func(t *testing.T) { extensionsContract(t, s) })
 	t.Run("tenant extension", func(t *testing.T) { tenantExtensionContract(t, s) })
+	t.Run("trunk tenant", func(t *testing.T) { trunkTenantContract(t, s) })
 	t.Run("trunks", func(t *testing.T) { trunksContract(t, s) })
 	t.Run("did", func(t *testing.T) { didContract(t, s) })
 }
@@ -128,6 +129,18 @@ func tenantExtensionContract(t *testing.T, s store) {
 		}
 		if err == nil && owner.Slug.String() != tc.tenant {
 			t.Errorf("%s of %s belongs to %s", tc.name, tc.tenant, owner.Slug)
+		}
+	}
+}
+
+func trunkTenantContract(t *testing.T, s store) {
+	t.Helper()
+	for slug, want := range map[string]directory.Tenant{
+		"tenant-a": Tenant("tenant-a", "IT", true), "tenant-b": Tenant("tenant-b", "IT", true), "tenant-c": Tenant("tenant-c", "DE", false), "tenant-z": {},
+	} {
+		got, err := s.TrunkTenant(t.Context(), TenantID(slug))
+		if got != want || (err == nil) != (want != directory.Tenant{}) || err != nil && !errors.Is(err, directory.ErrUnknownTenant) {
+			t.Errorf("%s is %+v, %v; want %+v", slug, got, err, want)
 		}
 	}
 }
