@@ -8,7 +8,7 @@ import (
 )
 
 // NewFigures and Get let tests ask for figures without a server.
-func NewFigures(s Store, age time.Duration, now func() time.Time) *figures { //nolint:revive // for tests
+func NewFigures(s Store, age time.Duration, now func() time.Time) *figures {
 	return &figures{store: s, age: age, now: now}
 }
 

@@ -21,13 +21,16 @@ type Health struct {
 	SIPCoreStatus        string     `json:"sipCoreStatus" enum:"up,degraded,down,unknown" doc:"unknown: there is no switch to ask."`
 }
 
+// healthPath is where health is, behind the base path.
+const healthPath = "/health"
+
 func (a *API) registerHealth() {
 	handle(a, huma.Operation{
-		OperationID: "get-health", Method: http.MethodGet, Path: BasePath + "/health", Summary: "See whether all is well",
+		OperationID: "get-health", Method: http.MethodGet, Path: BasePath + healthPath, Summary: "See whether all is well",
 		Description: "Needs no credentials. 503 with the same body if requests cannot be worked on.", Tags: []string{"integration"},
 		Errors: []int{http.StatusTooManyRequests},
 	}, a.getHealth)
-	a.alike(BasePath+"/health", http.StatusOK, http.StatusServiceUnavailable)
+	a.alike(BasePath+healthPath, http.StatusOK, http.StatusServiceUnavailable)
 }
 
 type healthAnswer struct {
