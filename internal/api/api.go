@@ -240,7 +240,7 @@ func (a *API) register(app *fiber.App) {
 	a.registerAdminTrunks()
 	a.registerWebhooks()
 	a.registerCDRDocuments()
-	app.Use("/api", func(*fiber.Ctx) error { return newProblem(codeNotFound) })
+	app.Use("/api", a.notHere)
 	a.registerRecordings(app)
 	a.registerDocs(app)
 }
