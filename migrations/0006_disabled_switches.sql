@@ -2,19 +2,20 @@
 
 -- +goose Up
 -- +goose StatementBegin
--- Writes a job for each switch, also for one that is disabled, which is told when it is back; of a switch that caches users only,
--- if so asked. A switch for which as much waits already gets no second one, so that one that is away for weeks gathers no more than a
--- job for each thing that it must forget. What waits is locked until the change is committed: nobody can do it before, and leave
--- the change out.
+-- Writes a job for each switch, also for one that is disabled, which is told when it is back; of switches that cache users only,
+-- if so asked. A switch that is away for weeks gathers no more than a job for each thing that it must forget: where as much waits
+-- already, and for a minute or for a disabled switch, there is no second one. What waits is then locked until the change is
+-- committed: nobody can do it before, and leave the change out.
 CREATE FUNCTION edgvoip.ask_switches(tenant uuid, asked text, about uuid, task jsonb, caching boolean) RETURNS void LANGUAGE sql SET search_path = pg_catalog AS $$
   WITH nodes AS MATERIALIZED (
     -- Before the jobs, in the order of whoever removes a switch.
-    SELECT id FROM edgvoip.switch_nodes WHERE NOT caching OR caches_users FOR KEY SHARE
+    SELECT id, status FROM edgvoip.switch_nodes WHERE NOT caching OR caches_users FOR KEY SHARE
   ), waiting AS MATERIALIZED (
-    SELECT node_id FROM edgvoip.jobs
-     WHERE node_id IN (SELECT id FROM nodes) AND tenant_id = tenant AND subject = about::text AND state = 'pending' AND kind = asked
-       AND payload @> CASE task->>'revoked' WHEN 'false' THEN task - 'revoked' ELSE task END
-       FOR SHARE
+    SELECT j.node_id FROM nodes n JOIN edgvoip.jobs j ON j.node_id = n.id
+     WHERE j.tenant_id = tenant AND j.subject = about::text AND j.state = 'pending' AND j.kind = asked
+       AND j.payload @> CASE task->>'revoked' WHEN 'false' THEN task - 'revoked' ELSE task END
+       AND (n.status = 'disabled' OR j.created_at < now() - interval '1 minute')
+       FOR SHARE OF j
   )
   INSERT INTO edgvoip.jobs (tenant_id, node_id, kind, subject, payload, correlation_id)
   SELECT tenant, id, asked, about, task, coalesce(current_setting('edgvoip.correlation_id', true), '')
