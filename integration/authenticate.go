@@ -39,7 +39,11 @@ var Reasons = []Reason{
 }
 
 // RefusedError means that a request was not let in.
-type RefusedError struct{ Reason Reason }
+type RefusedError struct {
+	Reason Reason
+	// Known tells that the token is somebody's, whatever else is wrong. Whoever asked is not told that either.
+	Known bool
+}
 
 func (e *RefusedError) Error() string { return "not authenticated: " + string(e.Reason) }
 
@@ -51,6 +55,12 @@ type Request struct {
 	Method string
 	Target string // path and query as on the request line
 	Body   []byte
+}
+
+// Token returns the hash of the bearer token that a request carries; ok is false if there is none.
+func Token(authorization string) (hash TokenHash, ok bool) {
+	token := bearer(authorization)
+	return HashToken(token), token != ""
 }
 
 // Caller is a tenant that was let in.
@@ -105,11 +115,11 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Caller, er
 	token := bearer(r.Authorization)
 	check(token != "", ReasonNoToken)
 	s, key, err := a.secret(ctx, token)
-	if errors.Is(err, ErrUnknownToken) {
-		check(false, ReasonUnknownToken)
-	} else if err != nil {
+	known := !errors.Is(err, ErrUnknownToken)
+	if known && err != nil {
 		return Caller{}, err
 	}
+	check(known, ReasonUnknownToken)
 	now := a.now()
 	check(s.Valid(now), ReasonExpired)
 	check(s.TenantActive, ReasonTenantSuspended)
@@ -123,14 +133,14 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Caller, er
 	check(targetAllowed(r.Target), ReasonBadTarget)
 	check(hmac.Equal(given, signature(key, r.Timestamp, r.Method, r.Target, r.Body)), ReasonBadSignature)
 	if refused != "" {
-		return Caller{}, &RefusedError{refused}
+		return Caller{}, &RefusedError{refused, known}
 	}
 	fresh, err := a.store.UseSignature(ctx, s.TenantID, s.ID, given, at.Add(MaxSkew+replayMargin))
 	if err != nil {
 		return Caller{}, fmt.Errorf("authenticate: %w", err)
 	}
 	if !fresh {
-		return Caller{}, &RefusedError{ReasonReplayed}
+		return Caller{}, &RefusedError{ReasonReplayed, true}
 	}
 	return Caller{TenantID: s.TenantID, SecretID: s.ID}, nil
 }
@@ -157,13 +167,13 @@ func (a *Authenticator) AuthenticateOperator(ctx context.Context, authorization 
 	o, err := a.store.OperatorByToken(ctx, HashToken(token))
 	switch {
 	case token == "":
-		return Operator{}, &RefusedError{ReasonNoToken}
+		return Operator{}, &RefusedError{Reason: ReasonNoToken}
 	case errors.Is(err, ErrUnknownToken):
-		return Operator{}, &RefusedError{ReasonUnknownToken}
+		return Operator{}, &RefusedError{Reason: ReasonUnknownToken}
 	case err != nil:
 		return Operator{}, fmt.Errorf("authenticate operator: %w", err)
 	case !o.Valid(a.now()):
-		return Operator{}, &RefusedError{ReasonExpired}
+		return Operator{}, &RefusedError{ReasonExpired, true}
 	}
 	return o, nil
 }

@@ -141,7 +141,7 @@ type Figures struct {
 // Registry keeps credentials. Each change is one transaction that also holds its audit row. Implementations are safe for
 // concurrent use.
 type Registry interface {
-	// AddSecret adds a tenant's secret. With retire, those that have no end yet end then. Error: the store's own for an unknown tenant.
+	// AddSecret adds a tenant's secret. With retire, those that would live longer end then. Error: the store's own for an unknown tenant.
 	AddSecret(ctx context.Context, s Secret, token TokenHash, retire time.Time, actor string) error
 	// RevokeSecret ends a secret at once. Error: ErrUnknownSecret.
 	RevokeSecret(ctx context.Context, tenant, id uuid.UUID, actor string) error

@@ -28,7 +28,7 @@ type Node struct {
 	Password secret.Sealed
 	// CachesUsers tells that the switch may keep users in its own cache, and must then be told of every change of one.
 	CachesUsers bool
-	// Active is false for a switch that is left alone: nobody connects to it, and changes cause it no jobs.
+	// Active is false for a switch that is left alone: nobody connects to it, and what it has to do waits.
 	Active bool
 }
 

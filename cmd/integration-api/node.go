@@ -22,8 +22,8 @@ const nodeUsage = `integration-api node manages the switches. Commands:
 
   add NAME      add a switch: -address HOST:PORT of its event socket, -password-file FILE; the same again changes nothing
   set NAME      change it: -address, -password-file, -caches-users=true|false
-  enable NAME   connect to it and tell it of changes, as after add
-  disable NAME  leave it alone: changes cause it no jobs; what it had to do waits
+  enable NAME   connect to it, tell it what waits, and then of changes, as after add
+  disable NAME  leave it alone: what changes ask of it waits until it is enabled
   remove NAME   forget it and what it had to do
   list          the switches
   status        how they are: connects to each

@@ -94,7 +94,8 @@ const (
 // Limits bound how often somebody may ask. A zero field takes the default.
 type Limits struct {
 	// PerAddress is requests a second of one address (one /64 of IPv6), before they are authenticated, and BurstAddress how
-	// many may come at once. Defaults: 200 and 400. A request that is not let in costs as much as ten.
+	// many may come at once. Defaults: 200 and 400. A request that is not let in costs as much as ten: its address, or if the
+	// token is somebody's, that token at the address, which may do as much. Health is bounded by itself, by as much.
 	PerAddress   float64
 	BurstAddress int
 	// PerTenant is requests a second of one tenant. Defaults: 100 and 200.
@@ -147,6 +148,8 @@ type API struct {
 	recordings  RecordingFiles
 	figures     *figures
 	addresses   *limiter
+	healths     *limiter // by address
+	tokens      *limiter // of those that are known and were not let in, by address
 	tenants     *limiter
 	preparing   turns
 	searching   turns
@@ -181,6 +184,8 @@ func New(o Options) (*API, error) {
 		auth:        integration.NewAuthenticator(o.Store, o.Keys, o.Now),
 		figures:     &figures{store: o.Store, age: o.FiguresAge, now: o.Now},
 		addresses:   newLimiter(or(o.Limits.PerAddress, 200), or(o.Limits.BurstAddress, 400), o.Now),
+		healths:     newLimiter(or(o.Limits.PerAddress, 200), or(o.Limits.BurstAddress, 400), o.Now),
+		tokens:      newLimiter(or(o.Limits.PerAddress, 200), or(o.Limits.BurstAddress, 400), o.Now),
 		tenants:     newLimiter(or(o.Limits.PerTenant, 100), or(o.Limits.BurstTenant, 200), o.Now),
 		preparing:   turns{name: "preparing", most: mostPreparing},
 		searching:   turns{name: "searching", most: mostSearching},
@@ -226,6 +231,7 @@ func (a *API) register(app *fiber.App) {
 	// What needs no credentials comes first: a route is tried in order of registration.
 	app.Use("/api", a.observe, a.limitAddress)
 	a.registerHealth()
+	app.Use("/api", a.limitToken)
 	app.Use(BasePath, a.authenticate)
 	a.registerExtensions()
 	a.registerDomains()
@@ -239,7 +245,7 @@ func (a *API) register(app *fiber.App) {
 	a.registerWebhooks()
 	a.registerCDRDocuments()
 	describeTimePolicies(a.huma.OpenAPI().Components.Schemas)
-	app.Use("/api", func(*fiber.Ctx) error { return newProblem(codeNotFound) })
+	app.Use("/api", a.notHere)
 	a.registerRecordings(app)
 	a.registerDocs(app)
 }

@@ -75,15 +75,37 @@ func asHTTP(err error) error {
 	return err
 }
 
-// failureCost is what a request that is not let in costs its address beyond itself.
-const failureCost = 9
+// failureCost is what a request that is not let in costs: the address beyond itself if nobody knows the token, or else the
+// token at that address, so that the wrong credentials of one tenant do not lock out another behind the same address.
+const failureCost = 10
 
-// limitAddress bounds the requests of an address, whoever it says to be.
+// limitAddress bounds the requests of an address, whoever it says to be. Those for health are bounded by themselves: it must be
+// there for whoever looks why he is not let in.
 func (a *API) limitAddress(c *fiber.Ctx) error {
-	if after, ok := a.addresses.take(peer(c), 1); !ok {
-		return a.limited(c, "address", after)
+	scope, l := "address", a.addresses
+	if c.Method() == http.MethodGet && c.Path() == BasePath+healthPath {
+		scope, l = "health", a.healths
+	}
+	if after, ok := l.take(peer(c), 1); !ok {
+		return a.limited(c, scope, after)
 	}
 	return c.Next()
+}
+
+// limitToken refuses a token that was not let in too often from this address, before anybody looks at it.
+func (a *API) limitToken(c *fiber.Ctx) error {
+	if token, ok := tokenAt(c); ok {
+		if after, ok := a.tokens.left(token); !ok {
+			return a.limited(c, "credentials", after)
+		}
+	}
+	return c.Next()
+}
+
+// tokenAt names the token of a request at its address; ok is false if there is none.
+func tokenAt(c *fiber.Ctx) (name string, ok bool) {
+	hash, ok := integration.Token(single(c, fiber.HeaderAuthorization))
+	return string(hash[:]) + peer(c), ok
 }
 
 func (a *API) limited(c *fiber.Ctx, scope string, after int) error {
@@ -129,7 +151,11 @@ func (a *API) notIn(c *fiber.Ctx, err error) error {
 		return refuse(c, asProblem(c.UserContext(), errors.Join(newProblem(codeUnavailable), err)), "")
 	}
 	a.metrics.failures.WithLabelValues(string(refused.Reason)).Inc()
-	a.addresses.charge(peer(c), failureCost)
+	if token, ok := tokenAt(c); ok && refused.Known {
+		a.tokens.charge(token, failureCost)
+	} else {
+		a.addresses.charge(peer(c), failureCost-1)
+	}
 	return refuse(c, newProblem(codeUnauthenticated), string(refused.Reason))
 }
 

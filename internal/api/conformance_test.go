@@ -184,6 +184,12 @@ func TestConvergence(t *testing.T) {
 	look(`{"converged":false,"nodes":[{"node":"fs1","status":"done"},{"node":"fs2","status":"failed"},{"node":"fs3","status":"disabled"}]}`)
 	exec(t, s, `UPDATE edgvoip.jobs SET state = 'done', finished_at = now() `+on, "fs2")
 	look(`{"converged":true,"nodes":[{"node":"fs1","status":"done"},{"node":"fs2","status":"done"},{"node":"fs3","status":"disabled"}]}`)
+	// It was told before it was disabled, and cannot be told of what is changed since.
+	exec(t, s, `UPDATE edgvoip.jobs SET state = 'done', finished_at = now() `+on, "fs3")
+	look(`{"converged":true,"nodes":[{"node":"fs1","status":"done"},{"node":"fs2","status":"done"},{"node":"fs3","status":"disabled"}]}`)
+	w.do(t, http.MethodPatch, path, `{"sipPassword":"another password"}`)
+	exec(t, s, `UPDATE edgvoip.switch_nodes SET status = 'active' WHERE name = 'fs3'`)
+	look(`{"converged":false,"nodes":[{"node":"fs1","status":"pending"},{"node":"fs2","status":"pending"},{"node":"fs3","status":"pending"}]}`)
 }
 
 // A deleted extension stays deleted, keeps nothing of its password, and its number is free.

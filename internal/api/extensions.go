@@ -428,10 +428,10 @@ func (a *API) getConvergence(ctx context.Context, in *ByID) (*body[Convergence],
 	for i, p := range progress {
 		n := NodeConvergence{Node: p.Node, Status: "pending"}
 		switch {
-		case p.State == node.Done:
-			n.Status = "done"
 		case !p.Active:
 			n.Status = "disabled"
+		case p.State == node.Done:
+			n.Status = "done"
 		case p.State == node.Dead:
 			n.Status = "failed"
 		}

@@ -42,6 +42,21 @@ func (l *limiter) take(who string, n int) (retryAfter int, ok bool) {
 	return int(math.Ceil(wait.Seconds())), false
 }
 
+// left tells whether somebody may send a request, and takes nothing. Nobody is remembered for it.
+func (l *limiter) left(who string) (retryAfter int, ok bool) {
+	l.mu.Lock()
+	r := l.young[who]
+	if r == nil {
+		r = l.old[who]
+	}
+	l.mu.Unlock()
+	if r == nil {
+		return 0, true
+	}
+	missing := 1 - r.TokensAt(l.now())
+	return int(math.Ceil(missing / float64(l.perSecond))), missing <= 0
+}
+
 // charge takes a number of requests, whether he has them or not: he has the less afterwards, but never less than nothing.
 func (l *limiter) charge(who string, n int) {
 	now := l.now()

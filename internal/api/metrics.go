@@ -31,7 +31,7 @@ func newMetrics(r prometheus.Registerer, hasher *secret.Hasher) *metrics {
 			Name: "integration_authentication_failures_total", Help: "Requests that were not let in, by reason.",
 		}, []string{"reason"}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "integration_rate_limited_total", Help: "Requests refused because there were too many, of an address or of a tenant.",
+			Name: "integration_rate_limited_total", Help: "Requests refused because there were too many, by scope: of an address, of an address for health, of a tenant, or of credentials that are wrong.",
 		}, []string{"scope"}),
 		replays: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "integration_idempotent_replays_total", Help: "Writes answered from the answer kept under their Idempotency-Key.",

@@ -113,7 +113,8 @@ type Problem struct {
 	RequestID string       `json:"requestId,omitempty" doc:"The same as in X-Request-Id and in our log."`
 	Errors    []FieldError `json:"errors,omitempty" doc:"What is wrong with which field."`
 
-	retryAfter int // seconds; zero means that there is nothing to say
+	retryAfter int      // seconds; zero means that there is nothing to say
+	allow      []string // methods that the path has
 }
 
 // FieldError says what is wrong with one field.
@@ -147,6 +148,9 @@ func (p *Problem) GetHeaders() http.Header {
 	h := http.Header{}
 	if p.retryAfter > 0 {
 		h.Set(fiber.HeaderRetryAfter, strconv.Itoa(p.retryAfter))
+	}
+	if len(p.allow) > 0 {
+		h.Set(fiber.HeaderAllow, strings.Join(p.allow, ", "))
 	}
 	if p.Status == http.StatusUnauthorized {
 		h.Set(fiber.HeaderWWWAuthenticate, `Bearer realm="edgvoip"`)

@@ -611,7 +611,6 @@ func TestNodesAtRunTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.expectConnected(t, "fs2:8021")
-	// Nothing was asked of it while it was disabled; what it missed, the watch sees.
 	s.expectState(t, subject, "fs1 done")
 	if err := s.nodes.Remove(t.Context(), "fs1", "test"); err != nil {
 		t.Fatal(err)

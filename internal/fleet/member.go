@@ -78,7 +78,7 @@ func (m *member) run(ctx context.Context) {
 func (m *member) connected(ctx context.Context) error {
 	m.fleet.metrics.present(m.node.Name, true)
 	if m.node.CachesUsers {
-		// A switch that was disabled was told of no change meanwhile.
+		// It may have kept anybody while it was away; jobs tell of one after the other, and so later.
 		if err := m.sw.FlushUsers(ctx); err != nil {
 			return fmt.Errorf("flush users: %w", err)
 		}

@@ -152,7 +152,7 @@ func (w *watch) sweep(ctx context.Context) error {
 }
 
 // patrol sweeps now and then. Jobs and events leave nothing to find but what fell between them: a change, for instance,
-// whose transaction began while the switch was still disabled.
+// whose transaction began before the switch was added.
 func (w *watch) patrol(ctx context.Context) {
 	tick := time.NewTicker(w.m.fleet.opts.Patrol)
 	defer tick.Stop()

@@ -83,11 +83,16 @@ func (d *DB) UseSignature(ctx context.Context, tenant, secretID uuid.UUID, signa
 // AddSecret implements integration.Registry. Error for an unknown tenant: directory.ErrUnknownTenant.
 func (d *DB) AddSecret(ctx context.Context, s integration.Secret, token integration.TokenHash, retire time.Time, actor string) error {
 	err := d.inTx(ctx, func(tx *txn) error {
+		// Of two at once the second sees what the first added.
+		if _, err := tx.ExecContext(ctx, `SELECT FROM edgvoip.tenants WHERE id = $1 FOR NO KEY UPDATE`, s.TenantID); err != nil {
+			return fmt.Errorf("lock tenant: %w", err)
+		}
 		action := "secret.created"
 		if !retire.IsZero() {
 			action = "secret.rotated"
 			const end = `
-				UPDATE edgvoip.integration_secrets SET rotated_at = now(), expires_at = $2 WHERE tenant_id = $1 AND expires_at IS NULL`
+				UPDATE edgvoip.integration_secrets SET rotated_at = coalesce(rotated_at, now()), expires_at = $2
+				 WHERE tenant_id = $1 AND (expires_at IS NULL OR expires_at > $2)`
 			if _, err := tx.ExecContext(ctx, end, s.TenantID, retire); err != nil {
 				return fmt.Errorf("retire secrets: %w", err)
 			}

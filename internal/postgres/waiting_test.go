@@ -1,0 +1,125 @@
+package postgres_test
+
+import (
+	"database/sql"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/edgvoip/edgvoip/internal/postgres"
+	"github.com/edgvoip/edgvoip/internal/storetest"
+	"github.com/edgvoip/edgvoip/node"
+)
+
+// waiting is what waits for a switch about users and domains, in order of number.
+func waiting(t *testing.T, db *postgres.DB, name string) []any {
+	t.Helper()
+	jobs, err := db.Jobs(t.Context(), node.Filter{Node: name, States: []node.State{node.Pending}, Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tasks []any
+	for _, j := range jobs {
+		task, err := j.Task()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := task.(node.Trunk); !ok {
+			tasks = append(tasks, task)
+		}
+	}
+	return tasks
+}
+
+// A switch that is disabled while much changes has one job for each thing that it must forget, not one for each change, and is told of
+// the credentials that changed. One that is away has no more than came in the first minute.
+func TestJobsOfLongAbsence(t *testing.T) {
+	t.Parallel()
+	db, look, _ := fleet(t, "away", "disabled")
+	exec1(t, look, `UPDATE edgvoip.switch_nodes SET status = 'disabled' WHERE name = 'disabled'`)
+	exec1(t, look, `UPDATE edgvoip.switch_nodes SET caches_users = true WHERE name = 'away'`)
+	anna := storetest.ExtensionID("tenant-a.example", "1003")
+	change := func(set string) {
+		exec1(t, look, `UPDATE edgvoip.sip_extensions SET `+set+` WHERE id = $1`, anna)
+	}
+	gathered := 0
+	for range 20 {
+		change(`display_name = display_name || 'x'`)
+		change(`ha1_md5_sealed = ha1_md5_sealed || '\x00', ha1_sha256_sealed = ha1_sha256_sealed || '\x00'`)
+		change(`transport = 'tls'`)
+		change(`transport = 'any'`)
+		change(`status = 'suspended'`)
+		change(`status = 'active'`)
+		change(`extension = '1013'`)
+		change(`extension = '1003'`)
+		exec1(t, look, `UPDATE edgvoip.sip_domains SET status = 'disabled' WHERE realm = 'tenant-a.example'`)
+		exec1(t, look, `UPDATE edgvoip.sip_domains SET status = 'active' WHERE realm = 'tenant-a.example'`)
+		exec1(t, look, `UPDATE edgvoip.tenants SET status = 'suspended' WHERE id = $1`, storetest.TenantID("tenant-a"))
+		exec1(t, look, `UPDATE edgvoip.tenants SET status = 'active' WHERE id = $1`, storetest.TenantID("tenant-a"))
+		exec1(t, look, `UPDATE edgvoip.jobs SET created_at = created_at - interval '61 seconds'`)
+		if gathered == 0 {
+			gathered = len(waiting(t, db, "away"))
+		}
+	}
+	user := func(number string, revoked bool) node.User {
+		return node.User{
+			Realm: storetest.Realm("tenant-a.example"), Number: storetest.Number(number), Username: storetest.Username("Anna.Rossi"), Revoked: revoked,
+		}
+	}
+	want := []any{
+		user("1003", true), user("1013", true), node.Domain{Realm: storetest.Realm("tenant-a.example")}, node.Domain{Realm: storetest.Realm("branch.tenant-a.example")},
+	}
+	if got := waiting(t, db, "disabled"); !slices.Equal(got, want) {
+		t.Errorf("%d jobs wait, %+v, want %+v", len(got), got[:min(len(got), 8)], want)
+	}
+	got := waiting(t, db, "away")
+	for _, task := range append(want, user("1003", false)) {
+		if !slices.Contains(got, task) {
+			t.Errorf("%+v does not wait", task)
+		}
+	}
+	if len(got) != gathered {
+		t.Errorf("%d jobs wait, want the %d of the first minute", len(got), gathered)
+	}
+}
+
+// A job that stands for a change as well is not done before that is committed; one that is being done stands for no other.
+func TestWaitingJobStandsForAnother(t *testing.T) {
+	t.Parallel()
+	db, look, nodes := fleet(t, "fs1")
+	begin := func() *sql.Tx {
+		tx, err := look.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+	const change = `UPDATE edgvoip.sip_extensions SET ha1_md5_sealed = ha1_md5_sealed || '\x00' WHERE id = $1`
+	extension := storetest.ExtensionID("tenant-a.example", "1001")
+	exec1(t, look, change, extension)
+	exec1(t, look, `UPDATE edgvoip.jobs SET created_at = created_at - interval '61 seconds'`)
+	tx := begin()
+	if _, err := tx.ExecContext(t.Context(), change, extension); err != nil {
+		t.Fatal(err)
+	}
+	noJob(t, db, nodes[0])
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if got := waiting(t, db, "fs1"); len(got) != 1 {
+		t.Errorf("%+v wait, want one", got)
+	}
+	first := claim(t, db, nodes[0], time.Minute)
+	exec1(t, look, change, extension)
+	if err := db.FinishJob(t.Context(), first, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	second := claim(t, db, nodes[0], time.Minute)
+	if second.ID == first.ID {
+		t.Errorf("claimed %+v again", second)
+	}
+	if err := db.FinishJob(t.Context(), second, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	noJob(t, db, nodes[0])
+}
