@@ -69,8 +69,10 @@ func TestRecordings(t *testing.T) {
 			Store: s, Files: files, URL: func(r cdr.Recording) string { return "https://api.example/" + r.Path }, Registry: prometheus.NewRegistry(), Log: quietly,
 		}).Run(ctx)
 		slices.Sort(s.became)
-		want := []string{"gone given-up.wav", "gone never-there.wav", "lost empty.wav", "lost link.wav", "lost missing.wav", "ready complete.wav https://api.example/complete.wav",
-			"ready found.wav https://api.example/found.wav"}
+		want := []string{
+			"gone given-up.wav", "gone never-there.wav", "lost empty.wav", "lost link.wav", "lost missing.wav", "ready complete.wav https://api.example/complete.wav",
+			"ready found.wav https://api.example/found.wav",
+		}
 		if !slices.Equal(s.became, want) {
 			t.Errorf("became %q, want %q", s.became, want)
 		}

@@ -1,4 +1,5 @@
--- Switches that are disabled are told of changes when they are back, and a switch that is away gathers no second job for what waits.
+-- Switches that are told of everything when they are back, replicas whose age can be told, called legs that wait for who called, recordings
+-- that turn up, and gateways of agents that are left alone.
 
 -- +goose Up
 -- +goose StatementBegin
@@ -62,4 +63,48 @@ BEGIN
   RETURN NULL;
 END
 $$;
+
+-- When somebody last wrote on the primary, in one row: integration-api every two seconds. A replica on which it grows old hears
+-- nothing of its primary, which the changes cannot tell: a primary on which nothing changes writes none. No reader is told of it.
+CREATE TABLE edgvoip.heartbeat (
+  one boolean     PRIMARY KEY DEFAULT true CHECK (one),
+  at  timestamptz NOT NULL
+);
+GRANT SELECT, INSERT, UPDATE ON edgvoip.heartbeat TO edgvoip_api;
+GRANT SELECT ON edgvoip.heartbeat TO edgvoip_xmlcurl;
+
+CREATE INDEX audit_log_correlation_idx ON edgvoip.audit_log (correlation_id, id) WHERE correlation_id <> '';
+CREATE INDEX audit_log_at_idx ON edgvoip.audit_log (at);
+
+-- The channel without whose leg a called one makes no call record: that channel may still be up. Null if there is none.
+ALTER TABLE edgvoip.cdr_documents ADD COLUMN awaits uuid;
+CREATE INDEX cdr_documents_awaits_idx ON edgvoip.cdr_documents (awaits) WHERE awaits IS NOT NULL;
+
+DROP INDEX edgvoip.cdr_recording_idx;
+-- Files that are waited for, that did not come, and that are to be removed.
+CREATE INDEX cdr_recording_idx ON edgvoip.cdr (recording_state, start_time, call_id)
+  WHERE recording_path IS NOT NULL AND recording_state IN ('expected', 'lost', 'removed');
+
+-- Gateways that an ai-bridge leaves alone because they do not work: the open breakers. A row is believed until open_until, half
+-- a minute away at most, so that one of an ai-bridge that died misleads nobody for longer; then the next call asks the gateway.
+CREATE TABLE edgvoip.ai_breakers (
+  -- The ai-bridge, by host name and address.
+  bridge     text        NOT NULL CHECK (length(bridge) BETWEEN 1 AND 300),
+  -- The gateway's base URL, as in webhook_endpoints.
+  gateway    text        NOT NULL CHECK (length(gateway) BETWEEN 10 AND 512),
+  open_until timestamptz NOT NULL,
+  PRIMARY KEY (bridge, gateway)
+);
+
+-- The same by tenant, without where the gateway is.
+CREATE VIEW edgvoip.ai_open_breakers AS
+  SELECT e.tenant_id, b.bridge, b.open_until
+    FROM edgvoip.ai_breakers b
+    JOIN edgvoip.webhook_endpoints e ON e.base_url = b.gateway
+   WHERE b.open_until > now();
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON edgvoip.ai_breakers TO edgvoip_ai_bridge;
+GRANT SELECT ON edgvoip.ai_open_breakers TO edgvoip_api, edgvoip_xmlcurl;
+
+GRANT SELECT (tenant_id) ON edgvoip.webhook_endpoints TO edgvoip_xmlcurl;
 -- +goose StatementEnd
