@@ -67,6 +67,14 @@ type Record struct {
 // Equal tells whether two records are the same in everything.
 func (r Record) Equal(o Record) bool { return reflect.DeepEqual(r, o) }
 
+// Warnings say, for people, what of an active trunk does not work as it stands, although each part of it may be meant.
+func (r Record) Warnings() []string {
+	if r.Status != StatusActive || len(r.Ranges) == 0 || len(r.SourceAddresses()) > 0 {
+		return nil
+	}
+	return []string{"the carrier's calls are refused: the host is a name, and no source addresses say where they come from"}
+}
+
 // PasswordSet tells whether a password is kept.
 func (r Record) PasswordSet() bool { return len(r.Password.Data) > 0 }
 

@@ -371,6 +371,15 @@ func parseTrunkStatus(flags *flag.FlagSet, args []string) (task, error) {
 				orDash(n.Ping), at(seen), orDash(n.Error),
 			})
 		}
+		r, err := t.trunks().Get(ctx, tenant, id)
+		if err != nil {
+			return err
+		}
+		for _, w := range r.Warnings() {
+			if _, err := fmt.Fprintln(t.out, "warning:", w); err != nil {
+				return err
+			}
+		}
 		return printTable(t.out, rows)
 	})
 }

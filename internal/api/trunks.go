@@ -43,6 +43,7 @@ type Trunk struct {
 	AIFailoverExtension string             `json:"aiFailoverExtension,omitempty"`
 	DIDRanges           []webhook.DIDRange `json:"didRanges" doc:"In order of number."`
 	GatewayRevision     int64              `json:"gatewayRevision" doc:"Counts the changes that make switches register anew."`
+	Warnings            []string           `json:"warnings,omitempty" doc:"For people: what does not work as it stands."`
 	CreatedAt           time.Time          `json:"createdAt"`
 	UpdatedAt           time.Time          `json:"updatedAt"`
 }
@@ -58,7 +59,7 @@ func TrunkOf(r trunk.Record) Trunk {
 		NumberFormat: string(r.NumberFormat), TechPrefix: r.TechPrefix.String(), Prefixes: append([]string{}, r.Prefixes...),
 		Codecs: append([]string{}, r.Codecs.Names()...), PingSeconds: r.PingSeconds, AIAgentRef: r.AIAgentRef, AITimePolicy: r.AITimePolicy,
 		AIFailoverExtension: state.AIFailoverExtension, DIDRanges: state.DIDRanges, GatewayRevision: r.Revision,
-		CreatedAt: state.CreatedAt, UpdatedAt: state.UpdatedAt,
+		Warnings: r.Warnings(), CreatedAt: state.CreatedAt, UpdatedAt: state.UpdatedAt,
 	}
 	for i, p := range r.Sources {
 		t.SourceAddresses[i] = p.String()

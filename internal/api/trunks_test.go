@@ -171,6 +171,11 @@ func TestLeastTrunk(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, got[name], want)
 		}
 	}
+	// A carrier with numbers, of whom nobody knows where he calls from.
+	named := map[string]any{"name": "Named", "host": "sip.carrier.example", "didRanges": []any{map[string]any{"first": "+390612345999"}}}
+	if a := c.create(t, named); a.status != http.StatusCreated || !strings.Contains(a.body, `"warnings":["the carrier's calls are refused`) || strings.Contains(made.body, "warnings") {
+		t.Errorf("a carrier that cannot call: %d %s", a.status, a.body)
+	}
 	for _, field := range []string{"name", "host"} {
 		if a := c.create(t, leastTrunk(field, nil)); a.status != http.StatusUnprocessableEntity || !strings.Contains(a.body, `"field":"`+field+`"`) {
 			t.Errorf("without %s: %d %s", field, a.status, a.body)
