@@ -40,7 +40,9 @@ BEGIN
   PERFORM edgvoip.ask_switches(OLD.tenant_id, 'switch.user', OLD.id,
       jsonb_build_object('realm', d.realm, 'number', OLD.extension, 'username', OLD.sip_username, 'revoked', revoked), NOT revoked)
      FROM edgvoip.sip_domains d
-    WHERE d.tenant_id = OLD.tenant_id AND d.id = OLD.domain_id;
+    WHERE d.tenant_id = OLD.tenant_id AND d.id = OLD.domain_id
+      -- Of a suspended tenant the switches have been asked to forget everything, and learn nothing until it is active again.
+      AND EXISTS (SELECT FROM edgvoip.tenants WHERE id = OLD.tenant_id AND status = 'active');
   RETURN NULL;
 END
 $$;

@@ -178,6 +178,10 @@ func TestTenantDeleted(t *testing.T) {
 	c.expect(t, http.MethodDelete, path, "", 404)
 
 	nothingAnswers(t, s, w)
+	// The switches were asked to forget all of it when it was suspended, not one by one.
+	if n := one[int](t, s, `SELECT count(*) FROM edgvoip.jobs WHERE tenant_id = $1 AND kind = 'switch.user'`, w.tenant); n != 0 {
+		t.Errorf("%d jobs about extensions", n)
+	}
 	if others() != kept {
 		t.Errorf("another tenant changed:\n%s\nwas\n%s", others(), kept)
 	}
