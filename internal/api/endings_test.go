@@ -199,7 +199,7 @@ func TestTenantDeleted(t *testing.T) {
 	}
 	actions := one[string](t, s, `SELECT string_agg(action, ' ' ORDER BY id) FROM edgvoip.audit_log WHERE tenant_id = $1 AND correlation_id = (
 		SELECT correlation_id FROM edgvoip.audit_log WHERE action = 'tenant.deleted') AND actor = 'operator:of-shop'`, w.tenant)
-	if actions != "extension.deleted domain.deleted trunk.deleted secret.revoked tenant.deleted" {
+	if actions != "extension.deleted extension.deleted domain.deleted trunk.deleted secret.revoked tenant.deleted" {
 		t.Errorf("the audit log has %s", actions)
 	}
 	// What it had is free, but for its id.
