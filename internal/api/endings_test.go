@@ -191,6 +191,8 @@ func TestTenantDeleted(t *testing.T) {
 	for _, r := range [][3]string{
 		{http.MethodPatch, path, `{"status":"active"}`},
 		{http.MethodGet, path + "/secrets", ""},
+		{http.MethodPost, path + "/secrets", ""},
+		{http.MethodPost, path + "/secrets/rotate", `{"overlapSeconds":0}`},
 		{http.MethodGet, path + "/domains", ""},
 		{http.MethodPost, path + "/trunks", mustJSON(t, leastTrunk("trunkId", uuid.NewString()))},
 		{http.MethodPut, path + "/webhook-endpoint", `{"baseUrl":"https://w3.example"}`},

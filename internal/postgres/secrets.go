@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/integration"
 	"github.com/edgvoip/edgvoip/internal/secret"
 )
@@ -82,10 +81,10 @@ func (d *DB) UseSignature(ctx context.Context, tenant, secretID uuid.UUID, signa
 
 // AddSecret implements integration.Registry. Error for an unknown tenant: directory.ErrUnknownTenant.
 func (d *DB) AddSecret(ctx context.Context, s integration.Secret, token integration.TokenHash, retire time.Time, actor string) error {
-	err := d.inTx(ctx, func(tx *txn) error {
+	return d.inTx(ctx, func(tx *txn) error {
 		// Of two at once the second sees what the first added.
-		if _, err := tx.ExecContext(ctx, `SELECT FROM edgvoip.tenants WHERE id = $1 FOR NO KEY UPDATE`, s.TenantID); err != nil {
-			return fmt.Errorf("lock tenant: %w", err)
+		if err := lockTenant(ctx, tx, s.TenantID); err != nil {
+			return err
 		}
 		action := "secret.created"
 		if !retire.IsZero() {
@@ -109,10 +108,6 @@ func (d *DB) AddSecret(ctx context.Context, s integration.Secret, token integrat
 		}
 		return audit(ctx, tx, s.TenantID, actor, action, s.ID, nil, after)
 	})
-	if isConstraint(err, "integration_secrets_tenant_id_fkey") {
-		return directory.ErrUnknownTenant
-	}
-	return err
 }
 
 // RevokeSecret implements integration.Registry.
