@@ -370,8 +370,8 @@ CREATE TRIGGER tell_jobs AFTER INSERT ON edgvoip.jobs FOR EACH STATEMENT EXECUTE
 
 -- Writes a job for each switch, also for one that is disabled, which is told when it is back; of switches that cache users only,
 -- if so asked. A switch that is away for weeks gathers no more than a job for each thing that it must forget: where as much waits
--- already, and for a minute or for a disabled switch, there is no second one. What waits is then locked until the change is
--- committed: nobody can do it before, and leave the change out.
+-- already, and for a minute or for a disabled switch, there is no second one. What waits is then locked until the change is committed:
+-- nobody can do it before, and leave the change out.
 CREATE FUNCTION edgvoip.ask_switches(tenant uuid, asked text, about uuid, task jsonb, caching boolean) RETURNS void LANGUAGE sql SET search_path = pg_catalog AS $$
   WITH nodes AS MATERIALIZED (
     -- Before the jobs, in the order of whoever removes a switch.

@@ -26,6 +26,7 @@ type BreakerStore interface {
 // Between tries to publish, and how long one may take.
 const (
 	publishRetry   = 5 * time.Second
+	publishPause   = time.Second
 	publishTimeout = 5 * time.Second
 )
 
@@ -69,6 +70,11 @@ func (b *Breakers) Publish(ctx context.Context, s BreakerStore, bridge string, l
 			log.InfoContext(ctx, "breakers are published again")
 		}
 		healthy = err == nil
+		// What changes within a moment goes together.
+		select {
+		case <-ctx.Done():
+		case <-time.After(publishPause):
+		}
 		select {
 		case <-ctx.Done():
 		case <-b.wake:

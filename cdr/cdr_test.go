@@ -383,7 +383,7 @@ func TestErase(t *testing.T) {
 			t.Errorf("%s: %s", name, erased.JSON())
 		}
 		want := d.Leg()
-		want.Erased, want.Realm, want.Called, want.Recording = true, erased.Leg().Realm, erased.Leg().Called, ""
+		want.Erased, want.Realm, want.Called = true, erased.Leg().Realm, erased.Leg().Called
 		if strings.Contains(want.From, "3331234567") {
 			want.From = cdr.Erased
 		}

@@ -103,7 +103,7 @@ func digits(text string) string {
 // lasting are the variables that an erased document keeps: what records are made of, and no text of a person or his phone.
 var lasting = []string{
 	"uuid", "direction", "originating_leg_uuid", directory.VarTenantID, directory.VarCallerID, directory.VarCalleeID, directory.VarExtensionID,
-	directory.VarTrunkID, directory.VarDirection, directory.VarRoute, directory.VarReason, "sofia_profile_name", "hangup_cause", "refer_uuid",
+	directory.VarTrunkID, directory.VarDirection, directory.VarRoute, directory.VarReason, directory.VarRecording, "sofia_profile_name", "hangup_cause", "refer_uuid",
 	"last_bridge_hangup_cause", "sip_hangup_disposition", "sip_term_status", "sip_invite_failure_status", "start_uepoch", "answer_uepoch",
 	"end_uepoch",
 }
@@ -111,8 +111,8 @@ var lasting = []string{
 // numberVariables are those that hold one, and are kept if it is another person's.
 var numberVariables = []string{directory.VarDID, "dialed_user", directory.VarLegUser}
 
-// Erase returns the document without a person's number. All text that somebody may have written goes with it, names too, and
-// the path of the recording; what is left makes the same record but for the numbers. It is the same if done again.
+// Erase returns the document without a person's number. All text that somebody may have written goes with it, names too; what
+// is left makes the same record but for the numbers. The path of the recording stays, of ids and a date, by which its file is removed. It is the same if done again.
 func (d Document) Erase(p Person) (Document, error) {
 	r, err := d.record()
 	if err != nil {

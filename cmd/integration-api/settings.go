@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"time"
 
@@ -55,6 +56,9 @@ func readSettings(environ []string) (settings, error) {
 	return s, s.Check()
 }
 
+// leastConns are connections with which serve works: some requests hold one while they ask for another.
+const leastConns = 5
+
 // checkServe checks what serve needs besides.
 func (s settings) checkServe() error {
 	if _, port, err := net.SplitHostPort(s.MetricsAddr); err != nil || port == "" {
@@ -62,6 +66,9 @@ func (s settings) checkServe() error {
 	}
 	if s.ShutdownTimeout <= 0 {
 		return errors.New("API_SHUTDOWN_TIMEOUT is not positive")
+	}
+	if s.DatabaseMaxConns < leastConns {
+		return fmt.Errorf("DATABASE_MAX_CONNS is less than %d", leastConns)
 	}
 	return errors.Join(s.checkAPI(), s.checkWebhooks(), s.checkCDR(), s.CheckKeys())
 }

@@ -30,12 +30,15 @@ type userCaching struct {
 	changes int
 	// late is true while a replica is behind, on which another tenant would not show.
 	late bool
+	// heard is when changes were last read: what is older than liveFor is not known any more.
+	heard   time.Time
+	liveFor time.Duration
 }
 
 // newUserCaching returns one that lets switches keep users for so long. count returns the number of active tenants.
-func newUserCaching(allowed time.Duration, count func(context.Context) (int, error), registry prometheus.Registerer, log *slog.Logger) *userCaching {
+func newUserCaching(allowed, liveFor time.Duration, count func(context.Context) (int, error), registry prometheus.Registerer, log *slog.Logger) *userCaching {
 	c := &userCaching{
-		allowed: allowed, count: count, log: log, wake: make(chan struct{}, 1),
+		allowed: allowed, liveFor: liveFor, count: count, log: log, wake: make(chan struct{}, 1),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "xmlcurl_users_not_cacheable_total",
 			Help: "Users that a switch was not allowed to keep although SWITCH_CACHES_USERS is set, as more than one tenant is active, or may be.",
@@ -50,7 +53,7 @@ func newUserCaching(allowed time.Duration, count func(context.Context) (int, err
 func (c *userCaching) cacheFor() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.sole || c.late {
+	if !c.sole || c.late || time.Since(c.heard) > c.liveFor {
 		c.refused.Inc()
 		return 0
 	}
@@ -81,6 +84,14 @@ func (c *userCaching) Behind(age time.Duration) {
 	c.late = age > feed.MaxBehind
 	c.mu.Unlock()
 	c.Reader.Behind(age)
+}
+
+// Synced implements feed.Reader.
+func (c *userCaching) Synced(at time.Time) {
+	c.mu.Lock()
+	c.heard = at
+	c.mu.Unlock()
+	c.Reader.Synced(at)
 }
 
 // doubt has the tenants counted anew, and no user kept before that.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,41 @@ func TestSwitchCachesUsersOfOneTenant(t *testing.T) {
 	x.until("the log says so again", func() bool { return strings.Count(x.log.String(), notice) == 2 })
 }
 
+// While changes cannot be read nobody knows how many tenants there are.
+func TestSwitchCachesNobodyUnheard(t *testing.T) {
+	t.Parallel()
+	dsn := testdb.New(t)
+	populateTables(t, dsn)
+	execute(t, dsn, `UPDATE edgvoip.tenants SET status = 'suspended' WHERE slug <> 'tenant-a'`)
+	x := start(t, "DATABASE_URL="+dsn, "SWITCH_CACHES_USERS=1m", "XMLCURL_CHANGES_INTERVAL=100ms")
+	cacheable := func() bool {
+		_, doc := x.lookup(registration(t, realmOf("tenant-a"), "1001"))
+		return strings.Contains(doc, "cacheable=")
+	}
+	x.until("users of the only tenant may be kept", cacheable)
+	execute(t, dsn, `REVOKE SELECT ON edgvoip.heartbeat FROM edgvoip_xmlcurl`)
+	x.until("users may not be kept any more", func() bool { return !cacheable() })
+}
+
+// A database that has no heartbeat yet is followed as before: nobody who is suspended is served from a snapshot.
+func TestBeforeHeartbeat(t *testing.T) {
+	t.Parallel()
+	dsn := testdb.New(t)
+	populateTables(t, dsn)
+	file := filepath.Join(t.TempDir(), "snapshot")
+	x := start(t, "DATABASE_URL="+dsn, "XMLCURL_SNAPSHOT_FILE="+file)
+	served := func(x *xml) bool {
+		_, doc := x.lookup(registration(t, realmOf("tenant-a"), "1001"))
+		return strings.Contains(doc, "a1-hash")
+	}
+	x.until("the extension is known", func() bool { return served(x) })
+	x.end()
+	execute(t, dsn, `DROP TABLE edgvoip.heartbeat`)
+	execute(t, dsn, `UPDATE edgvoip.sip_extensions SET status = 'suspended'`)
+	y := start(t, "DATABASE_URL="+dsn, "XMLCURL_SNAPSHOT_FILE="+file, "XMLCURL_CHANGES_INTERVAL=100ms")
+	y.until("it is refused", func() bool { return !served(y) })
+}
+
 // reader takes whatever it is told.
 type reader struct{}
 
@@ -61,7 +97,7 @@ func TestUserCachingInDoubt(t *testing.T) {
 	tenants, broken := 1, errors.New("away")
 	var fail error
 	var meanwhile func()
-	c := newUserCaching(time.Minute, func(context.Context) (int, error) {
+	c := newUserCaching(time.Minute, time.Minute, func(context.Context) (int, error) {
 		n := tenants
 		if meanwhile != nil {
 			meanwhile()
@@ -69,6 +105,7 @@ func TestUserCachingInDoubt(t *testing.T) {
 		return n, fail
 	}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	c.Reader = reader{}
+	c.Synced(time.Now())
 	check := func(when string, want time.Duration) {
 		t.Helper()
 		if got := c.cacheFor(); got != want {

@@ -134,7 +134,7 @@ func build(ctx context.Context, s settings, log *slog.Logger) (_ *process, err e
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(collectors.NewDBStatsCollector(p.lookups.Pool(), "edgvoip"))
 	if s.SwitchCachesUsers > 0 {
-		p.caching = newUserCaching(s.SwitchCachesUsers, p.bulk.ActiveTenants, registry, log)
+		p.caching = newUserCaching(s.SwitchCachesUsers, 3*s.ChangesInterval+s.RequestTimeout, p.bulk.ActiveTenants, registry, log)
 	}
 	p.buildModel(ctx, registry)
 	o := xmlcurl.Options{

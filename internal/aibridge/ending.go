@@ -25,13 +25,15 @@ func switchEnded(bye *sip.Request) *fault {
 		return &fault{outcome: outcomeCaller}
 	}
 	if cause, ok := reasons["q.850"]; ok {
-		if cause == causeNormal {
+		if cause == causeNormal || cause == causeUnspecified || cause == 0 {
 			return &fault{outcome: outcomeCaller}
 		}
 		return unavailable(outcomeSwitch, errors.New("Q.850 cause "+strconv.Itoa(cause)))
 	}
 	cause := reasons["sip"]
 	switch cause {
+	case 0: // none, or of another protocol: the caller's own words
+		return &fault{outcome: outcomeCaller}
 	case causeElsewhere, causeBlindTransfer, causeAttendedTransfer:
 		return &fault{outcome: outcomeTransferred}
 	}

@@ -105,8 +105,9 @@ func (c *call) settle(v aisession.Verdict) {
 
 // The causes of Q.850 that the switch is told. It sends the caller on for every cause but the first.
 const (
-	causeNormal = 16 // normal call clearing
-	causeFault  = 41 // temporary failure
+	causeNormal      = 16 // normal call clearing
+	causeUnspecified = 31 // normal, unspecified: what many telephones and carriers give
+	causeFault       = 41 // temporary failure
 )
 
 // reason returns the header that tells the switch why (RFC 3326). A refusal or a BYE without it would look like the agent's own

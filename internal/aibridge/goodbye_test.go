@@ -59,7 +59,8 @@ func TestWhyTheSwitchEndsTheCall(t *testing.T) {
 		`SIP;cause=200;text="Call completed elsewhere"`:                               {"transferred", "transferred"},
 		`SIP;cause=800;text="BLIND_TRANSFER"`:                                         {"transferred", "transferred"},
 		`SIP;cause=503;text="MANAGER_REQUEST", Q.850;cause=16;text="NORMAL_CLEARING"`: {"caller_hung_up", "normal"},
-		`nonsense`: {"switch_failed", "failure"},
+		`nonsense`:       {"caller_hung_up", "normal"}, // no cause: what the caller gave, which the switch passes on
+		`Q.850;cause=31`: {"caller_hung_up", "normal"},
 	} {
 		t.Run(reason, func(t *testing.T) {
 			t.Parallel()

@@ -153,6 +153,7 @@ type API struct {
 	tenants     *limiter
 	preparing   turns
 	searching   turns
+	erasing     turns
 	metrics     *metrics
 	now         func() time.Time
 	log         *slog.Logger
@@ -189,6 +190,7 @@ func New(o Options) (*API, error) {
 		tenants:     newLimiter(or(o.Limits.PerTenant, 100), or(o.Limits.BurstTenant, 200), o.Now),
 		preparing:   turns{name: "preparing", most: mostPreparing},
 		searching:   turns{name: "searching", most: mostSearching},
+		erasing:     turns{name: "erasing", most: mostErasing},
 		metrics:     newMetrics(o.Registry, o.Hasher),
 		now:         o.Now,
 		log:         o.Log.With("component", "api"),

@@ -256,6 +256,12 @@ func (a *API) eraseOnce(ctx context.Context, key string, p cdr.Person, from cdr.
 		out, err := a.erase(ctx, p, from)
 		return &written[Erased]{Status: http.StatusOK, Body: out}, err
 	}
+	return inTurn(a, &a.erasing, uuid.Nil, func() (*written[Erased], error) {
+		return a.eraseUnderKey(ctx, key, p, from)
+	})
+}
+
+func (a *API) eraseUnderKey(ctx context.Context, key string, p cdr.Person, from cdr.ErasurePlace) (*written[Erased], error) {
 	return write(ctx, a, key, func() (func(directory.Writer) (Erased, int, directory.Effect, error), error) {
 		return func(directory.Writer) (Erased, int, directory.Effect, error) {
 			out, err := a.erase(ctx, p, from)

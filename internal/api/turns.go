@@ -13,6 +13,8 @@ const (
 	mostPreparing = 16
 	// Searches through all of a tenant's call records.
 	mostSearching = 2
+	// Erasures under a key, of all tenants together: each holds a connection and works on another.
+	mostErasing = 2
 )
 
 // turns counts what each tenant has under way. It is safe for concurrent use.

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"time"
 
 	"github.com/edgvoip/edgvoip/internal/background"
 	"github.com/edgvoip/edgvoip/node"
@@ -34,8 +35,25 @@ func (m *member) herald(ctx context.Context) {
 			last = job.ID
 			m.announce(ctx, job)
 		}
+		m.announceOld(ctx)
 	}
 }
+
+// announceOld announces jobs anew that have waited for so long that a later change may have joined them (edgvoip.ask_switches).
+func (m *member) announceOld(ctx context.Context) {
+	waiting, err := m.untried(ctx, 0)
+	if err != nil {
+		return // told of already
+	}
+	for _, job := range waiting {
+		if time.Since(job.CreatedAt) > joinable {
+			m.announce(ctx, job)
+		}
+	}
+}
+
+// joinable is the age from which on a job may stand for a later change too.
+const joinable = time.Minute
 
 func (m *member) untried(ctx context.Context, last int64) ([]node.Job, error) {
 	asking, cancel := context.WithTimeout(ctx, storeTimeout)

@@ -24,7 +24,7 @@ const (
 	// A called leg is read at once when its caller's comes. Whether that was missed is looked at after as long as it has waited, within
 	// these two.
 	leastPostponement = 15 * time.Second
-	mostPostponement  = time.Hour
+	mostPostponement  = 10 * time.Minute
 	// orphanAge is after how long a call is recorded without its calling leg, of which there is neither a document nor a sighting: it
 	// may be a caller who still talks, and hardly anybody does for a day.
 	orphanAge = 24 * time.Hour

@@ -122,6 +122,9 @@ func joinLegs(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, ke
 	if r.Recording != "" {
 		r.RecordingState = cdr.RecordingExpected
 	}
+	if r.Recording != "" && r.Erased {
+		r.RecordingState = cdr.RecordingRemoved // of a call that was erased before it was recorded
+	}
 	if err := complete(ctx, tx, &r, kept, trunks); err != nil {
 		return r, err
 	}

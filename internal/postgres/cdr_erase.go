@@ -33,7 +33,7 @@ func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, fr
 		case cdr.EraseDocuments:
 			next, err = d.eraseUnread(ctx, tenant, p, finds, next)
 		case cdr.EraseLegs:
-			found, next, err = d.eraseRead(ctx, tenant, p, next)
+			found, next, err = d.eraseRead(ctx, tenant, p, next, until)
 		default:
 			next, err = d.eraseStrayEvents(ctx, tenant, p, next)
 		}
@@ -49,16 +49,20 @@ func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, fr
 	})
 }
 
-// eraseRead erases a page of a tenant's legs, and the calls that they are of.
-func (d *DB) eraseRead(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.ErasurePlace) (calls int, next cdr.ErasurePlace, err error) {
+// eraseRead erases a page of a tenant's legs, and the calls that they are of. It stops in the middle when its time is over.
+func (d *DB) eraseRead(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.ErasurePlace, until time.Time) (calls int, next cdr.ErasurePlace, err error) {
 	found, last, done, err := d.callsOfPerson(ctx, tenant, p, from.Leg)
 	if err != nil {
 		return 0, from, err
 	}
 	for batch := range slices.Chunk(found, erasureBatch) {
-		if err := d.repeated(ctx, func(tx *txn) error { return eraseCalls(ctx, tx, tenant, batch, p) }); err != nil {
-			return 0, from, err
+		if calls > 0 && !time.Now().Before(until) {
+			return calls, from, nil // what is erased is not found again
 		}
+		if err := d.repeated(ctx, func(tx *txn) error { return eraseCalls(ctx, tx, tenant, batch, p) }); err != nil {
+			return calls, from, err
+		}
+		calls += len(batch)
 	}
 	if done {
 		return len(found), cdr.ErasurePlace{Stage: cdr.EraseEvents}, nil

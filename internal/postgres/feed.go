@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -50,6 +51,12 @@ const changesQuery = `
 	       ) c ON true
 	 ORDER BY c.id`
 
+// changesQueryBefore0006 is for a database that has no heartbeat yet, the primary's or its replica's: programs may be newer.
+var changesQueryBefore0006 = strings.Replace(changesQuery, "edgvoip.heartbeat h", "(SELECT NULL::timestamptz AS at) h", 1)
+
+// undefinedTable is the SQLSTATE of a table that is not there.
+const undefinedTable = "42P01"
+
 type changeRow struct {
 	Oldest    string         `db:"oldest"`
 	Next      string         `db:"next"`
@@ -74,7 +81,11 @@ func (d *DB) Changes(ctx context.Context, after, late feed.Mark, missing []feed.
 	for i, s := range missing {
 		first[i], last[i] = s.First, s.Last
 	}
-	rows, err := list[changeRow](ctx, d, changesQuery, after.ID, strconv.FormatUint(after.Tx, 10), first, last, limit, late.ID, strconv.FormatUint(late.Tx, 10))
+	args := []any{after.ID, strconv.FormatUint(after.Tx, 10), first, last, limit, late.ID, strconv.FormatUint(late.Tx, 10)}
+	rows, err := list[changeRow](ctx, d, changesQuery, args...)
+	if pe, ok := errors.AsType[*pq.Error](err); ok && pe.Code == undefinedTable {
+		rows, err = list[changeRow](ctx, d, changesQueryBefore0006, args...)
+	}
 	if err != nil {
 		return feed.Page{}, fmt.Errorf("select changes: %w", err)
 	}

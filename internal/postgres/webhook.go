@@ -11,12 +11,13 @@ import (
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
-// addEvents writes events in the transaction of what they tell.
+// addEvents writes events in the transaction of what they tell; those of a tenant that was deleted are for nobody.
 func addEvents(ctx context.Context, tx *txn, events []webhook.Event) error {
 	const query = `
 		INSERT INTO edgvoip.webhook_events (tenant_id, key, kind, subject, payload, due_at, correlation_id)
 		SELECT e.tenant, e.key, e.kind, e.subject, e.payload, now() + make_interval(secs => e.delay), $7
-		  FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::float8[]) AS e (tenant, key, kind, subject, payload, delay)`
+		  FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::float8[]) AS e (tenant, key, kind, subject, payload, delay)
+		 WHERE EXISTS (SELECT FROM edgvoip.tenants t WHERE t.id = e.tenant AND t.status <> 'deleted')`
 	n := len(events)
 	if n == 0 {
 		return nil

@@ -180,7 +180,7 @@ func (d *DB) EventBacklogs(ctx context.Context) ([]webhook.Backlog, error) {
 		               FROM edgvoip.webhook_events WHERE state IN ('pending', 'leased') GROUP BY tenant_id) o ON o.tenant_id = t.id
 		  LEFT JOIN (SELECT tenant_id, count(*) AS dead FROM edgvoip.webhook_events WHERE state = 'dead' GROUP BY tenant_id) g ON g.tenant_id = t.id
 		  LEFT JOIN edgvoip.webhook_endpoints w ON w.tenant_id = t.id
-		 WHERE w.tenant_id IS NOT NULL OR o.pending > 0 OR g.dead > 0`
+		 WHERE t.status <> 'deleted' AND (w.tenant_id IS NOT NULL OR o.pending > 0 OR g.dead > 0)`
 	type row struct {
 		ID      uuid.UUID    `db:"id"`
 		Slug    string       `db:"slug"`

@@ -126,16 +126,16 @@ const (
 
 // told tells whether a name exists. That it does not can only be said while every change is heard of.
 func (m *Model) told(hash uint64) existence {
-	if !m.live() {
+	if !m.answers() {
 		return existsPerhaps
 	}
-	epoch, synced := m.epoch.Load(), m.synced.Load()
-	if asked, ok := m.unknown.GetIfPresent(hash); ok && asked == epoch && synced {
+	epoch, hears := m.epoch.Load(), m.synced.Load() && !m.late()
+	if asked, ok := m.unknown.GetIfPresent(hash); ok && asked == epoch && hears {
 		return existsNot
 	}
 	absent, of := m.names.absent(hash)
 	enough := func() bool { return m.now().UnixNano() < m.noDoubt.Load() || !m.doubt.Allow() }
-	switch heard := of == epoch && synced; {
+	switch heard := of == epoch && hears; {
 	case absent && heard && enough():
 		return existsNot
 	case absent && heard:

@@ -139,7 +139,7 @@ func (m *Model) consult(look func(*carrierTable, changed)) (trusted, complete bo
 	}
 	look(c.table, c.changed)
 	current := m.undoubted(c.epoch)
-	return current || !m.answers(), current && m.live() && len(c.changed) == 0
+	return current || !m.answers(), current && m.answers() && len(c.changed) == 0
 }
 
 // ask asks the store what the table does not tell, once for all who ask the same at the same time, and no more often than the
@@ -162,6 +162,8 @@ func (m *Model) InboundTrunk(ctx context.Context, number fstext.E164) (trunk.Tru
 	switch {
 	case known && unchanged && trusted:
 		return found, nil
+	case complete && m.late():
+		return trunk.Trunk{}, ErrBehind
 	case complete:
 		return trunk.Trunk{}, trunk.ErrUnknownDID
 	}
@@ -176,6 +178,9 @@ func (m *Model) InboundTrunk(ctx context.Context, number fstext.E164) (trunk.Tru
 func (m *Model) CarrierCountries(ctx context.Context, a netip.Addr) ([]numbering.Country, error) {
 	var known []numbering.Country
 	_, complete := m.consult(func(t *carrierTable, _ changed) { known = t.countries(a.Unmap().WithZone("")) })
+	if complete && len(known) == 0 && m.late() {
+		return nil, ErrBehind
+	}
 	if complete || len(known) > 0 && !m.answers() {
 		return known, nil
 	}

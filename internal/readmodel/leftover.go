@@ -13,11 +13,14 @@ import (
 // Whoever writes holds a lock on the file, which the system takes from him when he ends, killed or not: so one that nobody
 // holds is left over, also where several processes keep snapshots in one place.
 
+// unfinished is in no name that an operator gives.
+const unfinished = ".unfinished-"
+
 // createBeside creates a file to write to, and locks it until it is closed. Where there are no locks nobody takes it for a
 // leftover either.
 func createBeside(path string) (*os.File, error) {
 	for {
-		f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+		f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+unfinished+"*")
 		if err != nil {
 			return nil, err
 		}
@@ -37,7 +40,7 @@ func removeLeftovers(path string) error {
 		return err
 	}
 	for _, entry := range dir {
-		number, ok := strings.CutPrefix(entry.Name(), filepath.Base(path)+".")
+		number, ok := strings.CutPrefix(entry.Name(), filepath.Base(path)+unfinished)
 		if !ok || number == "" || strings.Trim(number, "0123456789") != "" || !entry.Type().IsRegular() {
 			continue
 		}

@@ -239,6 +239,9 @@ func (m *Model) Preload(ctx context.Context) error {
 	var after Key
 	tenants := map[uuid.UUID]bool{}
 	for kept := 0; kept < m.opts.MaxExtensions; {
+		if err := m.Refresh(ctx); err != nil { // Run does not while this lasts
+			return err
+		}
 		seq, epoch := m.seq.Load(), m.epoch.Load()
 		page, last, err := m.opts.Bulk.AllExtensions(ctx, after, pageSize)
 		if err != nil {

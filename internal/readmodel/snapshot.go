@@ -275,7 +275,7 @@ func (m *Model) read(r io.Reader) (feed.Position, error) {
 			return h.Position, nil
 		}
 		for _, e := range chunk {
-			m.extensions.put(extensionKey{e.Domain, e.Name}, m.names.hash(e.Domain, e.Name), e.Record, m.seq.Load(), e.Epoch)
+			m.extensions.put(extensionKey{e.Domain, e.Name}, m.names.hash(e.Domain, e.Name), e.Record, m.seq.Load(), min(e.Epoch, h.Epoch))
 		}
 	}
 }
@@ -286,14 +286,14 @@ func (m *Model) restore(h snapshotHead) error {
 	m.doubts.restore(h.Doubts)
 	m.names.seed = h.Seed
 	if h.NamesAll {
-		m.names.set(h.Names, h.NamesEpoch, m.seq.Load())
+		m.names.set(h.Names, min(h.NamesEpoch, h.Epoch), m.seq.Load())
 	}
 	for _, s := range h.Domains {
 		d, err := s.domain()
 		if err != nil {
 			return err
 		}
-		m.domains.put(s.Realm, m.names.hash(uuid.Nil, s.Realm), d, m.seq.Load(), s.Epoch)
+		m.domains.put(s.Realm, m.names.hash(uuid.Nil, s.Realm), d, m.seq.Load(), min(s.Epoch, h.Epoch))
 	}
 	for _, t := range h.Tenants {
 		domains := make([]directory.Domain, len(t.Domains))
@@ -303,7 +303,7 @@ func (m *Model) restore(h snapshotHead) error {
 				return err
 			}
 		}
-		m.ofTenant.put(t.ID, m.names.hash(t.ID, ""), domains, m.seq.Load(), t.Epoch)
+		m.ofTenant.put(t.ID, m.names.hash(t.ID, ""), domains, m.seq.Load(), min(t.Epoch, h.Epoch))
 	}
 	return m.carriers.restore(h, m.seq.Load())
 }
@@ -326,7 +326,7 @@ func (c *carriers) restore(h snapshotHead, since uint64) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.table, c.epoch = arrange(all), h.CarriersEpoch
+	c.table, c.epoch = arrange(all), min(h.CarriersEpoch, h.Epoch)
 	return nil
 }
 

@@ -314,24 +314,67 @@ func TestSnapshotLeftovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer writing.Close()
-	stays := []string{file, writing.Name(), file + ".bak", file + ".", file + ".1.gz", filepath.Join(filepath.Dir(file), "other.123")}
-	for _, name := range append(stays[2:], file+".123456", file+".1") {
+	stays := []string{file, writing.Name(), file + ".bak", file + ".", file + ".1.gz", file + ".20261121", file + ".unfinished-x", filepath.Join(filepath.Dir(file), "other.123")}
+	for _, name := range append(stays[2:], file+".unfinished-123456", file+".unfinished-1") {
 		if err := os.WriteFile(name, []byte("half a snapshot"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(file+".2", 0o700); err != nil {
+	if err := os.Mkdir(file+".unfinished-2", 0o700); err != nil {
 		t.Fatal(err)
 	}
 	heir(t, file)
-	for _, name := range []string{file + ".123456", file + ".1"} {
+	for _, name := range []string{file + ".unfinished-123456", file + ".unfinished-1"} {
 		if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is still there: %v", filepath.Base(name), err)
 		}
 	}
-	for _, name := range append(stays, file+".2") {
+	for _, name := range append(stays, file+".unfinished-2") {
 		if _, err := os.Stat(name); err != nil {
 			t.Errorf("%s is gone: %v", filepath.Base(name), err)
 		}
 	}
+}
+
+// A snapshot in the middle of which everything is distrusted and read anew is no younger than its beginning: whoever loads it and loses
+// the mark trusts nothing of it.
+func TestSnapshotDuringDistrust(t *testing.T) {
+	t.Parallel()
+	m := model(t, newSource(t), func(o *readmodel.Options) { o.MaxExtensions = 100_000 })
+	domain := uuid.New()
+	m.Fill(domain, 20_000)
+	w := &interrupted{at: 2, do: func() { // after the magic and the head
+		m.Forget()
+		m.Fill(domain, 20_000)
+	}}
+	if err := readmodel.Write(m, w, somewhere); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "snapshot")
+	if err := os.WriteFile(file, w.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := model(t, newSource(t), func(o *readmodel.Options) { o.MaxExtensions = 100_000 })
+	if _, err := h.Load(file); err != nil {
+		t.Fatal(err)
+	}
+	h.Forget()
+	h.Synced(time.Now())
+	if kept, trusted := h.Trusted(); kept < 20_000 || trusted > 0 {
+		t.Errorf("%d extensions kept, %d of them trusted", kept, trusted)
+	}
+}
+
+// interrupted is a file during a write of which something happens.
+type interrupted struct {
+	bytes.Buffer
+	writes, at int
+	do         func()
+}
+
+func (w *interrupted) Write(p []byte) (int, error) {
+	if w.writes++; w.writes == w.at {
+		w.do()
+	}
+	return w.Buffer.Write(p)
 }

@@ -62,7 +62,7 @@ func (f *Files) Remove(path string) (there bool, err error) {
 }
 
 // errNoDisk means that what is not in the directory may be somewhere else.
-var errNoDisk = errors.New("the directory of recordings is empty, as one is whose disk is not mounted")
+var errNoDisk = errors.New("the directory of recordings is empty, as one is whose disk was not mounted when this process started: mount it, and start anew")
 
 // trust returns nil if a file that is not in the directory is nowhere, as far as can be told.
 func (f *Files) trust() error {
