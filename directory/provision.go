@@ -105,7 +105,7 @@ type Registry interface {
 	DeleteDomain(ctx context.Context, tenant uuid.UUID, realm fstext.Realm, actor string) error
 	// DeleteTenant deletes a suspended tenant for good, with all that answers for it: its extensions, domains and trunks are
 	// deleted, its credentials end, and nothing more is told to its W3. Its call records stay as long as it keeps them. Errors:
-	// ErrUnknownTenant, ErrTenantActive.
+	// ErrUnknownTenant, ErrTenantActive, *invalid.FieldError for records that would stay for ever.
 	DeleteTenant(ctx context.Context, id uuid.UUID, actor string) error
 
 	Writer

@@ -174,6 +174,10 @@ func TestTenantDeleted(t *testing.T) {
 
 	c.expect(t, http.MethodDelete, path, "", 409, `"code":"tenant_active"`)
 	c.expect(t, http.MethodPatch, path, `{"status":"suspended"}`, 200)
+	exec(t, s, `INSERT INTO edgvoip.cdr (tenant_id, call_id, "from", "to", direction, start_time, disposition, raw)
+		VALUES ($1, gen_random_uuid(), '1', '2', 'internal', now(), 'answered', '{}')`, w.tenant)
+	c.expect(t, http.MethodDelete, path, "", 422, `cdrDays`)
+	c.expect(t, http.MethodPatch, path, `{"cdrDays":30}`, 200)
 	c.expect(t, http.MethodDelete, path, "", 204)
 	c.expect(t, http.MethodDelete, path, "", 404)
 

@@ -193,6 +193,20 @@ var leftovers = []string{
 	`UPDATE edgvoip.webhook_events SET state = 'discarded', finished_at = now() WHERE tenant_id = $1 AND state IN ('pending', 'leased', 'dead')`,
 }
 
+// mayForget returns nil if the call records of a tenant do not stay for ever: nobody can erase a number from them afterwards.
+func mayForget(ctx context.Context, tx *txn, tenant uuid.UUID) error {
+	const query = `
+		SELECT cdr_days IS NULL AND EXISTS (SELECT FROM edgvoip.cdr WHERE tenant_id = $1) FROM edgvoip.tenants WHERE id = $1`
+	var forEver bool
+	if err := tx.GetContext(ctx, &forEver, query, tenant); err != nil {
+		return fmt.Errorf("records of a tenant: %w", err)
+	}
+	if forEver {
+		return &invalid.FieldError{Name: "cdrDays", Reason: "is without end: say first for how many days the records of the deleted tenant stay"}
+	}
+	return nil
+}
+
 // DeleteTenant implements directory.Registry.
 func (d *DB) DeleteTenant(ctx context.Context, id uuid.UUID, actor string) error {
 	return d.inTx(ctx, func(tx *txn) error {
@@ -205,6 +219,9 @@ func (d *DB) DeleteTenant(ctx context.Context, id uuid.UUID, actor string) error
 		}
 		if t.Active {
 			return directory.ErrTenantActive
+		}
+		if err := mayForget(ctx, tx, id); err != nil {
+			return err
 		}
 		for _, query := range endings {
 			if _, err := tx.ExecContext(ctx, query, id, actor, telemetry.Correlation(ctx)); err != nil {
