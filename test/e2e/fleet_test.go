@@ -35,10 +35,37 @@ func TestFleetOfCachingSwitches(t *testing.T) {
 	api := s.startAPI(t)
 	api.node(t, "add", "fs1", "-address", s.eslAddress(), "-password-file", api.passwordFile, "-caches-users")
 	api.expectUp(t)
+	onlyTenant(t, s)
 	cachedUsers(t, s)
+	commitToRefusal(t, s, "cached")
+	// Users are kept no longer when there are other tenants, but those that are stay: who is kept can claim another's name.
+	s.phoneA(t, "1001")
+	moreTenants(t, s)
 	forgeries(t, s, api)
 	revocations(t, s, api)
-	commitToRefusal(t, s, "cached")
+}
+
+// onlyTenant suspends all other tenants, and waits until the switch keeps users.
+func onlyTenant(t *testing.T, s *scene) {
+	t.Helper()
+	s.exec(t, `UPDATE edgvoip.tenants SET status = 'suspended' WHERE slug <> $1`, tenantA)
+	eventually(t, 20*time.Second, func() error {
+		p := s.phoneA(t, "1003")
+		asked := s.lookups.authLookups("1003")
+		if p.register(t); s.lookups.authLookups("1003") != asked {
+			return errors.New("the switch keeps nobody")
+		}
+		return nil
+	})
+	s.expectIdle(t)
+}
+
+// moreTenants has the others back as if they had been made just now, of which a switch is told nothing.
+func moreTenants(t *testing.T, s *scene) {
+	t.Helper()
+	s.exec(t, `ALTER TABLE edgvoip.tenants DISABLE TRIGGER tell_switches`)
+	s.exec(t, `UPDATE edgvoip.tenants SET status = 'active'`)
+	s.exec(t, `ALTER TABLE edgvoip.tenants ENABLE TRIGGER tell_switches`)
 }
 
 // api is a running integration-api serve.

@@ -303,7 +303,12 @@ var (
 func (s *scene) expectCleanLog(t *testing.T, from int) {
 	t.Helper()
 	for line := range strings.SplitSeq(s.log(t)[from:], "\n") {
-		if severe.MatchString(line) && unusable.MatchString(line) && !withheldAnswer.MatchString(line) && !neutralised.MatchString(line) {
+		// A line that was too long has no end, and another module's complaint stands behind it.
+		at := severe.FindStringIndex(line)
+		if at == nil {
+			continue
+		}
+		if complaint := line[at[0]:]; unusable.MatchString(complaint) && !withheldAnswer.MatchString(complaint) && !neutralised.MatchString(complaint) {
 			t.Errorf("log: %s", line)
 		}
 	}
