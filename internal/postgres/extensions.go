@@ -242,7 +242,7 @@ func putDomain(ctx context.Context, tx *txn, e directory.ExtensionRecord, actor 
 	// The tenant may have been deleted since the request was let in: it must not take a realm any more.
 	const insert = `
 		INSERT INTO edgvoip.sip_domains (tenant_id, id, realm, w3_domain_id, name)
-		SELECT id, $2, $3, $4, $5 FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR SHARE
+		SELECT id, $2, $3, $4, $5 FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR KEY SHARE
 		ON CONFLICT (realm) WHERE status <> 'deleted' DO NOTHING`
 	w3, name := nullID(e.W3DomainID), nullable(e.DomainName != (fstext.DisplayName{}), e.DomainName.String())
 	row, err := lockDomain(ctx, tx, e)

@@ -209,7 +209,8 @@ func mayForget(ctx context.Context, tx *txn, tenant uuid.UUID) error {
 
 // DeleteTenant implements directory.Registry.
 func (d *DB) DeleteTenant(ctx context.Context, id uuid.UUID, actor string) error {
-	return d.inTx(ctx, func(tx *txn) error {
+	// Who writes under a key has the tenant, by a foreign key, before a domain: the other way round than here.
+	return d.repeated(ctx, func(tx *txn) error {
 		if err := lockWhole(ctx, tx, id); err != nil {
 			return err
 		}
@@ -242,8 +243,7 @@ func (d *DB) DeleteTenant(ctx context.Context, id uuid.UUID, actor string) error
 func lockWhole(ctx context.Context, tx *txn, tenant uuid.UUID) error {
 	for _, query := range []string{
 		`SELECT FROM edgvoip.sip_domains WHERE tenant_id = $1 AND status <> 'deleted' ORDER BY id FOR UPDATE`,
-		// Not FOR UPDATE: who writes under a key has it before a domain, by a foreign key.
-		`SELECT FROM edgvoip.tenants WHERE id = $1 FOR NO KEY UPDATE`,
+		`SELECT FROM edgvoip.tenants WHERE id = $1 FOR UPDATE`,
 	} {
 		if _, err := tx.ExecContext(ctx, query, tenant); err != nil {
 			return fmt.Errorf("lock tenant: %w", err)

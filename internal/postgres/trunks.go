@@ -167,7 +167,7 @@ func tenantHome(ctx context.Context, tx *txn, tenant uuid.UUID) (trunk.Home, err
 		Country  string `db:"country"`
 		Timezone string `db:"timezone"`
 	}
-	err := tx.GetContext(ctx, &row, `SELECT country, timezone FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR SHARE`, tenant)
+	err := tx.GetContext(ctx, &row, `SELECT country, timezone FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR KEY SHARE`, tenant)
 	if errors.Is(err, sql.ErrNoRows) {
 		return trunk.Home{}, trunk.ErrUnknownTenant
 	} else if err != nil {
