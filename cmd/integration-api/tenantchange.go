@@ -6,6 +6,8 @@ import (
 	"flag"
 	"strconv"
 
+	"github.com/google/uuid"
+
 	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
@@ -62,13 +64,8 @@ func parseTenantSet(flags *flag.FlagSet, args []string) (task, error) {
 const domainsShown = 1000
 
 func parseTenantDomains(flags *flag.FlagSet, args []string) (task, error) {
-	a, err := arguments(flags, args, "SLUG")
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		domains, err := t.db.ListDomains(ctx, tenant.ID, "", domainsShown)
+	return tenantTask(flags, args, func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		domains, err := t.db.ListDomains(ctx, tenant, "", domainsShown)
 		if err != nil {
 			return err
 		}
@@ -77,17 +74,24 @@ func parseTenantDomains(flags *flag.FlagSet, args []string) (task, error) {
 			rows = append(rows, []string{d.Realm.String(), d.ID.String(), d.Name, strconv.Itoa(d.Extensions), at(d.CreatedAt)})
 		}
 		return printTable(t.out, rows)
-	}, err
+	})
 }
 
 func parseTenantDelete(flags *flag.FlagSet, args []string) (task, error) {
+	return tenantTask(flags, args, func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		return t.db.DeleteTenant(ctx, tenant, t.actor)
+	})
+}
+
+// tenantTask is about one tenant.
+func tenantTask(flags *flag.FlagSet, args []string, do func(ctx context.Context, t tools, tenant uuid.UUID) error) (task, error) {
 	a, err := arguments(flags, args, "SLUG")
 	return func(ctx context.Context, t tools) error {
 		tenant, err := t.tenant(ctx, a[0])
 		if err != nil {
 			return err
 		}
-		return t.db.DeleteTenant(ctx, tenant.ID, t.actor)
+		return do(ctx, t, tenant.ID)
 	}, err
 }
 

@@ -43,7 +43,7 @@ func (m *member) herald(ctx context.Context) {
 func (m *member) announceOld(ctx context.Context) {
 	waiting, err := m.untried(ctx, 0)
 	if err != nil {
-		return // told of already
+		return // the jobs come all the same, in their turn
 	}
 	for _, job := range waiting {
 		if time.Since(job.CreatedAt) > joinable {
