@@ -38,8 +38,7 @@ func NewCountry(code string) (Country, error) {
 
 func (c Country) String() string { return c.code }
 
-// normalised remembers what Normalise found, as libphonenumber takes some 20 µs a number and the same numbers are dialled again
-// and again. The zero number stands for ErrNotANumber.
+// normalised remembers what libphonenumber made of numbers, as it takes some 20 µs a number and the same are dialled again and again. The zero number stands for ErrNotANumber.
 var normalised = otter.Must(&otter.Options[question, fstext.E164]{MaximumSize: 65_536})
 
 type question struct{ region, dialled string }
@@ -50,6 +49,9 @@ func (q question) own() question { return question{q.region, strings.Clone(q.dia
 // Normalise returns a dialled number in international form: +…, 00… and the country's own international prefix, or
 // national. Error: ErrNotANumber.
 func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
+	if e := read(c, dialled.String()); e != (fstext.E164{}) {
+		return e, nil
+	}
 	q := question{c.code, dialled.String()}
 	e, known := normalised.GetIfPresent(q)
 	if !known {
@@ -77,26 +79,26 @@ func Guess(c Country, dialled fstext.Dialled) fstext.E164 {
 	return e
 }
 
-// plans keeps what prefixes has found, by country.
-var plans sync.Map // of Country to plan
+// prefixesOf keeps what prefixes has found.
+var prefixesOf sync.Map // of Country to nationalPrefixes
 
-type plan struct{ code, prefix string }
+type nationalPrefixes struct{ code, prefix string }
 
 // prefixes returns what stands before a number of the country when it is dialled from abroad, and what from inside; Italy
 // has none of the latter.
 func (c Country) prefixes() (code, prefix string) {
-	if p, ok := plans.Load(c); ok {
-		return p.(plan).code, p.(plan).prefix //nolint:forcetypeassert // nothing else is put there
+	if p, ok := prefixesOf.Load(c); ok {
+		return p.(nationalPrefixes).code, p.(nationalPrefixes).prefix //nolint:forcetypeassert // nothing else is put there
 	}
-	p := plan{prefix: phonenumbers.GetNddPrefixForRegion(c.code, true)}
+	p := nationalPrefixes{prefix: phonenumbers.GetNddPrefixForRegion(c.code, true)}
 	if n := phonenumbers.GetCountryCodeForRegion(c.code); n > 0 {
 		p.code = "+" + strconv.Itoa(n)
 	}
-	plans.Store(c, p)
+	prefixesOf.Store(c, p)
 	return p.code, p.prefix
 }
 
-// normalise is Normalise without memory. It returns the zero number for what is none.
+// normalise asks libphonenumber. It returns the zero number for what is none.
 func normalise(c Country, s string) fstext.E164 {
 	for i := range len(s) {
 		if s[i] == '*' || s[i] == '#' {

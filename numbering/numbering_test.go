@@ -2,6 +2,7 @@ package numbering_test
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -164,5 +165,31 @@ func TestGuess(t *testing.T) {
 	}
 	if got := numbering.Guess(numbering.Country{}, dialled(t, "0612345678")); got != (fstext.E164{}) {
 		t.Errorf("guessed %q without a country", got)
+	}
+}
+
+// BenchmarkNormalise reads numbers that nobody dialled before, as a call to the public network does.
+func BenchmarkNormalise(b *testing.B) {
+	for _, form := range []struct {
+		name, country, prefix string
+		digits                int // after the prefix
+	}{
+		{"national", "IT", "06", 8},
+		{"international", "IT", "+4420", 8},
+		{"shared-code", "US", "212", 7},
+		{"by-libphonenumber", "AR", "11", 8},
+	} {
+		b.Run(form.name, func(b *testing.B) {
+			c := country(b, form.country)
+			all := make([]fstext.Dialled, 100_000)
+			for i := range all {
+				digits := strconv.Itoa(72_000_000 + i)
+				all[i] = dialled(b, form.prefix+digits[:form.digits-3]+digits[5:])
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				_, _ = numbering.Normalise(c, all[i%len(all)])
+			}
+		})
 	}
 }
