@@ -150,10 +150,6 @@ func (f *Facts) gatherCarrier(ctx context.Context, s Store, c Call) error {
 		return failed // no DID has such a number
 	}
 	for _, country := range countries {
-		// A guess that is a DID of this carrier is right; only otherwise is it worth reading the number by all the rules.
-		if number := numbering.Guess(country, dialled); number != (fstext.E164{}) && try(number) {
-			return failed
-		}
 		if number, err := numbering.Normalise(country, dialled); err == nil && try(number) {
 			return failed
 		}

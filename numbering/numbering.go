@@ -8,9 +8,7 @@ package numbering
 import (
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/maypok86/otter/v2"
 	"github.com/nyaruka/phonenumbers"
@@ -62,40 +60,6 @@ func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
 		return fstext.E164{}, ErrNotANumber
 	}
 	return e, nil
-}
-
-// Guess returns what a national number most likely is in international form: after the country's code, without the prefix
-// that is dialled before national numbers there. It costs next to nothing and checks nothing, so it is for those who know the
-// number they hope for. The zero value means that there is nothing to guess.
-func Guess(c Country, dialled fstext.Dialled) fstext.E164 {
-	code, prefix := c.prefixes()
-	if code == "" {
-		return fstext.E164{}
-	}
-	e, err := fstext.NewE164(code + strings.TrimPrefix(dialled.String(), prefix))
-	if err != nil {
-		return fstext.E164{} // a star, a plus sign, too short: no national number
-	}
-	return e
-}
-
-// prefixesOf keeps what prefixes has found.
-var prefixesOf sync.Map // of Country to nationalPrefixes
-
-type nationalPrefixes struct{ code, prefix string }
-
-// prefixes returns what stands before a number of the country when it is dialled from abroad, and what from inside; Italy
-// has none of the latter.
-func (c Country) prefixes() (code, prefix string) {
-	if p, ok := prefixesOf.Load(c); ok {
-		return p.(nationalPrefixes).code, p.(nationalPrefixes).prefix //nolint:forcetypeassert // nothing else is put there
-	}
-	p := nationalPrefixes{prefix: phonenumbers.GetNddPrefixForRegion(c.code, true)}
-	if n := phonenumbers.GetCountryCodeForRegion(c.code); n > 0 {
-		p.code = "+" + strconv.Itoa(n)
-	}
-	prefixesOf.Store(c, p)
-	return p.code, p.prefix
 }
 
 // normalise asks libphonenumber. It returns the zero number for what is none.

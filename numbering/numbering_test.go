@@ -141,33 +141,6 @@ func FuzzNormalise(f *testing.F) {
 	})
 }
 
-// A guess at a national number is what the rules make of it; at anything else it may be wrong, but is a number or nothing.
-func TestGuess(t *testing.T) {
-	t.Parallel()
-	for _, tc := range []struct{ country, in, want string }{
-		{"IT", "0612345678", "+390612345678"},
-		{"IT", "3331234567", "+393331234567"},
-		{"DE", "030123456", "+4930123456"},
-		{"GB", "02079460958", "+442079460958"},
-		{"US", "2125550123", "+12125550123"},
-		{"US", "12125550123", "+12125550123"},
-		{"IT", "*97", ""},
-		{"IT", "+390612345678", ""},
-		{"IT", "12345678901234567890", ""},
-	} {
-		got := numbering.Guess(country(t, tc.country), dialled(t, tc.in))
-		if got.String() != tc.want {
-			t.Errorf("%s in %s is guessed %q, want %q", tc.in, tc.country, got, tc.want)
-		}
-		if normal, err := numbering.Normalise(country(t, tc.country), dialled(t, tc.in)); err == nil && tc.want != "" && normal != got {
-			t.Errorf("%s in %s is guessed %q and is %q", tc.in, tc.country, got, normal)
-		}
-	}
-	if got := numbering.Guess(numbering.Country{}, dialled(t, "0612345678")); got != (fstext.E164{}) {
-		t.Errorf("guessed %q without a country", got)
-	}
-}
-
 // BenchmarkNormalise reads numbers that nobody dialled before, as a call to the public network does.
 func BenchmarkNormalise(b *testing.B) {
 	for _, form := range []struct {
