@@ -346,7 +346,9 @@ func outward(c Call, r Route, f Facts, kind Kind) Route {
 		return r.refuse(c, statusNoService, fstext.Const("tenant has no active trunk"))
 	}
 	r.Kind = kind
-	for _, t := range f.trunks {
+	r.attempts = make([]attempt, 0, len(f.trunks))
+	for i := range f.trunks {
+		t := &f.trunks[i]
 		a := attempt{trunk: t, callerID: t.CallerIDNumber.Text(), withheld: t.CallerID == trunk.CallerIDWithheld && kind != KindEmergency}
 		if kind == KindEmergency {
 			a.number = t.Prefixed(f.emergency.Text())

@@ -54,8 +54,8 @@ type Route struct {
 
 // attempt is one trunk to try.
 type attempt struct {
-	trunk    trunk.Trunk
-	number   fstext.Text // as the carrier wants it
+	trunk    *trunk.Trunk // a row of the facts, which nobody changes
+	number   fstext.Text  // as the carrier wants it
 	callerID fstext.Text
 	withheld bool
 }
@@ -251,7 +251,7 @@ func (r Route) try(doc *fsxml.Document, a attempt) {
 }
 
 // codecs makes the carrier's leg offer what its trunk says; without, it offers what the profile does.
-func codecs(t trunk.Trunk) fstext.Text {
+func codecs(t *trunk.Trunk) fstext.Text {
 	if t.Codecs == (fstext.Codecs{}) {
 		return fstext.Text{}
 	}
