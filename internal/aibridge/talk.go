@@ -10,6 +10,7 @@ import (
 	"github.com/emiago/sipgo/sip"
 
 	"github.com/edgvoip/edgvoip/aisession"
+	"github.com/edgvoip/edgvoip/internal/background"
 )
 
 const (
@@ -232,10 +233,7 @@ func (c *call) transferNews(sipfrag string) {
 	if status == "" || status[0] < '3' || status[0] > '6' {
 		return
 	}
-	select {
-	case c.transferFailed <- struct{}{}:
-	default:
-	}
+	background.Poke(c.transferFailed)
 }
 
 // change answers a re-INVITE or UPDATE: the switch holds the call, moves its media, or refreshes the dialog. What is refused changes

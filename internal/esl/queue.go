@@ -3,6 +3,8 @@ package esl
 import (
 	"context"
 	"sync"
+
+	"github.com/edgvoip/edgvoip/internal/background"
 )
 
 // queue holds the events of one connection between the goroutine that reads them and the one that handles them. The
@@ -37,7 +39,7 @@ func (q *queue) push(e Event) {
 	if lost {
 		q.onLoss()
 	}
-	q.signal()
+	background.Poke(q.wake)
 }
 
 // lose makes a gap for an event that could not be read.
@@ -46,14 +48,7 @@ func (q *queue) lose() {
 	q.gap = true
 	q.mu.Unlock()
 	q.onLoss()
-	q.signal()
-}
-
-func (q *queue) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
+	background.Poke(q.wake)
 }
 
 // next waits for the next event. With gap there is none: events were lost, and those from now on are kept again. It

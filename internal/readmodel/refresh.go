@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/background"
 	"github.com/edgvoip/edgvoip/internal/feed"
 	"github.com/edgvoip/edgvoip/trunk"
 )
@@ -78,12 +79,7 @@ func (m *Model) Synced(at time.Time) {
 // Behind implements feed.Reader.
 func (m *Model) Behind(age time.Duration) { m.behind.Store(int64(age)) }
 
-func (m *Model) refreshSoon() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
-}
+func (m *Model) refreshSoon() { background.Poke(m.wake) }
 
 func (c *carriers) change(tenant uuid.UUID, seq uint64) {
 	c.mu.Lock()
