@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/edgvoip/edgvoip/cdr"
@@ -48,11 +44,11 @@ func (p *process) buildRecords() error {
 	if !s.takesCDR() {
 		return nil
 	}
-	credentials, err := readCredentials(s.CDRCredentialsFile)
+	credentials, err := common.ReadCredentials(s.CDRCredentialsFile)
 	if err != nil {
 		return fmt.Errorf("CDR_CREDENTIALS_FILE: %w", err)
 	}
-	certificate, err := s.cdrTLS(p)
+	certificate, err := s.cdrListener().TLS(p.log)
 	if err != nil {
 		return err
 	}
@@ -71,51 +67,12 @@ func (p *process) recordingFiles() api.RecordingFiles {
 	return p.recordings
 }
 
-// readCredentials reads user:password.
-func readCredentials(file string) (string, error) {
-	b, err := os.ReadFile(file) //nolint:gosec // the operator names it
-	if err != nil {
-		return "", err
+// cdrListener returns the settings of the listener for call records.
+func (s settings) cdrListener() common.Listener {
+	return common.Listener{
+		Prefix: "CDR", Addr: s.CDRAddr, TLSCertFile: s.CDRTLSCertFile, TLSKeyFile: s.CDRTLSKeyFile, TLSClientCAFile: s.CDRTLSClientCAFile,
+		AllowPlain: s.CDRAllowPlain,
 	}
-	credentials := strings.TrimRight(string(b), "\r\n")
-	if user, password, found := strings.Cut(credentials, ":"); !found || user == "" || len(password) < 8 {
-		return "", errors.New("not user:password with a password of 8 characters or more")
-	}
-	return credentials, nil
-}
-
-// cdrTLS returns the TLS of the listener for call records, or nil for plain HTTP. With a client CA, only clients with a
-// certificate of that CA are served.
-func (s settings) cdrTLS(p *process) (*tls.Config, error) {
-	if s.CDRTLSCertFile == "" {
-		return nil, nil //nolint:nilnil // plain HTTP
-	}
-	certificate, err := httpd.LoadCertificate(s.CDRTLSCertFile, s.CDRTLSKeyFile, p.log)
-	if err != nil {
-		return nil, fmt.Errorf("CDR_TLS_CERT_FILE and CDR_TLS_KEY_FILE: %w", err)
-	}
-	c := certificate.Config()
-	if s.CDRTLSClientCAFile == "" {
-		return c, nil
-	}
-	if c.ClientCAs, err = readPool(s.CDRTLSClientCAFile); err != nil {
-		return nil, fmt.Errorf("CDR_TLS_CLIENT_CA_FILE: %w", err)
-	}
-	c.ClientAuth = tls.RequireAndVerifyClientCert
-	return c, nil
-}
-
-// readPool reads authorities from a PEM file.
-func readPool(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file) //nolint:gosec // the operator names it
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("no certificate in it")
-	}
-	return pool, nil
 }
 
 // checkCDR checks what call records need.
@@ -129,18 +86,11 @@ func (s settings) checkCDR() error {
 	case !s.takesCDR():
 		return nil
 	}
-	host, port, err := net.SplitHostPort(s.CDRAddr)
-	switch {
-	case err != nil || port == "":
-		return errors.New("CDR_ADDR is not host:port")
-	case s.CDRCredentialsFile == "":
+	if err := s.cdrListener().Check(); err != nil {
+		return err
+	}
+	if s.CDRCredentialsFile == "" {
 		return errors.New("CDR_CREDENTIALS_FILE is not set: it holds the user:password that switches post call records with (CDR_ADDR=off takes none)")
-	case (s.CDRTLSCertFile == "") != (s.CDRTLSKeyFile == ""):
-		return errors.New("CDR_TLS_CERT_FILE and CDR_TLS_KEY_FILE go together")
-	case s.CDRTLSClientCAFile != "" && s.CDRTLSCertFile == "":
-		return errors.New("CDR_TLS_CLIENT_CA_FILE needs CDR_TLS_CERT_FILE")
-	case s.CDRTLSCertFile == "" && !s.CDRAllowPlain && !common.IsLoopback(host):
-		return errors.New("CDR_ADDR is not a loopback address and there is no TLS: set CDR_TLS_CERT_FILE, or CDR_ALLOW_PLAIN=true if the network is your own")
 	}
 	return nil
 }

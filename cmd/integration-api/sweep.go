@@ -78,17 +78,15 @@ func (s sweepSettings) sweeper(age time.Duration, std io.Writer) (*sweeper, erro
 	if s.CredentialsFile == "" {
 		return nil, errors.New("-credentials-file is not set")
 	}
-	credentials, err := readCredentials(s.CredentialsFile)
+	credentials, err := common.ReadCredentials(s.CredentialsFile)
 	if err != nil {
 		return nil, fmt.Errorf("-credentials-file: %w", err)
 	}
 	w := &sweeper{url: s.URL, age: age, err: std}
 	w.user, w.password, _ = strings.Cut(credentials, ":")
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CAFile != "" {
-		if c.RootCAs, err = readPool(s.CAFile); err != nil {
-			return nil, fmt.Errorf("-ca-file: %w", err)
-		}
+	if c.RootCAs, err = common.ReadAuthorities(s.CAFile); err != nil {
+		return nil, fmt.Errorf("-ca-file: %w", err)
 	}
 	if s.CertFile != "" || s.KeyFile != "" {
 		pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)

@@ -3,9 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -76,35 +74,31 @@ func readSettings(environ []string) (settings, error) {
 		if s.Credentials != "" {
 			return s, errors.New("XMLCURL_CREDENTIALS and XMLCURL_CREDENTIALS_FILE are both set: set one")
 		}
-		b, err := os.ReadFile(s.CredentialsFile)
-		if err != nil {
+		if s.Credentials, err = common.ReadCredentials(s.CredentialsFile); err != nil {
 			return s, fmt.Errorf("XMLCURL_CREDENTIALS_FILE: %w", err)
-		}
-		if s.Credentials = strings.TrimRight(string(b), "\r\n"); s.Credentials == "" {
-			return s, errors.New("XMLCURL_CREDENTIALS_FILE is an empty file")
 		}
 	}
 	return s, s.check()
 }
 
+// listener returns the settings of the listener for FreeSWITCH.
+func (s settings) listener() common.Listener {
+	return common.Listener{
+		Prefix: "XMLCURL", Addr: s.Addr, TLSCertFile: s.TLSCertFile, TLSKeyFile: s.TLSKeyFile, TLSClientCAFile: s.TLSClientCAFile, AllowPlain: s.AllowPlain,
+	}
+}
+
 func (s settings) check() error {
-	host, port, err := net.SplitHostPort(s.Addr)
-	switch {
-	case err != nil || port == "":
-		return errors.New("XMLCURL_ADDR is not host:port")
-	case s.Credentials == "":
+	if err := s.listener().Check(); err != nil {
+		return err
+	}
+	if s.Credentials == "" {
 		return errors.New("XMLCURL_CREDENTIALS or XMLCURL_CREDENTIALS_FILE is not set: it is the user:password that FreeSWITCH presents")
 	}
-	user, password, found := strings.Cut(s.Credentials, ":")
+	if err := common.CheckCredentials(s.Credentials); err != nil {
+		return fmt.Errorf("XMLCURL_CREDENTIALS: %w", err)
+	}
 	switch {
-	case !found || user == "" || len(password) < 8:
-		return errors.New("XMLCURL_CREDENTIALS, or what is in XMLCURL_CREDENTIALS_FILE, is not user:password with a password of 8 characters or more")
-	case (s.TLSCertFile == "") != (s.TLSKeyFile == ""):
-		return errors.New("XMLCURL_TLS_CERT_FILE and XMLCURL_TLS_KEY_FILE go together")
-	case s.TLSClientCAFile != "" && s.TLSCertFile == "":
-		return errors.New("XMLCURL_TLS_CLIENT_CA_FILE needs XMLCURL_TLS_CERT_FILE")
-	case s.TLSCertFile == "" && !s.AllowPlain && !common.IsLoopback(host):
-		return errors.New("XMLCURL_ADDR is not a loopback address and there is no TLS: set XMLCURL_TLS_CERT_FILE, or XMLCURL_ALLOW_PLAIN=true if the network is your own")
 	case s.RequestTimeout <= 0 || s.RequestTimeout >= bindingTimeout:
 		return fmt.Errorf("XMLCURL_REQUEST_TIMEOUT is not between 0 and the %v that FreeSWITCH waits", bindingTimeout)
 	case s.ShutdownTimeout <= 0:

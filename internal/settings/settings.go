@@ -5,7 +5,6 @@ package settings
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"reflect"
 	"strings"
 
@@ -87,13 +86,4 @@ func kind(t reflect.Type) string {
 	default:
 		return t.String()
 	}
-}
-
-// IsLoopback tells whether a host, as it stands in host:port, can be reached from this machine only.
-func IsLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
 }
