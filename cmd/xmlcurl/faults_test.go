@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,8 +27,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/lib/pq"
 
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/httpd"
@@ -465,133 +462,6 @@ func portLater(_, _ string, c syscall.RawConn) error {
 		return controlErr
 	}
 	return err
-}
-
-// wire is what lies between xmlcurl and PostgreSQL: a TCP port before a server, which can be cut in several ways.
-type wire struct {
-	*testing.T
-	network, server string // where the server is
-
-	mu    sync.Mutex
-	state wireState
-	conns map[*wired]bool
-}
-
-type wireState int
-
-const (
-	passing    wireState = iota
-	refusing             // connections are reset
-	swallowing           // connections are accepted, and nothing goes through
-	delaying             // everything takes wireDelay longer, in each direction
-)
-
-const wireDelay = 50 * time.Millisecond
-
-// wired is a connection through a wire.
-type wired struct {
-	client, server net.Conn
-	broken         bool // something was swallowed
-}
-
-// newWire returns a wire to the server of a connection string, and the connection string through it.
-func newWire(t *testing.T, dsn string) (*wire, string) {
-	t.Helper()
-	c, err := pq.NewConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{T: t, network: "tcp", server: net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), conns: map[*wired]bool{}}
-	if filepath.IsAbs(c.Host) {
-		w.network, w.server = "unix", filepath.Join(c.Host, fmt.Sprintf(".s.PGSQL.%d", c.Port))
-	}
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { w.carry(c) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		w.set(refusing)
-		all.Wait()
-	})
-	dsn = fmt.Sprintf("host=127.0.0.1 port=%d user='%s' password='%s' dbname='%s' sslmode=disable", l.Addr().(*net.TCPAddr).Port, c.User, c.Password, c.Database)
-	return w, dsn
-}
-
-// set changes the state, also for connections that are open.
-func (w *wire) set(s wireState) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.state = s
-	for c := range w.conns {
-		if s == refusing || s != swallowing && c.broken {
-			reset(c.client)
-			_ = c.server.Close()
-		}
-	}
-}
-
-func reset(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0)
-	}
-	_ = c.Close()
-}
-
-// carry carries one connection until either side ends.
-func (w *wire) carry(client net.Conn) {
-	server, err := (&net.Dialer{}).DialContext(w.Context(), w.network, w.server)
-	w.mu.Lock()
-	// While nothing goes through, it does not matter whether there is a server.
-	if w.state == refusing || err != nil {
-		w.mu.Unlock()
-		reset(client)
-		return
-	}
-	c := &wired{client: client, server: server}
-	w.conns[c] = true
-	w.mu.Unlock()
-	var both sync.WaitGroup
-	both.Go(func() { w.pump(c, server, client) })
-	both.Go(func() { w.pump(c, client, server) })
-	both.Wait()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.conns, c)
-}
-
-func (w *wire) pump(c *wired, to, from net.Conn) {
-	defer func() { _ = errors.Join(to.Close(), from.Close()) }()
-	b := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(b)
-		if err != nil {
-			return
-		}
-		w.mu.Lock()
-		state := w.state
-		c.broken = c.broken || state == swallowing
-		w.mu.Unlock()
-		if state == swallowing {
-			continue
-		}
-		if state == delaying {
-			time.Sleep(wireDelay)
-		}
-		if _, err := to.Write(b[:n]); err != nil {
-			return
-		}
-	}
 }
 
 // newCluster starts a server, to be killed, that holds the population.
