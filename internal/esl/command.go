@@ -210,43 +210,6 @@ func (c *Client) FlushRegistrations(ctx context.Context, profile, realm string) 
 	return c.sofia(ctx, "profile", profile, "flush_inbound_reg", "@"+realm)
 }
 
-// FlushRegistrationCall drops the registration that a phone made with a Call-ID, and no other. It is no error if there is
-// none.
-//
-// The switch tries what it is given as a Call-ID and also as user@domain or as a domain (sofia_reg.c,
-// sofia_reg_expire_call_id), and a phone chooses its Call-ID: one that is called victim@another-tenant.example, or
-// another-tenant.example, must not take those with it. So the registrations that would go along are asked for before, and
-// if there are any, nothing is dropped and the error wraps ErrAmbiguous; FlushRegistration still works. A Call-ID with
-// characters that the switch could take for syntax is refused, with an *invalid.FieldError. Two phones that chose the same
-// Call-ID are one to the switch.
-func (c *Client) FlushRegistrationCall(ctx context.Context, profile, callID string) error {
-	if err := checkProfile("profile", profile); err != nil {
-		return err
-	}
-	if err := checkCallID("callID", callID); err != nil {
-		return err
-	}
-	// Exactly the condition by which the others would go.
-	list, err := c.API(ctx, "sofia", "xmlstatus", "profile", profile, "user", callID)
-	if err != nil {
-		return err
-	}
-	if !strings.Contains(list, "<registrations>") {
-		return &CommandError{Command: "sofia", Reply: strings.TrimSpace(list)}
-	}
-	for _, found := range listedCallID.FindAllStringSubmatch(list, -1) {
-		if found[1] != callID {
-			return ErrAmbiguous
-		}
-	}
-	return c.sofia(ctx, "profile", profile, "flush_inbound_reg", callID)
-}
-
-// ErrAmbiguous is returned for a Call-ID that is also the address, or the domain, of registrations with another Call-ID.
-var ErrAmbiguous = errors.New("the Call-ID is also the address of other registrations")
-
-var listedCallID = regexp.MustCompile(`(?m)^\s*<call-id>(.*)</call-id>\s*$`)
-
 // HangUp ends a channel as rejected. It is no error if there is none.
 func (c *Client) HangUp(ctx context.Context, channel uuid.UUID) error {
 	_, err := c.API(ctx, "uuid_kill", channel.String(), "CALL_REJECTED")
@@ -350,20 +313,14 @@ var uptimeUnits = map[string]time.Duration{
 	"milliseconds": time.Millisecond, "microseconds": time.Microsecond,
 }
 
-// What the arguments of commands are made of. A user may be one of those that an extension's phones are stored under. A
-// Call-ID is one or two words of RFC 3261, section 25.1, without quotes, backslash, angle brackets and braces: what the
-// switch could take for syntax, and what its lists are written in.
+// What the arguments of commands are made of. A user may be one of those that an extension's phones are stored under.
 var (
 	userSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~-]{0,79}$`)
 	// A stored user and a host may be a forger's.
 	storedUserSyntax = regexp.MustCompile(`^[A-Za-z0-9._~+-]{1,128}$`)
 	storedHostSyntax = regexp.MustCompile(`^[A-Za-z0-9.:\[\]-]{1,253}$`)
 	profileSyntax    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-	callIDSyntax     = regexp.MustCompile(`^[A-Za-z0-9.!%*_+~():/[\]?-]+(@[A-Za-z0-9.!%*_+~():/[\]?-]+)?$`)
 )
-
-// maxCallID is the size of the switch's column.
-const maxCallID = 255
 
 func checkRealm(name, realm string) error {
 	if _, err := fstext.ParseRealm(realm); err != nil {
@@ -384,14 +341,4 @@ func checkProfile(name, profile string) error {
 		return invalidArgument(name, "is not 1 to 64 letters, digits, dots, hyphens and underscores")
 	}
 	return checkWord(name, profile)
-}
-
-func checkCallID(name, callID string) error {
-	switch {
-	case len(callID) > maxCallID || !callIDSyntax.MatchString(callID):
-		return invalidArgument(name, "is not a Call-ID of RFC 3261, or has a quote, backslash, bracket < > or brace")
-	case strings.EqualFold(callID, "reboot"):
-		return invalidArgument(name, "is a keyword, with which the switch drops and reboots all phones")
-	}
-	return checkWord(name, callID)
 }
