@@ -12,8 +12,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Subprotocol names the messages of this package (RFC 6455, 1.9). A gateway that selects another is not ours.
-const Subprotocol = "edgvoip.ai.v1"
+// subprotocol names the messages of this package (RFC 6455, 1.9). A gateway that selects another is not ours.
+const subprotocol = "edgvoip.ai.v1"
 
 // How often a gateway is asked whether it is there, how long its answer may take, how long a message may take to be sent, and how
 // long a gateway may take to close the channel after a goodbye.
@@ -45,7 +45,7 @@ type Channel struct {
 // What it means that a gateway grants the upgrade and speaks something else.
 var (
 	errNoWebSocket   = errors.New("the gateway does not speak WebSocket")
-	errWrongProtocol = errors.New("the gateway did not select " + Subprotocol)
+	errWrongProtocol = errors.New("the gateway did not select " + subprotocol)
 )
 
 // Dial opens the channel of a session. It lives until Close, not until ctx ends.
@@ -56,7 +56,7 @@ func (c *Client) Dial(ctx context.Context, s Session) (*Channel, error) {
 	}
 	client, release := c.upgrading(ctx)
 	conn, resp, err := websocket.Dial(ctx, s.Endpoint.String(), &websocket.DialOptions{ //nolint:bodyclose // the library closes it
-		HTTPClient: client, HTTPHeader: header, Subprotocols: []string{Subprotocol},
+		HTTPClient: client, HTTPHeader: header, Subprotocols: []string{subprotocol},
 	})
 	inTime := release()
 	switch {
@@ -71,11 +71,11 @@ func (c *Client) Dial(ctx context.Context, s Session) (*Channel, error) {
 	default:
 		return nil, cause(ctx, err)
 	}
-	if conn.Subprotocol() != Subprotocol {
+	if conn.Subprotocol() != subprotocol {
 		_ = conn.CloseNow() // it is not used
 		return nil, errWrongProtocol
 	}
-	conn.SetReadLimit(MaxMessage)
+	conn.SetReadLimit(maxMessage)
 	living, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ch := &Channel{conn: conn, messages: make(chan Message, 16), cancel: cancel}
 	ch.loops.Go(func() { ch.read(living) })

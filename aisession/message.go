@@ -57,8 +57,8 @@ type Candidate struct {
 	UsernameFragment *string `json:"usernameFragment,omitempty"`
 }
 
-// MaxMessage bounds a message, in bytes.
-const MaxMessage = 64 << 10
+// maxMessage bounds a message, in bytes.
+const maxMessage = 64 << 10
 
 const (
 	maxCandidate = 1024

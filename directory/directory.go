@@ -159,8 +159,8 @@ func (t Transport) device() Device {
 	}
 }
 
-// Allows tells whether a phone of this transport may come over the other.
-func (t Transport) Allows(used Transport) bool { return t == TransportAny || t == used }
+// allows tells whether a phone of this transport may come over the other.
+func (t Transport) allows(used Transport) bool { return t == TransportAny || t == used }
 
 // StoredUser is the user part under which the switch keeps the registration of a device of this kind. The tilde is no
 // part of any username, so the stored names of two extensions never meet.

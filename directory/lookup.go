@@ -115,7 +115,7 @@ const MaxCacheFor = 2147483 * time.Millisecond
 // not dialled in part.
 const maxLegs = 128
 
-// maxEveryone bounds the users in one document, as fsxml.MaxBytes bounds its size.
+// maxEveryone bounds the users in one document, as fsxml bounds its size.
 const maxEveryone = 20000
 
 // defaultGroup is the one group there is: everyone.
@@ -241,7 +241,7 @@ func admit(e Extension, l Lookup) (Transport, string) {
 	case a.Method == "REGISTER" && !a.Source.Addr().Is4():
 		// The Contact that we store for a phone cannot hold an IPv6 address (sofia_reg.c takes its brackets for quotes).
 		return "", "registration not from an IPv4 address"
-	case !known || !e.Transport.Allows(transport):
+	case !known || !e.Transport.allows(transport):
 		return "", "transport not allowed for the account"
 	default:
 		return transport, ""

@@ -60,7 +60,7 @@ type Request struct {
 // Token returns the hash of the bearer token that a request carries; ok is false if there is none.
 func Token(authorization string) (hash TokenHash, ok bool) {
 	token := bearer(authorization)
-	return HashToken(token), token != ""
+	return hashToken(token), token != ""
 }
 
 // Caller is a tenant that was let in.
@@ -126,7 +126,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Caller, er
 	check(r.Timestamp != "", ReasonNoTimestamp)
 	at, ok := parseTimestamp(r.Timestamp)
 	check(ok, ReasonBadTimestamp)
-	check(now.Sub(at).Abs() <= MaxSkew, ReasonSkew)
+	check(now.Sub(at).Abs() <= maxSkew, ReasonSkew)
 	check(r.Signature != "", ReasonNoSignature)
 	given, ok := parseSignature(r.Signature)
 	check(ok, ReasonBadSignature)
@@ -135,7 +135,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Caller, er
 	if refused != "" {
 		return Caller{}, &RefusedError{refused, known}
 	}
-	fresh, err := a.store.UseSignature(ctx, s.TenantID, s.ID, given, at.Add(MaxSkew+replayMargin))
+	fresh, err := a.store.UseSignature(ctx, s.TenantID, s.ID, given, at.Add(maxSkew+replayMargin))
 	if err != nil {
 		return Caller{}, fmt.Errorf("authenticate: %w", err)
 	}
@@ -147,7 +147,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Caller, er
 
 // secret returns the secret of a token and the key to verify with. With ErrUnknownToken the key is the decoy.
 func (a *Authenticator) secret(ctx context.Context, token string) (Secret, []byte, error) {
-	s, err := a.store.SecretByToken(ctx, HashToken(token))
+	s, err := a.store.SecretByToken(ctx, hashToken(token))
 	if errors.Is(err, ErrUnknownToken) {
 		return Secret{}, a.decoy, err
 	} else if err != nil {
@@ -164,7 +164,7 @@ func (a *Authenticator) secret(ctx context.Context, token string) (Secret, []byt
 // be told.
 func (a *Authenticator) AuthenticateOperator(ctx context.Context, authorization string) (Operator, error) {
 	token := bearer(authorization)
-	o, err := a.store.OperatorByToken(ctx, HashToken(token))
+	o, err := a.store.OperatorByToken(ctx, hashToken(token))
 	switch {
 	case token == "":
 		return Operator{}, &RefusedError{Reason: ReasonNoToken}

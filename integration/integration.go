@@ -66,8 +66,8 @@ var (
 // TokenHash is the SHA-256 of a token. A token is random and long, so a plain hash tells nothing about it.
 type TokenHash [sha256.Size]byte
 
-// HashToken returns the hash under which a token is kept and looked up.
-func HashToken(token string) TokenHash { return sha256.Sum256([]byte(token)) }
+// hashToken returns the hash under which a token is kept and looked up.
+func hashToken(token string) TokenHash { return sha256.Sum256([]byte(token)) }
 
 // Prefixes tell what a leaked string is, to people and to scanners.
 const (

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// MaxSkew is how far a request's timestamp may be from our clock, either way.
-const MaxSkew = 300 * time.Second
+// maxSkew is how far a request's timestamp may be from our clock, either way.
+const maxSkew = 300 * time.Second
 
 // Sign returns what X-Signature must hold: the HMAC-SHA256, in lower-case hexadecimal, over the timestamp as X-Timestamp
 // has it, the method, the path with its query exactly as on the request line, and the body. The key is the secret's text

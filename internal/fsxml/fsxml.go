@@ -27,8 +27,8 @@ var ErrHazard = errors.New("document holds text that FreeSWITCH would act on")
 // ErrTooLarge is returned by Bytes for a document that FreeSWITCH would drop.
 var ErrTooLarge = errors.New("document is larger than FreeSWITCH reads")
 
-// MaxBytes is the largest document: what freeswitch-conf/ allows (response-max-bytes), less a margin.
-const MaxBytes = 16<<20 - 4096
+// maxBytes is the largest document: what freeswitch-conf/ allows (response-max-bytes), less a margin.
+const maxBytes = 16<<20 - 4096
 
 // name keeps element and attribute names constants: only untyped constants convert to it outside this package.
 type name string
@@ -227,7 +227,7 @@ func (d *Document) Bytes() ([]byte, error) {
 	for d.depth > 0 {
 		d.Close()
 	}
-	if len(d.buf) > MaxBytes {
+	if len(d.buf) > maxBytes {
 		return nil, ErrTooLarge
 	}
 	return d.buf, nil

@@ -23,8 +23,8 @@ const BodyLimit = 8 << 20
 // HeaderFile names the file that a document lay in; a document with it was swept, not posted by a switch.
 const HeaderFile = "X-Cdr-File"
 
-// Path is where documents are taken.
-const Path = "/cdr"
+// path is where documents are taken.
+const path = "/cdr"
 
 // Store keeps documents. Implementations are safe for concurrent use.
 type Store interface {
@@ -68,7 +68,7 @@ func New(o Options) *Handler {
 }
 
 // Register adds the handler to a server.
-func (h *Handler) Register(s *httpd.Server) { s.Handle(fiber.MethodPost, Path, h.serve) }
+func (h *Handler) Register(s *httpd.Server) { s.Handle(fiber.MethodPost, path, h.serve) }
 
 func (h *Handler) serve(c *fiber.Ctx) error {
 	if err := h.credentials.Check(c); err != nil {

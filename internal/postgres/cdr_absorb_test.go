@@ -18,6 +18,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/edgvoip/edgvoip/cdr"
+	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 )
 
@@ -504,7 +505,7 @@ func TestRetentionOfAbsorbed(t *testing.T) {
 		exec1(t, l.look, `UPDATE edgvoip.`+table+` SET start_time = start_time - interval '31 days'`)
 	}
 	days := 30
-	if _, err := l.db.ChangeCallPolicy(t.Context(), tenantA, cdr.PolicyPatch{CDRDays: &days}, "test"); err != nil {
+	if _, _, err := l.db.ChangeTenant(t.Context(), tenantA, directory.TenantChange{}, cdr.PolicyPatch{CDRDays: &days}, "test"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.db.ExpireCalls(t.Context()); err != nil {

@@ -212,12 +212,6 @@ func (d *DB) CallPolicies(ctx context.Context) (map[uuid.UUID]cdr.Policy, error)
 	return policies, nil
 }
 
-// ChangeCallPolicy changes what a tenant wants of its call records. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
-func (d *DB) ChangeCallPolicy(ctx context.Context, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (cdr.Policy, error) {
-	_, p, err := d.ChangeTenant(ctx, tenant, directory.TenantChange{}, patch, actor)
-	return p, err
-}
-
 func changePolicy(ctx context.Context, tx *txn, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (changed cdr.Policy, err error) {
 	var row policyRow
 	err = tx.GetContext(ctx, &row, `SELECT`+policyColumns+` FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR UPDATE`, tenant)

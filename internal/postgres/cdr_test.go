@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/cdr"
+	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/storetest"
@@ -554,7 +555,7 @@ func TestRetention(t *testing.T) {
 		exec1(t, l.look, `UPDATE edgvoip.`+table+` SET start_time = start_time - interval '31 days' WHERE call_id IN ($1, $2)`, old, plain)
 	}
 	days := 30
-	if _, err := l.db.ChangeCallPolicy(t.Context(), tenantA, cdr.PolicyPatch{CDRDays: &days}, "test"); err != nil {
+	if _, _, err := l.db.ChangeTenant(t.Context(), tenantA, directory.TenantChange{}, cdr.PolicyPatch{CDRDays: &days}, "test"); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.db.ExpireRecordings(t.Context()); err != nil {
@@ -577,7 +578,7 @@ func TestRetention(t *testing.T) {
 	l.want("calls", `SELECT count(*) FROM edgvoip.cdr`, "1")
 	l.want("legs", `SELECT count(*) FROM edgvoip.cdr_legs`, "1")
 	for _, bad := range []int{-1, 36501} {
-		if _, err := l.db.ChangeCallPolicy(t.Context(), tenantA, cdr.PolicyPatch{RecordingDays: &bad}, "test"); err == nil {
+		if _, _, err := l.db.ChangeTenant(t.Context(), tenantA, directory.TenantChange{}, cdr.PolicyPatch{RecordingDays: &bad}, "test"); err == nil {
 			t.Errorf("%d days are taken", bad)
 		}
 	}

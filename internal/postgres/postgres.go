@@ -52,8 +52,8 @@ type DB struct {
 	preparing map[string]bool
 }
 
-// ErrSettings is wrapped by the error for a connection string that cannot be read. The string itself is not repeated.
-var ErrSettings = errors.New("DATABASE_URL is not a PostgreSQL URL or connection string")
+// errSettings is for a connection string that cannot be read. It is not repeated: a password may be in it.
+var errSettings = errors.New("DATABASE_URL is not a PostgreSQL URL or connection string")
 
 // Open returns a pool. It does not connect: the server may be away now and come back.
 func Open(o Options, log *slog.Logger) (*DB, error) {
@@ -62,7 +62,7 @@ func Open(o Options, log *slog.Logger) (*DB, error) {
 		// Parameters are added below in the other form.
 		var err error
 		if dsn, err = pq.ParseURL(dsn); err != nil { //nolint:staticcheck // deprecated as not needed to connect, which is not what it is for here
-			return nil, ErrSettings
+			return nil, errSettings
 		}
 	}
 	add := func(key, value string) {
@@ -99,7 +99,7 @@ func Open(o Options, log *slog.Logger) (*DB, error) {
 func pool(dsn string, dialer deadlineDialer, conns int, log *slog.Logger) (*DB, error) {
 	connector, err := pq.NewConnector(dsn)
 	if err != nil {
-		return nil, ErrSettings
+		return nil, errSettings
 	}
 	connector.Dialer(dialer)
 	db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
