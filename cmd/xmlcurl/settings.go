@@ -138,43 +138,14 @@ func (s settings) switchSettings() (xmlcurl.SwitchSettings, error) {
 		SIPPort: s.SIPPort, TLSPort: s.TLSPort, WSSPort: s.WSSPort, ExternalPort: s.ExternalPort, ExternalTLSPort: s.ExternalTLSPort,
 		TLS: s.SIPTLS, Transfers: s.EventSocketPasswordFile != "",
 	}
-	owner := map[int]string{}
-	for _, p := range []struct {
-		name string
-		port int
-	}{{"SIP_PORT", s.SIPPort}, {"SIP_TLS_PORT", s.TLSPort}, {"SIP_WSS_PORT", s.WSSPort}, {"SIP_EXTERNAL_PORT", s.ExternalPort}, {"SIP_EXTERNAL_TLS_PORT", s.ExternalTLSPort}} {
-		if p.port < 1 || p.port > 65535 {
-			return w, fmt.Errorf("%s is not between 1 and 65535", p.name)
-		}
-		if other, taken := owner[p.port]; taken {
-			return w, fmt.Errorf("%s and %s are the same port", other, p.name)
-		}
-		owner[p.port] = p.name
+	if err := s.checkPorts(); err != nil {
+		return w, err
 	}
 	if !slices.Contains(authAlgorithms, s.AuthAlgorithms) {
 		return w, errors.New("SIP_AUTH_ALGORITHMS is one of " + strings.Join(authAlgorithms, " or "))
 	}
-	for _, a := range []struct {
-		name, value string
-		auto        bool
-		to          *fstext.Text
-	}{
-		{"SIP_IP", s.SIPIP, true, &w.SIPIP},
-		{"RTP_IP", s.RTPIP, true, &w.RTPIP},
-		{"EXT_SIP_IP", s.ExtSIPIP, false, &w.ExtSIPIP},
-		{"EXT_RTP_IP", s.ExtRTPIP, false, &w.ExtRTPIP},
-	} {
-		if a.value == "" || a.auto && a.value == "auto" {
-			if a.auto {
-				*a.to = fstext.Const("auto")
-			}
-			continue
-		}
-		addr, err := netip.ParseAddr(a.value)
-		if err != nil {
-			return w, fmt.Errorf("%s is not an IP address", a.name)
-		}
-		*a.to = fstext.Addr(addr)
+	if err := s.addresses(&w); err != nil {
+		return w, err
 	}
 	var err error
 	if s.SIPTLSCertDir != "" && !filepath.IsAbs(s.SIPTLSCertDir) {
@@ -193,4 +164,55 @@ func (s settings) switchSettings() (xmlcurl.SwitchSettings, error) {
 		return w, fmt.Errorf("SIP_AUTH_ALGORITHMS: %w", err)
 	}
 	return w, nil
+}
+
+// checkPorts checks that the switch can listen on all of its ports.
+func (s settings) checkPorts() error {
+	owner := map[int]string{}
+	for _, p := range []struct {
+		name string
+		port int
+	}{
+		{"SIP_PORT", s.SIPPort},
+		{"SIP_TLS_PORT", s.TLSPort},
+		{"SIP_WSS_PORT", s.WSSPort},
+		{"SIP_EXTERNAL_PORT", s.ExternalPort},
+		{"SIP_EXTERNAL_TLS_PORT", s.ExternalTLSPort},
+	} {
+		if p.port < 1 || p.port > 65535 {
+			return fmt.Errorf("%s is not between 1 and 65535", p.name)
+		}
+		if other, taken := owner[p.port]; taken {
+			return fmt.Errorf("%s and %s are the same port", other, p.name)
+		}
+		owner[p.port] = p.name
+	}
+	return nil
+}
+
+// addresses reads where the switch listens, which it may find out by itself, and what it is to others.
+func (s settings) addresses(w *xmlcurl.SwitchSettings) error {
+	for _, a := range []struct {
+		name, value string
+		auto        bool
+		to          *fstext.Text
+	}{
+		{"SIP_IP", s.SIPIP, true, &w.SIPIP},
+		{"RTP_IP", s.RTPIP, true, &w.RTPIP},
+		{"EXT_SIP_IP", s.ExtSIPIP, false, &w.ExtSIPIP},
+		{"EXT_RTP_IP", s.ExtRTPIP, false, &w.ExtRTPIP},
+	} {
+		if a.value == "" || a.auto && a.value == "auto" {
+			if a.auto {
+				*a.to = fstext.Const("auto")
+			}
+			continue
+		}
+		addr, err := netip.ParseAddr(a.value)
+		if err != nil {
+			return fmt.Errorf("%s is not an IP address", a.name)
+		}
+		*a.to = fstext.Addr(addr)
+	}
+	return nil
 }

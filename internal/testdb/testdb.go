@@ -148,34 +148,32 @@ func ensureTemplate(ctx context.Context, dsn string) (name string, err error) {
 	if exists {
 		return name, nil
 	}
+	return name, build(ctx, conn, dsn, name, string(schema))
+}
 
-	// Built under another name and renamed at the end, so that a template is complete or does not exist. It then refuses
-	// connections, because a database that somebody is connected to cannot be copied.
+// build makes a template under another name and renames it at the end, so that one is complete or does not exist. It then
+// refuses connections, because a database that somebody is connected to cannot be copied.
+func build(ctx context.Context, conn *sql.Conn, dsn, name, schema string) error {
 	building := name + "_building"
-	for _, statement := range []string{
-		`DROP DATABASE IF EXISTS ` + building + ` WITH (FORCE)`,
-		`CREATE DATABASE ` + building + ` TEMPLATE template0`,
-	} {
-		if _, err := conn.ExecContext(ctx, statement); err != nil {
-			return "", fmt.Errorf("build template %s: %w", name, err)
+	run := func(statements ...string) error {
+		for _, statement := range statements {
+			if _, err := conn.ExecContext(ctx, statement); err != nil {
+				return fmt.Errorf("build template %s: %w", name, err)
+			}
 		}
+		return nil
+	}
+	if err := run(`DROP DATABASE IF EXISTS `+building+` WITH (FORCE)`, `CREATE DATABASE `+building+` TEMPLATE template0`); err != nil {
+		return err
 	}
 	buildingDSN, err := withDatabase(dsn, building)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if err := execute(ctx, buildingDSN, string(schema)); err != nil {
-		return "", fmt.Errorf("apply schema.sql: %w", err)
+	if err := execute(ctx, buildingDSN, schema); err != nil {
+		return fmt.Errorf("apply schema.sql: %w", err)
 	}
-	for _, statement := range []string{
-		`ALTER DATABASE ` + building + ` ALLOW_CONNECTIONS false`,
-		`ALTER DATABASE ` + building + ` RENAME TO ` + name,
-	} {
-		if _, err := conn.ExecContext(ctx, statement); err != nil {
-			return "", fmt.Errorf("build template %s: %w", name, err)
-		}
-	}
-	return name, nil
+	return run(`ALTER DATABASE `+building+` ALLOW_CONNECTIONS false`, `ALTER DATABASE `+building+` RENAME TO `+name)
 }
 
 // execute runs statements on a connection of their own: CREATE and DROP DATABASE want no session around them.
