@@ -1,24 +1,17 @@
 package api
 
 import (
-	"bytes"
 	"context"
-	"encoding/csv"
-	"io"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
-	"github.com/gofiber/fiber/v2"
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/cdr"
 	"github.com/edgvoip/edgvoip/directory"
-	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/invalid"
 )
 
@@ -81,16 +74,6 @@ func legOf(l cdr.Leg) Leg {
 type CDRWithLegs struct {
 	CDR
 	Legs []Leg `json:"legs" doc:"In order of start."`
-}
-
-// preferCSV leads who would rather have the list of call records as CSV than as JSON to the export. It stands before all routes below
-// the list's, as Fiber makes one route of two that have the same path.
-func preferCSV(c *fiber.Ctx) error {
-	if c.Method() == fiber.MethodGet && strings.TrimSuffix(c.Path(), "/") == BasePath+"/cdrs" &&
-		c.Accepts(fiber.MIMEApplicationJSON, "text/csv") == "text/csv" {
-		c.Path(BasePath + "/cdrs.csv")
-	}
-	return c.Next()
 }
 
 func (a *API) registerCDRs() {
@@ -212,246 +195,4 @@ func (a *API) getCDR(ctx context.Context, in *ByCall) (*body[CDRWithLegs], error
 		out.Legs[i] = legOf(l)
 	}
 	return &body[CDRWithLegs]{out}, nil
-}
-
-// Erasure is the body of POST /erasures.
-type Erasure struct {
-	Number string `json:"number" doc:"E.164." example:"+393331234567"`
-	Cursor string `json:"cursor,omitempty" maxLength:"512" doc:"Where to go on: the cursor of an answer that was not done."`
-}
-
-// Erased is the answer to POST /erasures.
-type Erased struct {
-	Calls  int    `json:"calls" doc:"How many calls this request found the number in."`
-	Done   bool   `json:"done" doc:"Whether all records were gone through. If not, send the request again with cursor."`
-	Cursor string `json:"cursor,omitempty"`
-}
-
-// erasePatience is how long one request goes on erasing, well within what a client waits.
-const erasePatience = 3 * time.Second
-
-func (a *API) eraseNumber(ctx context.Context, in *struct {
-	Keyed
-	Body Erasure
-},
-) (*written[Erased], error) {
-	number, err := fstext.NewE164(in.Body.Number)
-	if err != nil {
-		return nil, invalid.Because("number", err)
-	}
-	from, err := parseErasureCursor(in.Body.Cursor)
-	if err != nil {
-		return nil, err
-	}
-	// Who waits for another with his key waits in his turn too: it holds a connection.
-	return inTurn(a, &a.searching, infoOf(ctx).caller.TenantID, func() (*written[Erased], error) {
-		return a.eraseOnce(ctx, in.Key, cdr.NewPerson(number), from)
-	})
-}
-
-// eraseOnce erases a person's number, from a place on. Erasing is many transactions of its own, each of which may be done again: it
-// goes on while the key is held, so that of two requests at once the second waits; if it breaks off, the key is as if it had not been used.
-func (a *API) eraseOnce(ctx context.Context, key string, p cdr.Person, from cdr.ErasurePlace) (*written[Erased], error) {
-	if key == "" {
-		out, err := a.erase(ctx, p, from)
-		return &written[Erased]{Status: http.StatusOK, Body: out}, err
-	}
-	return inTurn(a, &a.erasing, uuid.Nil, func() (*written[Erased], error) {
-		return a.eraseUnderKey(ctx, key, p, from)
-	})
-}
-
-func (a *API) eraseUnderKey(ctx context.Context, key string, p cdr.Person, from cdr.ErasurePlace) (*written[Erased], error) {
-	return write(ctx, a, key, func() (func(directory.Writer) (Erased, int, directory.Effect, error), error) {
-		return func(directory.Writer) (Erased, int, directory.Effect, error) {
-			out, err := a.erase(ctx, p, from)
-			return out, http.StatusOK, directory.EffectUpdated, err
-		}, nil
-	})
-}
-
-func (a *API) erase(ctx context.Context, p cdr.Person, from cdr.ErasurePlace) (Erased, error) {
-	caller := infoOf(ctx).caller
-	n, next, err := a.store.EraseNumber(ctx, caller.TenantID, p, from, erasePatience, caller.Actor())
-	if err != nil {
-		return Erased{}, err
-	}
-	if next.Stage == cdr.EraseDone {
-		return Erased{Calls: n, Done: true}, nil
-	}
-	return Erased{Calls: n, Cursor: newErasureCursor(next)}, nil
-}
-
-// newErasureCursor tells the stage, and the last that was looked at in it.
-func newErasureCursor(p cdr.ErasurePlace) string {
-	at, id := max(p.Document, p.Event), uuid.Nil
-	if p.Stage == cdr.EraseLegs {
-		at, id = p.Leg.Start.UnixMicro(), p.Leg.ID
-		if p.Leg == (cdr.LegKey{}) {
-			at = 0
-		}
-	}
-	return newCursor(strconv.Itoa(int(p.Stage)), strconv.FormatInt(at, 10), id.String())
-}
-
-func parseErasureCursor(cursor string) (p cdr.ErasurePlace, err error) {
-	if cursor == "" {
-		return p, nil
-	}
-	wrong := &invalid.FieldError{Name: "cursor", Reason: "is no cursor of an answer to such a request"}
-	parts, err := parseCursor(cursor, 3)
-	if err != nil {
-		return p, wrong
-	}
-	stage, err1 := strconv.Atoi(parts[0])
-	at, err2 := strconv.ParseInt(parts[1], 10, 64)
-	id, err3 := uuid.Parse(parts[2])
-	if err1 != nil || err2 != nil || err3 != nil || at < 0 {
-		return p, wrong
-	}
-	p.Stage = cdr.ErasureStage(stage)
-	switch p.Stage {
-	case cdr.EraseDocuments:
-		p.Document = at
-	case cdr.EraseLegs:
-		if at > latestMicro {
-			return p, wrong
-		}
-		if at > 0 || id != uuid.Nil {
-			p.Leg = cdr.LegKey{Start: time.UnixMicro(at), ID: id}
-		}
-	case cdr.EraseEvents:
-		p.Event = at
-	default:
-		return p, wrong
-	}
-	return p, nil
-}
-
-// exportPage is how many records are read at a time, exportPatience how long that may take.
-const (
-	exportPage     = 1000
-	exportPatience = 20 * time.Second
-)
-
-func (a *API) exportCDRs(ctx context.Context, in *struct{ CDRFilter }) (*huma.StreamResponse, error) {
-	f, err := in.filter(exportPage)
-	if err != nil {
-		return nil, err
-	}
-	e := &export{store: a.store, tenant: infoOf(ctx).caller.TenantID, filter: f, ctx: context.WithoutCancel(ctx)}
-	// The first page is read before the answer begins, so that a fault has an answer of its own.
-	if _, err := inTurn(a, &a.searching, e.tenant, func() (struct{}, error) { return struct{}{}, e.first(ctx) }); err != nil {
-		return nil, err
-	}
-	return &huma.StreamResponse{Body: func(c huma.Context) {
-		answer := humafiber.Unwrap(c)
-		answer.Set(fiber.HeaderContentType, "text/csv; charset=utf-8")
-		answer.Set(fiber.HeaderContentDisposition, `attachment; filename="cdrs.csv"`)
-		answer.Set(fiber.HeaderXContentTypeOptions, "nosniff")
-		answer.Context().SetBodyStream(patient(answer, e), -1)
-	}}, nil
-}
-
-// export is a list of call records as CSV, read as it is sent. A fault on the way breaks it off.
-type export struct {
-	store  CallStore
-	tenant uuid.UUID
-	filter cdr.Filter
-	ctx    context.Context //nolint:containedctx // it is read after the request's handler has returned
-	buffer bytes.Buffer
-	last   bool
-}
-
-var exportColumns = []string{
-	"callId", "direction", "from", "to", "startTime", "answerTime", "endTime", "duration", "billsec", "disposition", "hangupCause", "storeId",
-	"trunkId", "answeredBy", "transferredTo", "recordingUrl", "reconstructed",
-}
-
-func (e *export) first(ctx context.Context) error {
-	w := csv.NewWriter(&e.buffer)
-	w.UseCRLF = true
-	if err := w.Write(exportColumns); err != nil {
-		return err
-	}
-	w.Flush()
-	return e.next(ctx)
-}
-
-// next reads a page.
-func (e *export) next(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, exportPatience)
-	defer cancel()
-	records, err := e.store.Calls(ctx, e.tenant, e.filter)
-	if err != nil {
-		return err
-	}
-	w := csv.NewWriter(&e.buffer)
-	w.UseCRLF = true
-	for _, r := range records {
-		if err := w.Write(csvRow(r.Event())); err != nil {
-			return err
-		}
-	}
-	w.Flush()
-	if e.last = len(records) < exportPage; !e.last {
-		e.filter.Before.Start, e.filter.Before.ID = records[exportPage-1].Start, records[exportPage-1].ID
-	}
-	return w.Error()
-}
-
-// Read implements io.Reader.
-func (e *export) Read(p []byte) (int, error) {
-	for e.buffer.Len() == 0 {
-		if e.last {
-			return 0, io.EOF
-		}
-		if err := e.next(e.ctx); err != nil {
-			return 0, err
-		}
-	}
-	return e.buffer.Read(p)
-}
-
-func csvRow(e cdr.Event) []string {
-	at := func(t *time.Time) string {
-		if t == nil {
-			return ""
-		}
-		return t.Format(time.RFC3339Nano)
-	}
-	id := func(id *uuid.UUID) string {
-		if id == nil {
-			return ""
-		}
-		return id.String()
-	}
-	row := []string{
-		e.CallID.String(), e.Direction, e.From, e.To, at(&e.StartTime), at(e.AnswerTime), at(e.EndTime), strconv.Itoa(e.Duration),
-		strconv.Itoa(e.BillSec), e.Disposition, e.HangupCause, id(e.StoreID), id(e.TrunkID), e.AnsweredBy, e.TransferredTo, e.RecordingURL,
-		strconv.FormatBool(e.Reconstructed),
-	}
-	for i := range row {
-		row[i] = harmless(row[i])
-	}
-	return row
-}
-
-// harmless puts an apostrophe before what a spreadsheet would take for a formula. A public number begins with a plus sign and
-// has nothing but digits behind it: it computes nothing, and stays as it is.
-func harmless(s string) string {
-	s = formula.ReplaceAllString(s, "$1'$2")
-	if s == "" || isNumber(s) || !strings.ContainsAny(s[:1], "=+-@\t\r\n|%") && !strings.HasPrefix(s, "＝") &&
-		!strings.HasPrefix(s, "＋") && !strings.HasPrefix(s, "－") && !strings.HasPrefix(s, "＠") {
-		return s
-	}
-	return "'" + s
-}
-
-// formula is the beginning of one behind something that a spreadsheet may take for the end of a cell.
-var formula = regexp.MustCompile(`([;,|\t\r\n][\pZ]*)([=+\-@])`)
-
-func isNumber(s string) bool {
-	_, err := fstext.NewE164(s)
-	return err == nil
 }
