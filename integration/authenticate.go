@@ -76,8 +76,8 @@ func (c Caller) Actor() string { return "w3:" + c.TenantID.String() + "/" + c.Se
 type Store interface {
 	// SecretByToken returns the secret of a token, valid or not. Error: ErrUnknownToken, also for a deleted tenant.
 	SecretByToken(ctx context.Context, token TokenHash) (Secret, error)
-	// UseSignature remembers a signature until it expires, and that its secret was used. It returns false if it knew the
-	// signature.
+	// UseSignature remembers a signature until it expires, and that its secret was used. It returns false if it knew
+	// the signature.
 	UseSignature(ctx context.Context, tenant, secret uuid.UUID, signature []byte, expires time.Time) (fresh bool, err error)
 	// OperatorByToken returns the operator of a token, valid or not. Error: ErrUnknownToken.
 	OperatorByToken(ctx context.Context, token TokenHash) (Operator, error)
@@ -88,7 +88,8 @@ type Authenticator struct {
 	store Store
 	keys  *secret.KeyRing
 	now   func() time.Time
-	// decoy signs in the place of a secret that does not exist, so that an unknown token takes as long as a wrong signature.
+	// decoy signs in the place of a secret that does not exist, so that an unknown token takes as long as a wrong
+	// signature.
 	decoy []byte
 }
 
@@ -160,8 +161,8 @@ func (a *Authenticator) secret(ctx context.Context, token string) (Secret, []byt
 	return s, key, nil
 }
 
-// AuthenticateOperator lets an operator in by his token alone. Errors: *RefusedError; every other means that it could not
-// be told.
+// AuthenticateOperator lets an operator in by his token alone. Errors: *RefusedError; every other means that it could
+// not be told.
 func (a *Authenticator) AuthenticateOperator(ctx context.Context, authorization string) (Operator, error) {
 	token := bearer(authorization)
 	o, err := a.store.OperatorByToken(ctx, hashToken(token))

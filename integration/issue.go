@@ -45,8 +45,8 @@ func (i *Issuer) Add(ctx context.Context, tenant uuid.UUID, actor string) (Issue
 	return i.add(ctx, tenant, time.Time{}, actor)
 }
 
-// Rotate gives a tenant a new secret. All others stay valid for the overlap at most and end then; those that end before keep their
-// end. Error: *invalid.FieldError.
+// Rotate gives a tenant a new secret. All others stay valid for the overlap at most and end then; those that end before
+// keep their end. Error: *invalid.FieldError.
 func (i *Issuer) Rotate(ctx context.Context, tenant uuid.UUID, overlap time.Duration, actor string) (Issued, error) {
 	if overlap < 0 || overlap > MaxOverlap {
 		return Issued{}, &invalid.FieldError{Name: "overlap", Reason: fmt.Sprintf("is not between 0 and %v", MaxOverlap)}

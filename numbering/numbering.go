@@ -38,8 +38,8 @@ func NewCountry(code string) (Country, error) {
 
 func (c Country) String() string { return c.code }
 
-// normalised remembers what Normalise found, as libphonenumber takes some 20 µs a number and the same numbers are dialled again
-// and again. The zero number stands for ErrNotANumber.
+// normalised remembers what Normalise found, as libphonenumber takes some 20 µs a number and the same numbers are
+// dialled again and again. The zero number stands for ErrNotANumber.
 var normalised = otter.Must(&otter.Options[question, fstext.E164]{MaximumSize: 65_536})
 
 type question struct{ region, dialled string }
@@ -62,9 +62,9 @@ func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
 	return e, nil
 }
 
-// Guess returns what a national number most likely is in international form: after the country's code, without the prefix
-// that is dialled before national numbers there. It costs next to nothing and checks nothing, so it is for those who know the
-// number they hope for. The zero value means that there is nothing to guess.
+// Guess returns what a national number most likely is in international form: after the country's code, without the
+// prefix that is dialled before national numbers there. It costs next to nothing and checks nothing, so it is for those
+// who know the number they hope for. The zero value means that there is nothing to guess.
 func Guess(c Country, dialled fstext.Dialled) fstext.E164 {
 	code, prefix := c.prefixes()
 	if code == "" {
@@ -82,8 +82,8 @@ var plans sync.Map // of Country to plan
 
 type plan struct{ code, prefix string }
 
-// prefixes returns what stands before a number of the country when it is dialled from abroad, and what from inside; Italy
-// has none of the latter.
+// prefixes returns what stands before a number of the country when it is dialled from abroad, and what from inside;
+// Italy has none of the latter.
 func (c Country) prefixes() (code, prefix string) {
 	if p, ok := plans.Load(c); ok {
 		return p.(plan).code, p.(plan).prefix //nolint:forcetypeassert // nothing else is put there
@@ -147,11 +147,12 @@ func Emergency(c Country, dialled string) bool {
 	return help
 }
 
-// emergencies remembers what Emergency found: libphonenumber takes a microsecond, and every call of a phone is asked about.
+// emergencies remembers what Emergency found: libphonenumber takes a microsecond, and every call of a phone is asked
+// about.
 var emergencies = otter.Must(&otter.Options[question, bool]{MaximumSize: 16_384})
 
-// National returns the digits of a number without its country's code: those that stand at the end of it in every form in
-// which it is dialled or shown. It returns all digits of a number that belongs to no country's plan.
+// National returns the digits of a number without its country's code: those that stand at the end of it in every form
+// in which it is dialled or shown. It returns all digits of a number that belongs to no country's plan.
 func National(e fstext.E164) string {
 	n, err := phonenumbers.Parse(e.String(), "ZZ")
 	if err != nil {

@@ -140,7 +140,8 @@ func FuzzNormalise(f *testing.F) {
 	})
 }
 
-// A guess at a national number is what the rules make of it; at anything else it may be wrong, but is a number or nothing.
+// A guess at a national number is what the rules make of it; at anything else it may be wrong, but is a number or
+// nothing.
 func TestGuess(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ country, in, want string }{

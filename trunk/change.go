@@ -113,8 +113,8 @@ func (c Change) checkAgent(r Record, home Home) error {
 	return nil
 }
 
-// checkFailover refuses an extension that does not ring. Only who names one, or names an agent for whom it is to stand in, has to mend
-// that: a trunk whose extension was deleted since can be changed in all else.
+// checkFailover refuses an extension that does not ring. Only who names one, or names an agent for whom it is to stand
+// in, has to mend that: a trunk whose extension was deleted since can be changed in all else.
 func checkFailover(before, r Record, home Home) error {
 	none, named := fstext.Extension{}, r.Failover != before.Failover || r.AIAgentRef != "" && r.AIAgentRef != before.AIAgentRef
 	if !named || r.Failover == none {
@@ -127,8 +127,8 @@ func checkFailover(before, r Record, home Home) error {
 	return err
 }
 
-// applyCredentials seals a new password. One that is there already stays sealed as it is, byte for byte: to the switch a
-// password that is sealed anew is another one, and it would register again.
+// applyCredentials seals a new password. One that is there already stays sealed as it is, byte for byte: to the switch
+// a password that is sealed anew is another one, and it would register again.
 func (c Change) applyCredentials(r *Record, keys *secret.KeyRing) error {
 	if err := parsed("username", &r.Username, c.Username, orNothing(fstext.NewCredential)); err != nil {
 		return err

@@ -176,7 +176,8 @@ func parseWebhookReplay(flags *flag.FlagSet, args []string) (task, error) {
 	}), err
 }
 
-// replayed makes dead events due again, those that are named or all, and returns how many. A named one that is not dead is an error.
+// replayed makes dead events due again, those that are named or all, and returns how many. A named one that is not dead
+// is an error.
 func replayed(ctx context.Context, t tools, tenant uuid.UUID, ids []int64) (n int, err error) {
 	if len(ids) == 0 {
 		return t.db.ReplayEvents(ctx, tenant, nil, t.actor)

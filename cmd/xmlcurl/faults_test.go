@@ -41,9 +41,9 @@ import (
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
-// The population: tenants of members extensions from firstMember, with a DID for each, and of spares, whose extensions are
-// suspended and whose DIDs are moved while the others are called. One carrier brings all calls, so that a number in national form
-// is looked for in two countries.
+// The population: tenants of members extensions from firstMember, with a DID for each, and of spares, whose extensions
+// are suspended and whose DIDs are moved while the others are called. One carrier brings all calls, so that a number in
+// national form is looked for in two countries.
 var tenants = []struct {
 	slug, country string
 	did           int64  // the first one
@@ -128,8 +128,8 @@ func callFromCarrier(tb testing.TB, dialled string) string {
 	return form(tb, "dialplan-public-0612345678-external", map[string]string{"Hunt-Destination-Number": dialled})
 }
 
-// questions returns lookups of known users and known calls, of every kind in turn, with the answers that a store in memory
-// gives.
+// questions returns lookups of known users and known calls, of every kind in turn, with the answers that a store in
+// memory gives.
 func questions(tb testing.TB) []question {
 	tb.Helper()
 	answer := oracle(tb)
@@ -187,12 +187,12 @@ func oracle(tb testing.TB) func(body string) string {
 	}
 }
 
-// patience is how long a caller waits for an answer before it counts as none. FreeSWITCH waits two seconds, on a machine that
-// does nothing else.
+// patience is how long a caller waits for an answer before it counts as none. FreeSWITCH waits two seconds, on a
+// machine that does nothing else.
 const patience = 10 * time.Second
 
-// ask sends one request over a connection of its own, as FreeSWITCH does. n spreads callers over addresses, as each connection
-// occupies a port for a minute. dialled tells whether there was a connection.
+// ask sends one request over a connection of its own, as FreeSWITCH does. n spreads callers over addresses, as each
+// connection occupies a port for a minute. dialled tells whether there was a connection.
 func ask(ctx context.Context, addr, method, path, body string, n int) (status int, doc string, dialled bool, err error) {
 	d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+n%8))}, Control: portLater}
 	c, err := d.DialContext(ctx, "tcp4", addr)
@@ -332,8 +332,8 @@ func (x *xml) refusesUnknown() {
 	}
 }
 
-// load asks questions at a rate, whatever becomes of those before, and checks every answer. Phases are entered by one goroutine,
-// which reports them when run has returned.
+// load asks questions at a rate, whatever becomes of those before, and checks every answer. Phases are entered by one
+// goroutine, which reports them when run has returned.
 type load struct {
 	addr   string
 	list   []question
@@ -342,7 +342,8 @@ type load struct {
 	phases []*phase
 }
 
-// rate is how many questions are asked a second: fewer under the race detector, which makes everything ten times slower.
+// rate is how many questions are asked a second: fewer under the race detector, which makes everything ten times
+// slower.
 var rate = func() time.Duration {
 	info, _ := debug.ReadBuildInfo()
 	if info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
@@ -351,8 +352,8 @@ var rate = func() time.Duration {
 	return 500
 }()
 
-// run asks until ctx ends, and waits for the last answer. A question belongs to the phase in which it was due; its time runs from
-// then on.
+// run asks until ctx ends, and waits for the last answer. A question belongs to the phase in which it was due; its time
+// runs from then on.
 func (l *load) run(ctx context.Context) {
 	begun := time.Now()
 	for n := 0; ctx.Err() == nil; n++ {
@@ -451,8 +452,8 @@ func (p *phase) report(tb testing.TB) {
 	}
 }
 
-// portLater leaves the choice of a port to connect: bind alone would look for one that nobody uses with anybody, which takes long
-// after some ten thousand connections.
+// portLater leaves the choice of a port to connect: bind alone would look for one that nobody uses with anybody, which
+// takes long after some ten thousand connections.
 func portLater(_, _ string, c syscall.RawConn) error {
 	var err error
 	if controlErr := c.Control(func(fd uintptr) {
@@ -561,8 +562,8 @@ func (r *trial) outage() {
 	r.x.refusesUnknown()
 }
 
-// Whatever becomes of PostgreSQL, known users and known calls get their right answers, unknown names get none, and once it is
-// back, changes show without a restart.
+// Whatever becomes of PostgreSQL, known users and known calls get their right answers, unknown names get none, and once
+// it is back, changes show without a restart.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
@@ -635,8 +636,8 @@ func TestFaults(t *testing.T) {
 	r.recovers()
 }
 
-// A process that starts while PostgreSQL is away answers what another one knew, says nothing of the rest, and learns what has
-// changed when PostgreSQL is back.
+// A process that starts while PostgreSQL is away answers what another one knew, says nothing of the rest, and learns
+// what has changed when PostgreSQL is back.
 func TestSnapshot(t *testing.T) {
 	t.Parallel()
 	direct := testdb.New(t)

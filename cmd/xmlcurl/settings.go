@@ -64,7 +64,8 @@ type settings struct {
 // bindingTimeout is the timeout of the bindings in freeswitch-conf/. An answer that takes as long comes too late.
 const bindingTimeout = 2 * time.Second
 
-// readSettings reads the environment, given as KEY=value. Its error names the setting that is wrong and holds no secret.
+// readSettings reads the environment, given as KEY=value. Its error names the setting that is wrong and holds no
+// secret.
 func readSettings(environ []string) (settings, error) {
 	s, err := common.Parse[settings](environ)
 	if err != nil {

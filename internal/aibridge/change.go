@@ -6,8 +6,8 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// change answers a re-INVITE or UPDATE: the switch holds the call, moves its media, or refreshes the dialog. What is refused changes
-// nothing.
+// change answers a re-INVITE or UPDATE: the switch holds the call, moves its media, or refreshes the dialog. What is
+// refused changes nothing.
 func (c *call) change(req *sip.Request) *sip.Response {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -38,7 +38,8 @@ func (c *call) change(req *sip.Request) *sip.Response {
 	return c.dialog.response(req, sip.StatusOK, "OK", body, timer.headers()...)
 }
 
-// answerChange returns our SDP, in answer to an offer or, without one, as an offer that the ACK will answer. The caller has the lock.
+// answerChange returns our SDP, in answer to an offer or, without one, as an offer that the ACK will answer. The caller
+// has the lock.
 func (c *call) answerChange(req *sip.Request, far media, offered bool) []byte {
 	c.local.version++
 	if c.late = 0; !offered {
@@ -50,7 +51,8 @@ func (c *call) answerChange(req *sip.Request, far media, offered bool) []byte {
 // statusRequestPending is 491 of RFC 3261 (14.2).
 const statusRequestPending = 491
 
-// lateAnswer takes the answer to an offer of ours, which came in a 200 and is answered in the ACK (RFC 3264, 13.2.1 of RFC 3261).
+// lateAnswer takes the answer to an offer of ours, which came in a 200 and is answered in the ACK (RFC 3264, 13.2.1 of
+// RFC 3261).
 func (c *call) lateAnswer(ack *sip.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,7 +65,8 @@ func (c *call) lateAnswer(ack *sip.Request) {
 	}
 }
 
-// move sends media to where the switch wants it now, and tells the agent of a hold that begins or ends. The caller has the lock.
+// move sends media to where the switch wants it now, and tells the agent of a hold that begins or ends. The caller has
+// the lock.
 func (c *call) move(far media) {
 	before := c.relay.far.Swap(&far)
 	if far.direction == before.direction {

@@ -20,8 +20,8 @@ const (
 	byeTimeout = 2 * time.Second
 	// transferTimeout is how long the switch may take to end the call after it accepted a transfer.
 	transferTimeout = 3 * time.Second
-	// lastWordTimeout is how long is listened to a gateway whose media is gone: one that closes its peer connection before it says
-	// why, or whose words come by a longer way.
+	// lastWordTimeout is how long is listened to a gateway whose media is gone: one that closes its peer connection
+	// before it says why, or whose words come by a longer way.
 	lastWordTimeout = 300 * time.Millisecond
 )
 
@@ -97,7 +97,8 @@ func (c *call) converse(ctx context.Context, unconfirmed <-chan error) (end *fau
 	}
 }
 
-// lastWord listens for why the agent's media is gone. What he says then is done as if it had come before; a candidate says nothing.
+// lastWord listens for why the agent's media is gone. What he says then is done as if it had come before; a candidate
+// says nothing.
 func (c *call) lastWord(ctx context.Context) (end *fault, byPeer bool) {
 	patience := time.After(lastWordTimeout)
 	for {
@@ -202,7 +203,8 @@ func (c *call) hangUp(ctx context.Context, end *fault) {
 }
 
 // transfer asks the switch to send the caller to an extension, which the switch's dialplan decides as for any transfer
-// (docs/decisions/0008-transfers.md). The switch then ends our leg. Whatever fails sends the caller to the failover extension.
+// (docs/decisions/0008-transfers.md). The switch then ends our leg. Whatever fails sends the caller to the failover
+// extension.
 func (c *call) transfer(ctx context.Context, to string) (end *fault, byPeer bool) {
 	asking, cancel := context.WithTimeout(ctx, byeTimeout)
 	defer cancel()

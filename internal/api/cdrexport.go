@@ -128,8 +128,8 @@ func csvRow(e cdr.Event) []string {
 	return row
 }
 
-// harmless puts an apostrophe before what a spreadsheet would take for a formula. A public number begins with a plus sign and
-// has nothing but digits behind it: it computes nothing, and stays as it is.
+// harmless puts an apostrophe before what a spreadsheet would take for a formula. A public number begins with a plus
+// sign and has nothing but digits behind it: it computes nothing, and stays as it is.
 func harmless(s string) string {
 	s = formula.ReplaceAllString(s, "$1'$2")
 	if s == "" || isNumber(s) || !strings.ContainsAny(s[:1], "=+-@\t\r\n|%") && !strings.HasPrefix(s, "＝") &&
@@ -147,8 +147,8 @@ func isNumber(s string) bool {
 	return err == nil
 }
 
-// preferCSV leads who would rather have the list of call records as CSV than as JSON to the export. It stands before all routes below
-// the list's, as Fiber makes one route of two that have the same path.
+// preferCSV leads who would rather have the list of call records as CSV than as JSON to the export. It stands before
+// all routes below the list's, as Fiber makes one route of two that have the same path.
 func preferCSV(c *fiber.Ctx) error {
 	if c.Method() == fiber.MethodGet && strings.TrimSuffix(c.Path(), "/") == BasePath+"/cdrs" &&
 		c.Accepts(fiber.MIMEApplicationJSON, "text/csv") == "text/csv" {

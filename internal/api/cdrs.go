@@ -21,16 +21,16 @@ type CallStore interface {
 	Calls(ctx context.Context, tenant uuid.UUID, f cdr.Filter) ([]cdr.Record, error)
 	Call(ctx context.Context, tenant, call uuid.UUID) (cdr.Record, error)
 	Legs(ctx context.Context, tenant, call uuid.UUID) ([]cdr.Leg, error)
-	// EraseNumber takes a person's number out of a tenant's records, from a place on and for about so long. It returns how many
-	// they were, and where to go on unless it is done.
+	// EraseNumber takes a person's number out of a tenant's records, from a place on and for about so long. It returns
+	// how many they were, and where to go on unless it is done.
 	EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.ErasurePlace, patience time.Duration, actor string) (calls int, next cdr.ErasurePlace, err error)
-	// CallPolicy and CallPolicies return what tenants want of their records. ChangeTenant changes that, and the tenant itself: both
-	// or nothing. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
+	// CallPolicy and CallPolicies return what tenants want of their records. ChangeTenant changes that, and the tenant
+	// itself: both or nothing. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
 	CallPolicy(ctx context.Context, tenant uuid.UUID) (cdr.Policy, error)
 	CallPolicies(ctx context.Context) (map[uuid.UUID]cdr.Policy, error)
 	ChangeTenant(ctx context.Context, tenant uuid.UUID, c directory.TenantChange, patch cdr.PolicyPatch, actor string) (directory.TenantRecord, cdr.Policy, error)
-	// KeptDocuments returns documents that wait for an operator, KeptDocument one of them, with its body. RetryDocument has it
-	// read once more, DiscardDocument removes it. Error: cdr.ErrUnknownCall.
+	// KeptDocuments returns documents that wait for an operator, KeptDocument one of them, with its body. RetryDocument
+	// has it read once more, DiscardDocument removes it. Error: cdr.ErrUnknownCall.
 	KeptDocuments(ctx context.Context, state cdr.DocumentState, after int64, limit int) ([]cdr.KeptDocument, error)
 	KeptDocument(ctx context.Context, id int64) (cdr.KeptDocument, error)
 	RetryDocument(ctx context.Context, id int64, actor string) error

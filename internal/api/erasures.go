@@ -49,8 +49,9 @@ func (a *API) eraseNumber(ctx context.Context, in *struct {
 	})
 }
 
-// eraseOnce erases a person's number, from a place on. Erasing is many transactions of its own, each of which may be done again: it
-// goes on while the key is held, so that of two requests at once the second waits; if it breaks off, the key is as if it had not been used.
+// eraseOnce erases a person's number, from a place on. Erasing is many transactions of its own, each of which may be
+// done again: it goes on while the key is held, so that of two requests at once the second waits; if it breaks off, the
+// key is as if it had not been used.
 func (a *API) eraseOnce(ctx context.Context, key string, p cdr.Person, from cdr.ErasurePlace) (*written[Erased], error) {
 	if key == "" {
 		out, err := a.erase(ctx, p, from)

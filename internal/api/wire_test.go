@@ -26,7 +26,8 @@ func newWire(t testing.TB, dsn string) (*wire, string) {
 	return w, testdb.Wire(t, dsn, w.carry)
 }
 
-// heard returns the queries that were run since it was called last, in order of their texts: a request may run some at once.
+// heard returns the queries that were run since it was called last, in order of their texts: a request may run some at
+// once.
 func (w *wire) heard() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

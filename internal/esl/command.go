@@ -69,8 +69,8 @@ func (c *Client) api(ctx context.Context, over *place, name string, args []strin
 	return out, nil
 }
 
-// sofia runs a command of the SIP profiles that says +OK when it has done what it was asked. Not all failures begin with
-// -ERR: an unknown profile is answered with "Invalid Profile".
+// sofia runs a command of the SIP profiles that says +OK when it has done what it was asked. Not all failures begin
+// with -ERR: an unknown profile is answered with "Invalid Profile".
 func (c *Client) sofia(ctx context.Context, args ...string) error {
 	const name = "sofia"
 	out, err := c.API(ctx, name, args...)
@@ -84,9 +84,10 @@ func succeeded(name, out string, err error) error {
 	return err
 }
 
-// flushCache goes over the connection for events, past the commands that wait for their turn. Those that ask a SIP profile
-// wait for its database, in naps of a tenth of a second while phones register (switch_core_db.c, switch_core_db_exec), and as
-// long as a user is in the cache he can register again. It only touches the switch's memory, so it holds up no event.
+// flushCache goes over the connection for events, past the commands that wait for their turn. Those that ask a SIP
+// profile wait for its database, in naps of a tenth of a second while phones register (switch_core_db.c,
+// switch_core_db_exec), and as long as a user is in the cache he can register again. It only touches the switch's
+// memory, so it holds up no event.
 func (c *Client) flushCache(ctx context.Context, args ...string) error {
 	const name = "xml_flush_cache"
 	out, err := c.run(ctx, c.events, name, args)
@@ -132,9 +133,10 @@ func checkWord(name, word string) error {
 	return nil
 }
 
-// FlushUser makes the switch forget the directory's answer about a user, who is looked up anew at the next request: under both
-// keys, as phones are looked up by id, and commands can ask by alias. Realm and user are as in the lookup, letter case
-// included. It is no error if nothing was remembered. It waits for none of the commands that are sent by API.
+// FlushUser makes the switch forget the directory's answer about a user, who is looked up anew at the next request:
+// under both keys, as phones are looked up by id, and commands can ask by alias. Realm and user are as in the lookup,
+// letter case included. It is no error if nothing was remembered. It waits for none of the commands that are sent by
+// API.
 func (c *Client) FlushUser(ctx context.Context, realm, user string) error {
 	if err := checkRealm("realm", realm); err != nil {
 		return err
@@ -173,8 +175,8 @@ func (c *Client) EmptyCache(ctx context.Context) (int, error) {
 var clearedCount = regexp.MustCompile(`^\+OK cleared (\d+) entr`)
 
 // FlushRegistration drops the registrations of an address of record, as if they had expired. User and host are as the
-// switch stores them, letter case included: the phones of an extension on TLS are another user than those on UDP. Either may
-// be a forger's: the host need be no realm of anybody. It is no error if there is none.
+// switch stores them, letter case included: the phones of an extension on TLS are another user than those on UDP.
+// Either may be a forger's: the host need be no realm of anybody. It is no error if there is none.
 func (c *Client) FlushRegistration(ctx context.Context, profile, user, host string) error {
 	if err := CheckRegistration(profile, user, host); err != nil {
 		return err

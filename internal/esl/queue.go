@@ -10,8 +10,9 @@ import (
 // queue holds the events of one connection between the goroutine that reads them and the one that handles them. The
 // reader never waits: FreeSWITCH would keep what is not read, and finally throw it away without a word.
 //
-// When the queue is full it loses the event and every later one until what it holds has been handled. So what is handled
-// has one gap at most before errGap tells of it, and nothing after the gap is handled before the state has been read anew.
+// When the queue is full it loses the event and every later one until what it holds has been handled. So what is
+// handled has one gap at most before errGap tells of it, and nothing after the gap is handled before the state has been
+// read anew.
 type queue struct {
 	most   int
 	onLoss func()

@@ -10,8 +10,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/background"
 )
 
-// Run connects, and connects again whenever a connection is lost, until ctx ends; then it returns nil and nothing of the
-// client is left running. The error is for a client that runs already.
+// Run connects, and connects again whenever a connection is lost, until ctx ends; then it returns nil and nothing of
+// the client is left running. The error is for a client that runs already.
 func (c *Client) Run(ctx context.Context) error {
 	if !c.running.CompareAndSwap(false, true) {
 		return errors.New("the client runs already")

@@ -20,7 +20,8 @@ type Primary interface {
 // beatInterval is the time between two heartbeats.
 const beatInterval = 2 * time.Second
 
-// Bounds of what Keep does. It prunes less often than followers do, who may all be reading from replicas and can then not.
+// Bounds of what Keep does. It prunes less often than followers do, who may all be reading from replicas and can then
+// not.
 const (
 	beatTimeout       = 5 * time.Second
 	keepPruneInterval = time.Hour

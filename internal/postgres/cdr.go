@@ -19,12 +19,12 @@ import (
 
 // Times of the ledger.
 const (
-	// A called leg is read at once when its caller's comes. Whether that was missed is looked at after as long as it has waited, within
-	// these two.
+	// A called leg is read at once when its caller's comes. Whether that was missed is looked at after as long as it
+	// has waited, within these two.
 	leastPostponement = 15 * time.Second
 	mostPostponement  = 10 * time.Minute
-	// orphanAge is after how long a call is recorded without its calling leg, of which there is neither a document nor a sighting: it
-	// may be a caller who still talks, and hardly anybody does for a day.
+	// orphanAge is after how long a call is recorded without its calling leg, of which there is neither a document nor
+	// a sighting: it may be a caller who still talks, and hardly anybody does for a day.
 	orphanAge = 24 * time.Hour
 	// A document that the database does not take is tried so often before it counts as unreadable.
 	documentAttempts = 5
@@ -44,8 +44,8 @@ type entry struct {
 	failure  error // why it is not in the ledger yet
 }
 
-// awaits is the channel whose leg an entry waits for: the one that began its call or, if nobody knows whose that is, the one that
-// called it.
+// awaits is the channel whose leg an entry waits for: the one that began its call or, if nobody knows whose that is,
+// the one that called it.
 func (e *entry) awaits() uuid.UUID { return cmp.Or(e.call.call, e.leg.Parent) }
 
 // callKey names a call.
@@ -58,8 +58,8 @@ var (
 	errStored     = errors.New("a leg of the call that is stored already cannot be read")
 )
 
-// ReadDocuments reads up to so many documents into call records, in one transaction: what cannot be read is marked and kept,
-// and keeps nobody up. Several processes may do it at the same time.
+// ReadDocuments reads up to so many documents into call records, in one transaction: what cannot be read is marked and
+// kept, and keeps nobody up. Several processes may do it at the same time.
 func (d *DB) ReadDocuments(ctx context.Context, most int) (cdr.Tally, error) {
 	return inBatch(most, func(most int) (t cdr.Tally, err error) {
 		err = d.repeated(ctx, func(tx *txn) error {
@@ -78,8 +78,8 @@ func (d *DB) ReadDocuments(ctx context.Context, most int) (cdr.Tally, error) {
 	})
 }
 
-// errPoisoned means that the database does not take something of a batch, and so nothing of the batch may stay: which of them
-// it is shows when it is alone.
+// errPoisoned means that the database does not take something of a batch, and so nothing of the batch may stay: which
+// of them it is shows when it is alone.
 var errPoisoned = errors.New("the batch holds what the database does not take")
 
 // inBatch runs a transaction about up to so many documents or sightings, and about each half of them if they cannot go
@@ -123,7 +123,8 @@ func claimDocuments(ctx context.Context, tx *txn, most int) ([]*entry, error) {
 	return entries, nil
 }
 
-// attempt runs f behind a savepoint. A failure that is not the database's own is returned apart, and what f wrote is gone.
+// attempt runs f behind a savepoint. A failure that is not the database's own is returned apart, and what f wrote is
+// gone.
 func attempt(ctx context.Context, tx *txn, f func() error) (failure, err error) {
 	if _, err := tx.Tx.ExecContext(ctx, `SAVEPOINT attempt`); err != nil {
 		return nil, fmt.Errorf("savepoint: %w", err)
@@ -148,9 +149,9 @@ func attempt(ctx context.Context, tx *txn, f func() error) (failure, err error) 
 	return failure, nil
 }
 
-// lockLegs keeps others away from the channels of documents, from those that called them and from those of the other call of an
-// attended transfer, until the end of the transaction: whoever comes second sees what the first wrote. The order keeps two of us from
-// waiting for each other in most cases; see repeated for the others.
+// lockLegs keeps others away from the channels of documents, from those that called them and from those of the other
+// call of an attended transfer, until the end of the transaction: whoever comes second sees what the first wrote. The
+// order keeps two of us from waiting for each other in most cases; see repeated for the others.
 func lockLegs(ctx context.Context, tx *txn, entries []*entry) error {
 	var ids []string
 	for _, e := range entries {
@@ -278,8 +279,8 @@ func postpone(ctx context.Context, tx *txn, e *entry) error {
 	return nil
 }
 
-// releaseDocuments makes documents that wait for legs due before all others, also those that have been put aside as nobody's, and
-// returns how many. One that somebody has in hand is let alone: he waits for us, and sees what we wrote.
+// releaseDocuments makes documents that wait for legs due before all others, also those that have been put aside as
+// nobody's, and returns how many. One that somebody has in hand is let alone: he waits for us, and sees what we wrote.
 func releaseDocuments(ctx context.Context, tx *txn, legs []uuid.UUID) (int, error) {
 	const query = `
 		UPDATE edgvoip.cdr_documents SET state = 'new', due_at = received_at

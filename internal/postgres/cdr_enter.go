@@ -13,9 +13,9 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
-// enter writes the legs of documents and the calls that they are of. All go together through the same few statements, as one
-// costs the server much the same for a hundred legs as for one. An error is of the database and ends the transaction, as does
-// errPoisoned; what is wrong with one document is in its entry.
+// enter writes the legs of documents and the calls that they are of. All go together through the same few statements,
+// as one costs the server much the same for a hundred legs as for one. An error is of the database and ends the
+// transaction, as does errPoisoned; what is wrong with one document is in its entry.
 func enter(ctx context.Context, tx *txn, entries []*entry, t *cdr.Tally) error {
 	if !slices.ContainsFunc(entries, isOpen) {
 		return nil
@@ -148,8 +148,9 @@ func (g *gathering) assign(ctx context.Context, tx *txn) error {
 	return nil
 }
 
-// inherit gives legs of which the dialplan did not write down whose they are the tenant of who called, if he is among them: he may have
-// it from his own caller, and so on. Channels that say that they called each other end it after as many rounds as there are legs.
+// inherit gives legs of which the dialplan did not write down whose they are the tenant of who called, if he is among
+// them: he may have it from his own caller, and so on. Channels that say that they called each other end it after as
+// many rounds as there are legs.
 func inherit(open []*entry) {
 	ownerOf := make(map[uuid.UUID]uuid.UUID, len(open))
 	for _, e := range open {
@@ -171,8 +172,8 @@ func inherit(open []*entry) {
 	}
 }
 
-// tenantsOfLegs returns for each leg the tenant that the dialplan wrote down, if there is one; without it that of the calling leg,
-// of the realm, of the trunk, of the number that was called. Zero means nobody's.
+// tenantsOfLegs returns for each leg the tenant that the dialplan wrote down, if there is one; without it that of the
+// calling leg, of the realm, of the trunk, of the number that was called. Zero means nobody's.
 func tenantsOfLegs(ctx context.Context, tx *txn, legs []cdr.Leg) ([]uuid.UUID, error) {
 	const query = `
 		SELECT CASE WHEN o.tenant IS NOT NULL THEN (SELECT id FROM edgvoip.tenants WHERE id = o.tenant) ELSE coalesce(

@@ -14,8 +14,8 @@ import (
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
-// putCalls makes the records of the calls of entries anew of the legs that are there, and tells W3 of those which that changes.
-// A call without its calling leg waits, unless it is to wait no longer.
+// putCalls makes the records of the calls of entries anew of the legs that are there, and tells W3 of those which that
+// changes. A call without its calling leg waits, unless it is to wait no longer.
 func (g *gathering) putCalls(ctx context.Context, tx *txn) (changed int, err error) {
 	members := g.members()
 	if len(members) == 0 {
@@ -59,8 +59,8 @@ func (g *gathering) members() map[callKey][]*entry {
 	return members
 }
 
-// makeCalls makes the records of calls. It writes those that were there before and are others now, and returns how many these are and
-// those that are new. Entries of calls that wait are marked.
+// makeCalls makes the records of calls. It writes those that were there before and are others now, and returns how many
+// these are and those that are new. Entries of calls that wait are marked.
 func makeCalls(ctx context.Context, tx *txn, members map[callKey][]*entry, docs map[callKey][]cdr.Document, kept map[callKey]*cdr.Record,
 ) (made []madeCall, changed int, err error) {
 	trunks := trunksRead{}
@@ -191,8 +191,8 @@ func makeCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, ke
 	return madeCall{record: &r, raw: docs[max(calling, 0)]}, nil
 }
 
-// insertCalls writes records of which none is there yet. Their documents are copied from their legs: the server has them, read
-// and compressed.
+// insertCalls writes records of which none is there yet. Their documents are copied from their legs: the server has
+// them, read and compressed.
 func insertCalls(ctx context.Context, tx *txn, made []madeCall) error {
 	const query = `
 		INSERT INTO edgvoip.cdr (` + callColumns + `, raw)

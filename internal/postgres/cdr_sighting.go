@@ -59,8 +59,8 @@ func (r sightingRow) entry() *entry {
 	return e
 }
 
-// Reconstruct makes records of channels that were seen to end so long ago, up to so many, and of which no document came. It
-// waits while documents wait to be read, as theirs may be among them.
+// Reconstruct makes records of channels that were seen to end so long ago, up to so many, and of which no document
+// came. It waits while documents wait to be read, as theirs may be among them.
 func (d *DB) Reconstruct(ctx context.Context, after time.Duration, most int) (cdr.Tally, error) {
 	const query = `
 		SELECT leg_id, event, EXISTS (SELECT FROM edgvoip.cdr_legs l WHERE l.leg_id = s.leg_id) AS recorded FROM edgvoip.cdr_sightings s
@@ -109,8 +109,8 @@ func endSighting(ctx context.Context, tx *txn, leg uuid.UUID) error {
 	return nil
 }
 
-// settleSighting ends a sighting. That of a called leg goes on as a document that waits for the caller; one that makes no record is kept
-// as a document that cannot be read.
+// settleSighting ends a sighting. That of a called leg goes on as a document that waits for the caller; one that makes
+// no record is kept as a document that cannot be read.
 func settleSighting(ctx context.Context, tx *txn, r sightingRow, e *entry, t *cdr.Tally) error {
 	if err := endSighting(ctx, tx, r.LegID); err != nil {
 		return err

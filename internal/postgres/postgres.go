@@ -171,8 +171,8 @@ func list[T any](ctx context.Context, d *DB, query string, args ...any) ([]T, er
 }
 
 // bounded runs f no longer than ctx allows: what asked must have its answer, and lib/pq does not watch ctx while a
-// server is silent. An f left behind ends with its connection's deadline. A fault of the server that passes is marked, see
-// unavailable.
+// server is silent. An f left behind ends with its connection's deadline. A fault of the server that passes is marked,
+// see unavailable.
 func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -196,9 +196,9 @@ func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	}
 }
 
-// inTx runs f in a transaction: committed if f returns nil, rolled back otherwise. The correlation id of ctx is there for
-// the triggers, which write it into the jobs that f's changes cause. A fault of the server that passes is marked, see
-// unavailable.
+// inTx runs f in a transaction: committed if f returns nil, rolled back otherwise. The correlation id of ctx is there
+// for the triggers, which write it into the jobs that f's changes cause. A fault of the server that passes is marked,
+// see unavailable.
 func (d *DB) inTx(ctx context.Context, f func(*txn) error) (err error) {
 	defer func() { err = faulty(err) }()
 	begun, err := d.db.BeginTxx(ctx, nil)

@@ -31,7 +31,8 @@ func (d *DB) Events(ctx context.Context, tenant uuid.UUID, f webhook.Filter) ([]
 	return deliveries(rows), nil
 }
 
-// EventAttempts returns a tenant's event and what came of each attempt to send it, in order. Error: webhook.ErrUnknownEvent.
+// EventAttempts returns a tenant's event and what came of each attempt to send it, in order. Error:
+// webhook.ErrUnknownEvent.
 func (d *DB) EventAttempts(ctx context.Context, tenant uuid.UUID, id int64) (webhook.Delivery, []webhook.Attempt, error) {
 	event, err := get[eventRow](ctx, d, `SELECT`+eventColumns+` FROM edgvoip.webhook_events e WHERE e.tenant_id = $1 AND e.id = $2`, tenant, id)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -63,9 +64,9 @@ func (d *DB) EventAttempts(ctx context.Context, tenant uuid.UUID, id int64) (web
 // replayBatch is how many dead events one transaction makes due again: each subject costs it a lock in shared memory.
 const replayBatch = 500
 
-// ReplayEvents makes a tenant's dead events due again, those of the given numbers or, with none given, all, with one audit
-// row. They keep their keys and their counts of attempts, and have their whole patience before them. It returns how many
-// there were, also with an error.
+// ReplayEvents makes a tenant's dead events due again, those of the given numbers or, with none given, all, with one
+// audit row. They keep their keys and their counts of attempts, and have their whole patience before them. It returns
+// how many there were, also with an error.
 func (d *DB) ReplayEvents(ctx context.Context, tenant uuid.UUID, ids []int64, actor string) (int, error) {
 	replayed := 0
 	for {

@@ -110,8 +110,8 @@ func putEndpoint(ctx context.Context, tx *txn, e webhook.Endpoint) error {
 	return nil
 }
 
-// beginAnew gives what was tried before an endpoint was changed or resumed its whole patience again, and tries it at once:
-// what the endpoint before did, or nobody tried while it was paused, is not held against it.
+// beginAnew gives what was tried before an endpoint was changed or resumed its whole patience again, and tries it at
+// once: what the endpoint before did, or nobody tried while it was paused, is not held against it.
 func beginAnew(ctx context.Context, tx *txn, e webhook.Endpoint) error {
 	if !e.Active {
 		return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// cache is one bounded table of the model. Otter bounds it and chooses what leaves; what is said here is when an entry may be
-// believed, and that a load never brings back what was forgotten while it ran.
+// cache is one bounded table of the model. Otter bounds it and chooses what leaves; what is said here is when an entry
+// may be believed, and that a load never brings back what was forgotten while it ran.
 type cache[K comparable, V any] struct {
 	model *Model
 	items *otter.Cache[K, entry[V]]
@@ -43,7 +43,8 @@ func newCache[K comparable, V any](m *Model, most int, weigh func(V) uint32) *ca
 
 // request is a question to a cache.
 type request[K comparable, V any] struct {
-	// key is what the answer is kept under: in memory of its own, where the key that was asked for may lie in a whole request.
+	// key is what the answer is kept under: in memory of its own, where the key that was asked for may lie in a whole
+	// request.
 	key K
 	// hash is that of the name asked for. flight is the same for the same question only.
 	hash   uint64
@@ -53,7 +54,8 @@ type request[K comparable, V any] struct {
 	load    func(context.Context) (V, error)
 }
 
-// get returns the value of a key, from memory if it can be believed, else from the store, which is asked as the request says.
+// get returns the value of a key, from memory if it can be believed, else from the store, which is asked as the request
+// says.
 func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[K, V]) (V, error) {
 	m := c.model
 	e, known := c.items.GetIfPresent(key)
@@ -118,7 +120,8 @@ const (
 	existsHardly
 	// existsNot: there is none as far as was heard, and enough is asked already.
 	existsNot
-	// existsUnheard: there was none before everything was distrusted. There may be one now, and enough is asked already.
+	// existsUnheard: there was none before everything was distrusted. There may be one now, and enough is asked
+	// already.
 	existsUnheard
 )
 

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// gate lets so many loads at the store at once and makes so many more wait. Once a load has failed, the store counts as away:
-// for a moment nobody is let in, then one, until one comes back with an answer.
+// gate lets so many loads at the store at once and makes so many more wait. Once a load has failed, the store counts as
+// away: for a moment nobody is let in, then one, until one comes back with an answer.
 type gate struct {
 	places      chan struct{}
 	waiting     atomic.Int64
@@ -20,22 +20,24 @@ type gate struct {
 	retry   time.Time
 }
 
-// awayPause is the time between two attempts to reach a store that is away, and tryFor how long one may take: who makes it is a
-// lookup, and may have an answer without the store. A store that takes longer lets everybody in when the feed hears of it.
+// awayPause is the time between two attempts to reach a store that is away, and tryFor how long one may take: who makes
+// it is a lookup, and may have an answer without the store. A store that takes longer lets everybody in when the feed
+// hears of it.
 const (
 	awayPause = 200 * time.Millisecond
 	tryFor    = 200 * time.Millisecond
 )
 
-// waitersPerPlace bounds who waits for the store: a load takes a millisecond or so, and a lookup has more than one second.
+// waitersPerPlace bounds who waits for the store: a load takes a millisecond or so, and a lookup has more than one
+// second.
 const waitersPerPlace = 50
 
 func newGate(places int) gate {
 	return gate{places: make(chan struct{}, places), mostWaiting: int64(places) * waitersPerPlace}
 }
 
-// through asks the store as soon as the gate lets it. An error that is an answer tells that the store is there. Of a replica that is
-// behind it is none.
+// through asks the store as soon as the gate lets it. An error that is an answer tells that the store is there. Of a
+// replica that is behind it is none.
 func through[V any](ctx context.Context, m *Model, answer func(error) bool, load func(context.Context) (V, error)) (v V, err error) {
 	if m.tooLate() {
 		return v, ErrBehind
@@ -66,8 +68,8 @@ func through[V any](ctx context.Context, m *Model, answer func(error) bool, load
 // longEnough is the time in which a store that is there answers.
 const longEnough = 500 * time.Millisecond
 
-// enter returns ErrAway or ErrBusy at once, or waits for a place. Whoever entered must leave. trying tells that he is the one who
-// finds out whether a store that was away is back.
+// enter returns ErrAway or ErrBusy at once, or waits for a place. Whoever entered must leave. trying tells that he is
+// the one who finds out whether a store that was away is back.
 func (g *gate) enter(ctx context.Context) (trying bool, err error) {
 	admitted, trying := g.admit()
 	if !admitted {

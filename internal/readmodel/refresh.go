@@ -90,8 +90,9 @@ func (c *carriers) change(tenant uuid.UUID, seq uint64) {
 	c.changed[tenant] = seq
 }
 
-// Run reads in the background what is kept complete, the carriers and the names, whenever the feed makes that necessary, and
-// if told so preloads all extensions, at first and whenever everything was distrusted. It returns when ctx ends.
+// Run reads in the background what is kept complete, the carriers and the names, whenever the feed makes that
+// necessary, and if told so preloads all extensions, at first and whenever everything was distrusted. It returns when
+// ctx ends.
 func (m *Model) Run(ctx context.Context) {
 	const retry = time.Second
 	var last preload
@@ -125,8 +126,9 @@ type preload struct {
 	rest  time.Time
 }
 
-// anew preloads, unless all was read since it was last distrusted. It takes a rest of the same length after each, so that
-// whatever makes the feed distrust everything again and again does not keep the database reading; wait is what is left of it.
+// anew preloads, unless all was read since it was last distrusted. It takes a rest of the same length after each, so
+// that whatever makes the feed distrust everything again and again does not keep the database reading; wait is what is
+// left of it.
 func (p *preload) anew(ctx context.Context, m *Model) (wait time.Duration, err error) {
 	start, epoch := time.Now(), m.epoch.Load()
 	if p.done && p.epoch == epoch {

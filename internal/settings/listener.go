@@ -51,8 +51,8 @@ func (l Listener) Loopback() bool {
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
-// TLS reads the certificate and returns the listener's TLS, or nil for plain HTTP. With a client CA, only clients with a
-// certificate of that CA are served. The error names the setting that is wrong.
+// TLS reads the certificate and returns the listener's TLS, or nil for plain HTTP. With a client CA, only clients with
+// a certificate of that CA are served. The error names the setting that is wrong.
 func (l Listener) TLS(log *slog.Logger) (*tls.Config, error) {
 	if l.TLSCertFile == "" {
 		return nil, nil //nolint:nilnil // plain HTTP
@@ -72,8 +72,8 @@ func (l Listener) TLS(log *slog.Logger) (*tls.Config, error) {
 	return c, nil
 }
 
-// ReadAuthorities reads the authorities that the certificates of others are verified against from a PEM file. Without a file they
-// are nil, which means the machine's own.
+// ReadAuthorities reads the authorities that the certificates of others are verified against from a PEM file. Without a
+// file they are nil, which means the machine's own.
 func ReadAuthorities(file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil //nolint:nilnil // the machine's own

@@ -13,10 +13,10 @@ import (
 	"github.com/lib/pq"
 )
 
-// Wire opens a TCP port before the server of a connection string, and returns the connection string through it. Each connection
-// is handed to carry with one to the server, in a goroutine of its own; both are closed when it returns. A connection whose
-// server cannot be reached is reset. When the test ends nobody is let in any more, and all that are open are waited for: carry
-// returns when either side ends.
+// Wire opens a TCP port before the server of a connection string, and returns the connection string through it. Each
+// connection is handed to carry with one to the server, in a goroutine of its own; both are closed when it returns. A
+// connection whose server cannot be reached is reset. When the test ends nobody is let in any more, and all that are
+// open are waited for: carry returns when either side ends.
 func Wire(tb testing.TB, dsn string, carry func(client, server net.Conn)) string {
 	tb.Helper()
 	c, err := pq.NewConfig(dsn)
