@@ -1,5 +1,5 @@
-// Package aisession is about calls that an AI voice agent of W3 answers: which trunk has which agent, the session that W3's
-// voice gateway gives for a call, the messages that are exchanged about it, and how many sessions there may be.
+// Package aisession is about calls that an AI voice agent of W3 answers: which trunk has which agent, the session that
+// W3's voice gateway gives for a call, the messages that are exchanged about it, and how many sessions there may be.
 // docs/ai-gateway.md is the contract with the gateway.
 //
 // It knows nothing of SIP, of media or of SQL: internal/aibridge carries the calls.
@@ -39,7 +39,7 @@ var ErrNotReady = errors.New("the trunks are not known yet")
 type Store interface {
 	// AITrunks returns every active trunk that has an agent, of active tenants whose endpoint is active.
 	AITrunks(ctx context.Context) ([]Trunk, error)
-	// ListenForChanges calls wake when something may have changed, and whenever that may have been missed, until ctx ends or
-	// the store cannot tell.
+	// ListenForChanges calls wake when something may have changed, and whenever that may have been missed, until ctx
+	// ends or the store cannot tell.
 	ListenForChanges(ctx context.Context, wake func()) error
 }

@@ -11,8 +11,8 @@ import (
 //	                                      ▲                              │
 //	                                      └────────it does not───────────┘
 //
-// While one is open, calls are refused at once and go to a person; half open, one call at a time tries. There is one for each
-// base URL. They are safe for concurrent use.
+// While one is open, calls are refused at once and go to a person; half open, one call at a time tries. There is one
+// for each base URL. They are safe for concurrent use.
 type Breakers struct {
 	now  func() time.Time
 	wake chan struct{} // when one opened or closed

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Subprotocol names the messages of this package (RFC 6455, 1.9). A gateway that selects another is not ours.
-const Subprotocol = "edgvoip.ai.v1"
+// subprotocol names the messages of this package (RFC 6455, 1.9). A gateway that selects another is not ours.
+const subprotocol = "edgvoip.ai.v1"
 
-// How often a gateway is asked whether it is there, how long its answer may take, how long a message may take to be sent, and how
-// long a gateway may take to close the channel after a goodbye.
+// How often a gateway is asked whether it is there, how long its answer may take, how long a message may take to be
+// sent, and how long a gateway may take to close the channel after a goodbye.
 const (
 	pingInterval = 2 * time.Second
 	pingTimeout  = 2 * time.Second
@@ -25,7 +25,8 @@ const (
 	goodbyeTimeout = 500 * time.Millisecond
 )
 
-// How many messages a gateway may send in a second, and at once: many times as many as a call has, also of types that are ignored.
+// How many messages a gateway may send in a second, and at once: many times as many as a call has, also of types that
+// are ignored.
 const (
 	messageRate  = 50
 	messageBurst = 200
@@ -45,7 +46,7 @@ type Channel struct {
 // What it means that a gateway grants the upgrade and speaks something else.
 var (
 	errNoWebSocket   = errors.New("the gateway does not speak WebSocket")
-	errWrongProtocol = errors.New("the gateway did not select " + Subprotocol)
+	errWrongProtocol = errors.New("the gateway did not select " + subprotocol)
 )
 
 // Dial opens the channel of a session. It lives until Close, not until ctx ends.
@@ -56,7 +57,7 @@ func (c *Client) Dial(ctx context.Context, s Session) (*Channel, error) {
 	}
 	client, release := c.upgrading(ctx)
 	conn, resp, err := websocket.Dial(ctx, s.Endpoint.String(), &websocket.DialOptions{ //nolint:bodyclose // the library closes it
-		HTTPClient: client, HTTPHeader: header, Subprotocols: []string{Subprotocol},
+		HTTPClient: client, HTTPHeader: header, Subprotocols: []string{subprotocol},
 	})
 	inTime := release()
 	switch {
@@ -71,11 +72,11 @@ func (c *Client) Dial(ctx context.Context, s Session) (*Channel, error) {
 	default:
 		return nil, cause(ctx, err)
 	}
-	if conn.Subprotocol() != Subprotocol {
+	if conn.Subprotocol() != subprotocol {
 		_ = conn.CloseNow() // it is not used
 		return nil, errWrongProtocol
 	}
-	conn.SetReadLimit(MaxMessage)
+	conn.SetReadLimit(maxMessage)
 	living, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ch := &Channel{conn: conn, messages: make(chan Message, 16), cancel: cancel}
 	ch.loops.Go(func() { ch.read(living) })
@@ -83,8 +84,9 @@ func (c *Client) Dial(ctx context.Context, s Session) (*Channel, error) {
 	return ch, nil
 }
 
-// upgrading returns a client whose upgrade to a WebSocket ends with ctx, until release is called, which tells whether it was in time.
-// net/http bounds it only until the gateway grants it; the library then waits for three seconds for what should follow.
+// upgrading returns a client whose upgrade to a WebSocket ends with ctx, until release is called, which tells whether
+// it was in time. net/http bounds it only until the gateway grants it; the library then waits for three seconds for
+// what should follow.
 func (c *Client) upgrading(ctx context.Context) (client *http.Client, release func() bool) {
 	stop := func() bool { return true }
 	upgrading := *c.http
@@ -179,8 +181,8 @@ func (ch *Channel) ping(ctx context.Context) {
 	}
 }
 
-// Send sends a message, also when ctx ends meanwhile: the library closes a connection whose message it cannot finish, and nobody
-// could say goodbye any more.
+// Send sends a message, also when ctx ends meanwhile: the library closes a connection whose message it cannot finish,
+// and nobody could say goodbye any more.
 func (ch *Channel) Send(ctx context.Context, m Message) error {
 	b, err := m.encode()
 	if err != nil {
@@ -194,8 +196,8 @@ func (ch *Channel) Send(ctx context.Context, m Message) error {
 	return nil
 }
 
-// Close says goodbye with a reason, gives the gateway a moment to close the channel itself, and closes it, also when ctx has ended.
-// It is called once.
+// Close says goodbye with a reason, gives the gateway a moment to close the channel itself, and closes it, also when
+// ctx has ended. It is called once.
 func (ch *Channel) Close(ctx context.Context, reason HangupReason) {
 	// Whoever is gone does not hear it.
 	if ch.Err() == nil && ch.Send(ctx, Message{Type: TypeHangup, Reason: reason}) == nil {
@@ -206,7 +208,8 @@ func (ch *Channel) Close(ctx context.Context, reason HangupReason) {
 	ch.loops.Wait()
 }
 
-// linger reads what is still on its way. A connection that is closed with something unread would take the goodbye with it.
+// linger reads what is still on its way. A connection that is closed with something unread would take the goodbye with
+// it.
 func (ch *Channel) linger() {
 	patience := time.After(goodbyeTimeout)
 	for {

@@ -69,11 +69,12 @@ const (
 	idleConns   = 16
 )
 
-// NewClient returns a client: no proxy of the environment, no redirects, certificates verified, and no connection to an address
-// that is not allowed.
+// NewClient returns a client: no proxy of the environment, no redirects, certificates verified, and no connection to an
+// address that is not allowed.
 func NewClient(o Options) *Client {
 	dialer := &net.Dialer{
-		// After the name was resolved, for each address that it has: a name that leads elsewhere the second time gains nothing.
+		// After the name was resolved, for each address that it has: a name that leads elsewhere the second time gains
+		// nothing.
 		Control: func(_, address string, _ syscall.RawConn) error {
 			a, err := netip.ParseAddrPort(address)
 			if err != nil || !o.Allow.Allow(a.Addr()) {
@@ -94,7 +95,8 @@ func NewClient(o Options) *Client {
 // Close closes the connections that nobody uses.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Check tells whether a trunk's gateway can be asked at all, as far as that can be told without asking. Errors: ErrPlain, ErrNoSecret.
+// Check tells whether a trunk's gateway can be asked at all, as far as that can be told without asking. Errors:
+// ErrPlain, ErrNoSecret.
 func (c *Client) Check(t Trunk) error {
 	if !t.Gateway.Encrypted() && !c.opts.Plain {
 		return ErrPlain
@@ -103,8 +105,8 @@ func (c *Client) Check(t Trunk) error {
 	return err
 }
 
-// Open asks the gateway for a session, within the budget. Errors: *RefusedError, *invalid.FieldError for an answer that cannot be
-// used, the errors above, ctx's.
+// Open asks the gateway for a session, within the budget. Errors: *RefusedError, *invalid.FieldError for an answer that
+// cannot be used, the errors above, ctx's.
 func (c *Client) Open(ctx context.Context, t Trunk, r SessionRequest) (Session, error) {
 	bounded, cancel := context.WithTimeout(ctx, c.opts.Budget)
 	defer cancel()
@@ -186,8 +188,8 @@ func (c *Client) signingKeys(t Trunk) ([]string, error) {
 // errUnreadable means that whoever answered speaks neither TLS that is taken nor HTTP.
 var errUnreadable = errors.New("an answer that cannot be read")
 
-// cause says why there was no answer, without the URL, which errors of net/http begin with, and without the gateway's words, which
-// errors of its parser repeat.
+// cause says why there was no answer, without the URL, which errors of net/http begin with, and without the gateway's
+// words, which errors of its parser repeat.
 func cause(ctx context.Context, err error) error {
 	var network *net.OpError
 	var certificate *tls.CertificateVerificationError

@@ -11,7 +11,8 @@ import (
 // MessageType is what a message says.
 type MessageType string
 
-// The messages. TypeAnswer and TypeHold go to the gateway, TypeTransfer and TypeError come from it, the others go both ways.
+// The messages. TypeAnswer and TypeHold go to the gateway, TypeTransfer and TypeError come from it, the others go both
+// ways.
 const (
 	TypeAnswer    MessageType = "answer"
 	TypeCandidate MessageType = "candidate"
@@ -57,8 +58,8 @@ type Candidate struct {
 	UsernameFragment *string `json:"usernameFragment,omitempty"`
 }
 
-// MaxMessage bounds a message, in bytes.
-const MaxMessage = 64 << 10
+// maxMessage bounds a message, in bytes.
+const maxMessage = 64 << 10
 
 const (
 	maxCandidate = 1024
@@ -68,7 +69,8 @@ const (
 // ErrUnknownMessage means a type that is not known: a gateway that is newer than we are may send one.
 var ErrUnknownMessage = errors.New("message of an unknown type")
 
-// ParseMessage reads a message of the gateway. Errors: ErrUnknownMessage, *invalid.FieldError; neither repeats the message.
+// ParseMessage reads a message of the gateway. Errors: ErrUnknownMessage, *invalid.FieldError; neither repeats the
+// message.
 func ParseMessage(b []byte) (Message, error) {
 	refuse := func(field, reason string) (Message, error) {
 		return Message{}, &invalid.FieldError{Name: field, Reason: reason}

@@ -51,8 +51,8 @@ func (b *Breakers) changed() {
 	}
 }
 
-// Publish writes which gateways are left alone, at once, which takes back what an earlier process has said, and whenever a breaker opens
-// or closes, until ctx ends; then none is. No call waits for it. It is called once.
+// Publish writes which gateways are left alone, at once, which takes back what an earlier process has said, and
+// whenever a breaker opens or closes, until ctx ends; then none is. No call waits for it. It is called once.
 func (b *Breakers) Publish(ctx context.Context, s BreakerStore, bridge string, log *slog.Logger) {
 	for healthy := true; ; {
 		err := publish(ctx, s, bridge, b.paused())

@@ -28,7 +28,8 @@ func (b *board) NoteBreakers(ctx context.Context, bridge string, open []aisessio
 	}
 }
 
-// What is open is published when it opens and when it closes; the start takes back what was said before, and the end leaves nothing.
+// What is open is published when it opens and when it closes; the start takes back what was said before, and the end
+// leaves nothing.
 func TestPublish(t *testing.T) {
 	t.Parallel()
 	c := &clock{t: before}

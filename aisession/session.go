@@ -94,8 +94,8 @@ func (o *oneOrMore) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*[]string)(o))
 }
 
-// ParseSession reads the gateway's answer. plain lets the endpoint be ws://, for development. now is to tell whether the
-// session has expired. The error is a *invalid.FieldError that repeats nothing of the answer.
+// ParseSession reads the gateway's answer. plain lets the endpoint be ws://, for development. now is to tell whether
+// the session has expired. The error is a *invalid.FieldError that repeats nothing of the answer.
 func ParseSession(body []byte, plain bool, now time.Time) (Session, error) {
 	refuse := func(field, reason string) (Session, error) {
 		return Session{}, &invalid.FieldError{Name: field, Reason: reason}
@@ -181,8 +181,8 @@ func parseICEServers(list []iceServer) ([]ICEServer, error) {
 	return servers, nil
 }
 
-// checkICEURL says what is wrong with the URL of a STUN or TURN server; empty if nothing is. credentials tells whether the server was
-// given with a username and a credential, without which no relay is had.
+// checkICEURL says what is wrong with the URL of a STUN or TURN server; empty if nothing is. credentials tells whether
+// the server was given with a username and a credential, without which no relay is had.
 func checkICEURL(u string, credentials bool) (reason string) {
 	scheme, rest, _ := strings.Cut(u, ":")
 	host, query, hasQuery := strings.Cut(rest, "?")

@@ -21,8 +21,8 @@ type TrunksOptions struct {
 	Log     *slog.Logger
 }
 
-// Trunks are all trunks with an agent, in memory: no call waits for the store, and calls go on while it is away. Lookups are
-// safe for concurrent use.
+// Trunks are all trunks with an agent, in memory: no call waits for the store, and calls go on while it is away.
+// Lookups are safe for concurrent use.
 type Trunks struct {
 	opts TrunksOptions
 	wake chan struct{}

@@ -1,7 +1,7 @@
 // Package cdr makes call records of what switches tell of their channels. A switch posts one document a channel, in any
-// order, perhaps twice, perhaps late, perhaps never: Parse makes a leg of a document, Join makes the record of a call of the
-// legs that are known, and the same legs always make the same record. Numbers and names come out of phones and carriers:
-// they are hostile text, cleaned and bounded here.
+// order, perhaps twice, perhaps late, perhaps never: Parse makes a leg of a document, Join makes the record of a call
+// of the legs that are known, and the same legs always make the same record. Numbers and names come out of phones and
+// carriers: they are hostile text, cleaned and bounded here.
 package cdr
 
 import (
@@ -45,7 +45,8 @@ type Leg struct {
 	ID uuid.UUID
 	// Parent is the channel that called this one; zero for a calling channel.
 	Parent uuid.UUID
-	// TenantID is the tenant that the dialplan wrote down. Without it, Realm, TrunkID and Called are what is left to tell.
+	// TenantID is the tenant that the dialplan wrote down. Without it, Realm, TrunkID and Called are what is left to
+	// tell.
 	TenantID uuid.UUID
 	Realm    string
 	// Called is the number that a carrier asked for.
@@ -61,8 +62,9 @@ type Leg struct {
 	// Transferred is where the channel was sent later, at TransferredAt; empty if it never was.
 	Transferred   string
 	TransferredAt time.Time
-	// Joined is the channel that an attended transfer connected this one with, JoinedTo the number there, at JoinedAt. On the
-	// channel of who transferred, HandedOn is whom he connected the other side with, and Consulted the channel on which he asked.
+	// Joined is the channel that an attended transfer connected this one with, JoinedTo the number there, at JoinedAt.
+	// On the channel of who transferred, HandedOn is whom he connected the other side with, and Consulted the channel
+	// on which he asked.
 	Joined, HandedOn, Consulted uuid.UUID
 	JoinedTo                    string
 	JoinedAt                    time.Time
@@ -86,8 +88,8 @@ type Leg struct {
 // IsCalling tells whether the leg is the calling channel of a call.
 func (l Leg) IsCalling() bool { return l.Parent == uuid.Nil }
 
-// Supersedes tells whether of two records of one channel this is the one to keep: a document before what was reconstructed,
-// then the one that ended later.
+// Supersedes tells whether of two records of one channel this is the one to keep: a document before what was
+// reconstructed, then the one that ended later.
 func (l Leg) Supersedes(other Leg) bool {
 	switch {
 	case l.Erased != other.Erased:
@@ -133,8 +135,8 @@ type Call struct {
 	CallerID, CalleeID uuid.UUID
 	// AnsweredBy is the number of who took it at last, TransferredTo of whom it was handed on to.
 	AnsweredBy, TransferredTo string
-	// RelatedID is the other call of an attended transfer: that on which was asked, or that which was handed on. Join knows it by a
-	// channel of that call.
+	// RelatedID is the other call of an attended transfer: that on which was asked, or that which was handed on. Join
+	// knows it by a channel of that call.
 	RelatedID     uuid.UUID
 	Route, Reason string
 	// AgentRef names the agent of W3 that the call was routed to; empty if it was not. Join does not know it.
@@ -162,8 +164,8 @@ const (
 	wordBytes   = 64
 )
 
-// clean makes text of strangers fit to be kept: no control or formatting characters, no bytes that are not UTF-8, and not
-// longer than so many bytes.
+// clean makes text of strangers fit to be kept: no control or formatting characters, no bytes that are not UTF-8, and
+// not longer than so many bytes.
 func clean(s string, most int) string {
 	s = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {

@@ -18,9 +18,10 @@ var (
 	errStart    = errors.New("the document has no time of start")
 )
 
-// Decode returns the JSON of a body as mod_json_cdr posts or spools it: plain, as the form field cdr, in base64, or either of
-// these without the field's name (mod_json_cdr.c, process_cdr). It goes by what the body is, as its content type may be
-// another's, and puts right what is no JSON: numbers such as nan, which FreeSWITCH writes, and control characters.
+// Decode returns the JSON of a body as mod_json_cdr posts or spools it: plain, as the form field cdr, in base64, or
+// either of these without the field's name (mod_json_cdr.c, process_cdr). It goes by what the body is, as its content
+// type may be another's, and puts right what is no JSON: numbers such as nan, which FreeSWITCH writes, and control
+// characters.
 func Decode(body []byte) ([]byte, error) {
 	text, err := decode(body)
 	if err == nil && !json.Valid(text) {

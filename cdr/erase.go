@@ -16,14 +16,15 @@ import (
 // Erased stands where a person's number was.
 const Erased = "erased"
 
-// Person is a number that is to be erased, in each form in which phones and carriers write it. Its zero value matches every
-// number.
+// Person is a number that is to be erased, in each form in which phones and carriers write it. Its zero value matches
+// every number.
 type Person struct {
 	// full are the digits of the international form, national those behind the country's code.
 	full, national string
 }
 
-// shortest is the least that national digits must be to be told from an extension or a service without the country's code.
+// shortest is the least that national digits must be to be told from an extension or a service without the country's
+// code.
 const shortest = 6
 
 // NewPerson returns the person of a number.
@@ -31,8 +32,8 @@ func NewPerson(number fstext.E164) Person {
 	return Person{strings.TrimPrefix(number.String(), "+"), numbering.National(number)}
 }
 
-// Pattern is a regular expression, of PostgreSQL and of Go, that finds the number in a text from which CloseUp has taken what is
-// written between digits: whole, and not as a part of longer digits such as a time or an id.
+// Pattern is a regular expression, of PostgreSQL and of Go, that finds the number in a text from which CloseUp has
+// taken what is written between digits: whole, and not as a part of longer digits such as a time or an id.
 func (p Person) Pattern() string {
 	forms := "(00)?" + p.full
 	if len(p.national) >= shortest {
@@ -41,8 +42,8 @@ func (p Person) Pattern() string {
 	return "(^|[^0-9])(" + forms + ")($|[^0-9])"
 }
 
-// Finder returns a function that tells whether the number stands anywhere in a text, with or without what is written between its
-// digits. Making it takes longer than calling it. It is safe for concurrent use.
+// Finder returns a function that tells whether the number stands anywhere in a text, with or without what is written
+// between its digits. Making it takes longer than calling it. It is safe for concurrent use.
 func (p Person) Finder() func(text string) bool {
 	pattern := regexp.MustCompile(p.Pattern()) // of digits only
 	return func(text string) bool {
@@ -54,8 +55,8 @@ func (p Person) Finder() func(text string) bool {
 
 var between = strings.NewReplacer("%20", "", "%2B", "+", "%2b", "+", " ", "", "(", "", ")", "", ".", "", "/", "", "-", "")
 
-// has tells whether a text is the person's number: in international form the whole of it, without one the national digits,
-// before which a carrier or a dialling prefix may have put a few more.
+// has tells whether a text is the person's number: in international form the whole of it, without one the national
+// digits, before which a carrier or a dialling prefix may have put a few more.
 func (p Person) has(text string) bool {
 	switch d := digits(text); {
 	case text == "" || text == Erased:
@@ -71,8 +72,8 @@ func (p Person) has(text string) bool {
 	}
 }
 
-// Concerns tells whether the number is that of somebody who took part in the call of these legs: then its recording is the
-// person's too.
+// Concerns tells whether the number is that of somebody who took part in the call of these legs: then its recording is
+// the person's too.
 func (p Person) Concerns(legs []Document) bool {
 	for _, d := range legs {
 		r, err := d.record()
@@ -100,7 +101,8 @@ func digits(text string) string {
 	}, text)
 }
 
-// lasting are the variables that an erased document keeps: what records are made of, and no text of a person or his phone.
+// lasting are the variables that an erased document keeps: what records are made of, and no text of a person or his
+// phone.
 var lasting = []string{
 	"uuid", "direction", "originating_leg_uuid", directory.VarTenantID, directory.VarCallerID, directory.VarCalleeID, directory.VarExtensionID,
 	directory.VarTrunkID, directory.VarDirection, directory.VarRoute, directory.VarReason, directory.VarRecording, "sofia_profile_name", "hangup_cause", "refer_uuid",
@@ -111,8 +113,9 @@ var lasting = []string{
 // numberVariables are those that hold one, and are kept if it is another person's.
 var numberVariables = []string{directory.VarDID, "dialed_user", directory.VarLegUser}
 
-// Erase returns the document without a person's number. All text that somebody may have written goes with it, names too; what
-// is left makes the same record but for the numbers. The path of the recording stays, of ids and a date, by which its file is removed. It is the same if done again.
+// Erase returns the document without a person's number. All text that somebody may have written goes with it, names
+// too; what is left makes the same record but for the numbers. The path of the recording stays, of ids and a date, by
+// which its file is removed. It is the same if done again.
 func (d Document) Erase(p Person) (Document, error) {
 	r, err := d.record()
 	if err != nil {

@@ -20,8 +20,9 @@ type Record struct {
 	AbsorbedBy uuid.UUID
 }
 
-// Absorbed returns what is left of the record of a call that is a part of another, whose record tells all of it: which one, when it
-// began, and of what kind it was, so that nothing is told or counted twice. A recording that is not the other's stays with it.
+// Absorbed returns what is left of the record of a call that is a part of another, whose record tells all of it: which
+// one, when it began, and of what kind it was, so that nothing is told or counted twice. A recording that is not the
+// other's stays with it.
 func (r Record) Absorbed(by Record) Record {
 	left := Record{
 		Call: Call{

@@ -7,8 +7,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// Join makes the record of a call of its legs. It depends on which legs there are, and on nothing else: not on their order,
-// nor on one that is there twice. There is at least one; without a calling leg, which may be lost, the first stands in.
+// Join makes the record of a call of its legs. It depends on which legs there are, and on nothing else: not on their
+// order, nor on one that is there twice. There is at least one; without a calling leg, which may be lost, the first
+// stands in.
 func Join(id uuid.UUID, legs []Leg) Call {
 	legs = settle(legs)
 	root := legs[0]
@@ -120,8 +121,8 @@ func (c *Call) takers(root Leg, called []Leg) {
 	c.attended(append([]Leg{root}, called...), handed.TransferredAt)
 }
 
-// attended finds the other call of an attended transfer, and whom this one was handed on to if it was, at a later time than another
-// transfer.
+// attended finds the other call of an attended transfer, and whom this one was handed on to if it was, at a later time
+// than another transfer.
 func (c *Call) attended(legs []Leg, after time.Time) {
 	for _, l := range legs {
 		i := slices.IndexFunc(legs, func(by Leg) bool { return by.HandedOn != uuid.Nil && by.HandedOn == l.Joined })
@@ -145,7 +146,8 @@ func (c *Call) sum(legs []Leg) {
 	}
 }
 
-// dispositions are what the causes of FreeSWITCH (switch_types.h, switch_call_cause_t) mean for a call that nobody took.
+// dispositions are what the causes of FreeSWITCH (switch_types.h, switch_call_cause_t) mean for a call that nobody
+// took.
 var dispositions = map[string]Disposition{
 	"USER_BUSY":                 Busy,
 	"NO_ANSWER":                 NoAnswer,

@@ -98,8 +98,8 @@ type KeptDocument struct {
 	Body        []byte // nil in lists
 }
 
-// Waiting is how many documents are not read yet, and since when the oldest has been waiting: zero if there is none. Called are beside
-// them: documents of called legs whose calls have not ended, which wait for who called.
+// Waiting is how many documents are not read yet, and since when the oldest has been waiting: zero if there is none.
+// Called are beside them: documents of called legs whose calls have not ended, which wait for who called.
 type Waiting struct {
 	Documents, Called, Unreadable, Unassigned, Sightings int
 	Oldest                                               time.Time

@@ -14,8 +14,8 @@ import (
 	"github.com/edgvoip/edgvoip/directory"
 )
 
-// Document is the JSON of a channel as it is kept: as switch_ivr_generate_json_cdr (switch_ivr.c) writes it, without what
-// nobody may read. Its zero value is none.
+// Document is the JSON of a channel as it is kept: as switch_ivr_generate_json_cdr (switch_ivr.c) writes it, without
+// what nobody may read. Its zero value is none.
 type Document struct {
 	leg  Leg
 	json []byte
@@ -86,7 +86,8 @@ func (d Document) record() (record, error) {
 	return recordOf(all)
 }
 
-// recordOf returns what is read of a document. A record is worth keeping without stations, and without one that is none.
+// recordOf returns what is read of a document. A record is worth keeping without stations, and without one that is
+// none.
 func recordOf(all map[string]any) (r record, err error) {
 	fits := take(all, "channel_data", &r.ChannelData) && take(all, "variables", &r.Variables) &&
 		take(all, "edgvoip_reconstructed", &r.Reconstructed) && take(all, "edgvoip_erased", &r.Erased)
@@ -131,8 +132,9 @@ func take[T any](from map[string]any, name string, to *T) bool {
 	return ok
 }
 
-// secretive are parts of the names of variables that nobody may read: digests, keys of media, and descriptions of sessions,
-// which hold such keys. A document has hundreds of variables: a regular expression would take a third of the time of reading it.
+// secretive are parts of the names of variables that nobody may read: digests, keys of media, and descriptions of
+// sessions, which hold such keys. A document has hundreds of variables: a regular expression would take a third of the
+// time of reading it.
 var secretive = []string{
 	"passw", "a1-hash", "a1_hash", "auth_response", "auth_nonce", "auth_cnonce", "crypto", "sdp", "_ice_", "vm_pin", "secret",
 }
@@ -149,8 +151,9 @@ func discreet(all map[string]any) {
 	}
 }
 
-// headers are the beginnings of the names of variables that hold headers of requests and answers as they came (mod_sofia.h,
-// SOFIA_SIP_HEADER_PREFIX and those beside it). A phone can send thousands of them with the end of a call.
+// headers are the beginnings of the names of variables that hold headers of requests and answers as they came
+// (mod_sofia.h, SOFIA_SIP_HEADER_PREFIX and those beside it). A phone can send thousands of them with the end of a
+// call.
 var headers = []string{"sip_h_", "sip_rh_", "sip_ph_", "sip_bye_h_", "sip_info_h_"}
 
 func isHeader(name string) bool {
@@ -212,7 +215,8 @@ func (r record) identity(l *Leg) {
 	} else if !l.IsCalling() && own != uuid.Nil {
 		l.CalleeID = own
 	}
-	// A calling channel's sip_gateway is what the caller wrote into his request (;gw=…, sofia.c, sofia_handle_sip_i_invite).
+	// A calling channel's sip_gateway is what the caller wrote into his request (;gw=…, sofia.c,
+	// sofia_handle_sip_i_invite).
 	if l.TrunkID = r.id(directory.VarTrunkID); l.TrunkID == uuid.Nil && !l.IsCalling() {
 		l.TrunkID = r.id("sip_gateway_name")
 	}
@@ -266,7 +270,8 @@ func (r record) numbers(l *Leg) {
 	}
 }
 
-// transfer reads what an attended transfer leaves on channels (switch_ivr_bridge.c, switch_ivr_uuid_bridge; mod_sofia's sofia.c).
+// transfer reads what an attended transfer leaves on channels (switch_ivr_bridge.c, switch_ivr_uuid_bridge; mod_sofia's
+// sofia.c).
 func (r record) transfer(l *Leg) {
 	if at, joined := r.joined(); joined != uuid.Nil {
 		l.Joined, l.JoinedAt, l.JoinedTo = joined, at, r.joinedTo()
@@ -276,7 +281,8 @@ func (r record) transfer(l *Leg) {
 	}
 }
 
-// joined reads transfer_source, "seconds:id:uuid_br:channel" if the channel was connected with another; both are zero otherwise.
+// joined reads transfer_source, "seconds:id:uuid_br:channel" if the channel was connected with another; both are zero
+// otherwise.
 func (r record) joined() (at time.Time, channel uuid.UUID) {
 	parts := strings.Split(r.text("transfer_source"), ":")
 	if len(parts) != 4 || parts[2] != "uuid_br" {
@@ -285,8 +291,8 @@ func (r record) joined() (at time.Time, channel uuid.UUID) {
 	return moment(parts[0] + "000000"), parseID(parts[3])
 }
 
-// joinedNumber is what stands before the realm in the "user%realm" of a phone, or the number that came from a carrier. It is taken
-// from the text as it came: decoded, the beginning of a realm may turn into something else.
+// joinedNumber is what stands before the realm in the "user%realm" of a phone, or the number that came from a carrier.
+// It is taken from the text as it came: decoded, the beginning of a realm may turn into something else.
 var joinedNumber = regexp.MustCompile(`^(%2B|\+)?([0-9A-Za-z._*#-]*)`)
 
 // joinedTo is the number at the other end.

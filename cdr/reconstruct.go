@@ -11,9 +11,9 @@ import (
 // variablePrefix is what an event writes before the name of a channel's variable.
 const variablePrefix = "variable_"
 
-// NewSighting makes a sighting of an event CHANNEL_HANGUP_COMPLETE, given as its headers, or returns false for a channel that
-// is none of a tenant's. What nobody may read is left out, and
-// so are headers as they came, as from a document.
+// NewSighting makes a sighting of an event CHANNEL_HANGUP_COMPLETE, given as its headers, or returns false for a
+// channel that is none of a tenant's. What nobody may read is left out, and so are headers as they came, as from a
+// document.
 func NewSighting(node uuid.UUID, event map[string]string) (Sighting, bool) {
 	leg, err := uuid.Parse(event["Unique-ID"])
 	if _, ours := event[variablePrefix+directory.VarTenantID]; err != nil || !ours {
@@ -33,8 +33,8 @@ func storable(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "")
 }
 
-// Reconstruct makes the document of a channel from its event CHANNEL_HANGUP_COMPLETE, given as its headers. The event tells
-// of the newest profile only, so where a channel was transferred it knows the last number and not the first.
+// Reconstruct makes the document of a channel from its event CHANNEL_HANGUP_COMPLETE, given as its headers. The event
+// tells of the newest profile only, so where a channel was transferred it knows the last number and not the first.
 func Reconstruct(event map[string]string) (Document, error) {
 	variables := map[string]any{}
 	for name, value := range event {

@@ -7,8 +7,8 @@ import (
 	"github.com/edgvoip/edgvoip/dialplan"
 )
 
-// The route of a call that was let nowhere has the name that the dialplan writes down: whatever cause the switch gives it, it was
-// refused.
+// The route of a call that was let nowhere has the name that the dialplan writes down: whatever cause the switch gives
+// it, it was refused.
 func TestRefusedRoute(t *testing.T) {
 	t.Parallel()
 	for route, want := range map[dialplan.Kind]cdr.Disposition{dialplan.KindRefused: cdr.Refused, dialplan.KindPublic: cdr.Failed} {

@@ -131,7 +131,8 @@ func TestExplainNobodyStandsIn(t *testing.T) {
 	}
 }
 
-// A caller whom the agent hands to an extension reaches it, and if it cannot take the call, the one that stands in: he is not lost.
+// A caller whom the agent hands to an extension reaches it, and if it cannot take the call, the one that stands in: he
+// is not lost.
 func TestHandedOver(t *testing.T) {
 	t.Parallel()
 	tenant := storetest.TenantID("tenant-a").String()
@@ -164,8 +165,8 @@ func TestHandedOver(t *testing.T) {
 	}
 }
 
-// transferContext returns the context in which the switch looks for the route of a caller whom an agent hands over: what the first
-// document sets, and without that the profile's.
+// transferContext returns the context in which the switch looks for the route of a caller whom an agent hands over:
+// what the first document sets, and without that the profile's.
 func transferContext(tb testing.TB, doc string) string {
 	tb.Helper()
 	found := regexp.MustCompile(`data="force_transfer_context=([^"]*)"`).FindStringSubmatch(doc)

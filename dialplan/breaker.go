@@ -9,7 +9,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// OpenBreaker says that an ai-bridge leaves the gateway of a tenant's W3 alone: it sends callers to people without asking.
+// OpenBreaker says that an ai-bridge leaves the gateway of a tenant's W3 alone: it sends callers to people without
+// asking.
 type OpenBreaker struct {
 	// Bridge is the ai-bridge's name.
 	Bridge string
@@ -19,13 +20,14 @@ type OpenBreaker struct {
 
 // BreakerStore is where ai-bridges say so.
 type BreakerStore interface {
-	// OpenBreakers returns the breakers that are open for a tenant now, by the name of the bridge. The ones of a bridge that died
-	// are there until their time is over.
+	// OpenBreakers returns the breakers that are open for a tenant now, by the name of the bridge. The ones of a bridge
+	// that died are there until their time is over.
 	OpenBreakers(ctx context.Context, tenant uuid.UUID) ([]OpenBreaker, error)
 }
 
-// addBreakers puts before the last step, which is the route, what became of the gateway, for a call to a trunk that has an agent. It is
-// as of now, whatever instant was asked for, and has no part in the decision: ai-bridge refuses such a call.
+// addBreakers puts before the last step, which is the route, what became of the gateway, for a call to a trunk that has
+// an agent. It is as of now, whatever instant was asked for, and has no part in the decision: ai-bridge refuses such a
+// call.
 func addBreakers(ctx context.Context, s BreakerStore, f Facts, steps []Step) ([]Step, error) {
 	if f.inbound == nil || f.inbound.AIAgentRef == "" {
 		return steps, nil

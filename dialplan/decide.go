@@ -28,7 +28,8 @@ type Store interface {
 	TrunkTenant(ctx context.Context, tenant uuid.UUID) (directory.Tenant, error)
 	// TenantTrunks returns the active trunks of a tenant in the order in which calls out try them.
 	TenantTrunks(ctx context.Context, tenant uuid.UUID) ([]trunk.Trunk, error)
-	// InboundTrunk returns the active trunk of an active tenant whose DID ranges hold a number. Error: trunk.ErrUnknownDID.
+	// InboundTrunk returns the active trunk of an active tenant whose DID ranges hold a number. Error:
+	// trunk.ErrUnknownDID.
 	InboundTrunk(ctx context.Context, number fstext.E164) (trunk.Trunk, error)
 	// CarrierCountries returns the countries, each once, of the active tenants that have an active trunk whose carrier
 	// may call from an address. None means that the address is no carrier's.
@@ -188,8 +189,8 @@ func (f *Facts) gatherTarget(ctx context.Context, s Store) error {
 	return nil
 }
 
-// gatherTenant finds the tenant of a trunk whose calls no extension takes: an agent may, who hands them to people, and they may have
-// to be recorded.
+// gatherTenant finds the tenant of a trunk whose calls no extension takes: an agent may, who hands them to people, and
+// they may have to be recorded.
 func (f *Facts) gatherTenant(ctx context.Context, s Store) error {
 	f.tenant.ID = f.inbound.TenantID
 	tenant, err := s.TrunkTenant(ctx, f.inbound.TenantID)
@@ -338,8 +339,8 @@ func inward(c Call, r Route, f Facts) Route {
 	return r.record(c)
 }
 
-// outward finishes a route to the public network. A call for help tries every trunk, whatever its load and whatever numbers
-// it carries.
+// outward finishes a route to the public network. A call for help tries every trunk, whatever its load and whatever
+// numbers it carries.
 func outward(c Call, r Route, f Facts, kind Kind) Route {
 	r.direction = cdr.Outbound
 	if len(f.trunks) == 0 {

@@ -14,8 +14,8 @@ type EndpointStore interface {
 	HasEndpoint(ctx context.Context, tenant uuid.UUID) (bool, error)
 }
 
-// addEndpoint puts before the last step, which is the route, that there is nobody to ask for the trunk's agent. It has no part in the
-// decision: ai-bridge refuses such a call.
+// addEndpoint puts before the last step, which is the route, that there is nobody to ask for the trunk's agent. It has
+// no part in the decision: ai-bridge refuses such a call.
 func addEndpoint(ctx context.Context, s EndpointStore, f Facts, steps []Step) ([]Step, error) {
 	if f.inbound == nil || f.inbound.AIAgentRef == "" {
 		return steps, nil

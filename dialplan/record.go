@@ -17,8 +17,8 @@ var directionText = map[cdr.Direction]fstext.Text{
 	cdr.Internal: fstext.Const("internal"),
 }
 
-// markRecord sets what a call record must tell (docs/freeswitch.md, "What a call record carries"). A route after a transfer
-// sets what it knows anew and leaves the rest.
+// markRecord sets what a call record must tell (docs/freeswitch.md, "What a call record carries"). A route after a
+// transfer sets what it knows anew and leaves the rest.
 func (r Route) markRecord(doc *fsxml.Document) {
 	if r.tenant.ID != uuid.Nil {
 		set(doc, fstext.Const(directory.VarTenantID+"="), fstext.ID(r.tenant.ID))
@@ -61,8 +61,8 @@ type recording struct {
 	answered bool
 }
 
-// record adds to a route what the tenant wants recorded. A call that is recorded already goes on as it is: the switch moves
-// the recording to the leg that stays (recording_follow_transfer), and a second would hold the same again.
+// record adds to a route what the tenant wants recorded. A call that is recorded already goes on as it is: the switch
+// moves the recording to the leg that stays (recording_follow_transfer), and a second would hold the same again.
 func (r Route) record(c Call) Route {
 	if !records(r.tenant.RecordCalls, r.direction) || c.LegRecording != "" && c.Transferred {
 		return r
@@ -111,8 +111,8 @@ func twoDigits(n int) fstext.Text {
 }
 
 // write begins the recording when the call is answered, each side on a channel of its own. Not before: to record is to
-// answer with early media first (switch_ivr_async.c, switch_ivr_record_session_event), and the caller would no longer hear
-// it ring.
+// answer with early media first (switch_ivr_async.c, switch_ivr_record_session_event), and the caller would no longer
+// hear it ring.
 func (r recording) write(doc *fsxml.Document) {
 	if r.path == (fstext.Text{}) {
 		return

@@ -70,8 +70,8 @@ var (
 	statusNoService   = fstext.Const("503 Service Unavailable")
 )
 
-// refuse ends a call of somebody we know, which leaves a record with the reason; a leg that a transfer brought here keeps
-// what its record says of the call before. FreeSWITCH takes the context it asked for or one named "global"
+// refuse ends a call of somebody we know, which leaves a record with the reason; a leg that a transfer brought here
+// keeps what its record says of the call before. FreeSWITCH takes the context it asked for or one named "global"
 // (mod_dialplan_xml.c, dialplan_hunt), so the name it asked for, which may be a stranger's, need not be repeated.
 func (r Route) refuse(c Call, status, reason fstext.Text) Route {
 	r.Kind, r.Reason, r.context, r.status = KindRefused, reason.String(), fstext.Const("global"), status
@@ -92,8 +92,8 @@ func Refuse(reason string) Route { return turnAway(Call{}, reason) }
 // limitRealm groups our counters in mod_hash.
 const limitRealm = "edgvoip"
 
-// Seconds that a call may ring, that the extension may which an agent has chosen while another waits to stand in, that a call for
-// help may, and that a trunk has until it shows progress before the next is tried.
+// Seconds that a call may ring, that the extension may which an agent has chosen while another waits to stand in, that
+// a call for help may, and that a trunk has until it shows progress before the next is tried.
 const (
 	ringSeconds          = 60
 	wantedRingSeconds    = 25
@@ -108,16 +108,18 @@ const nextTrunk = "NORMAL_TEMPORARY_FAILURE,NETWORK_OUT_OF_ORDER,DESTINATION_OUT
 	"SERVICE_NOT_IMPLEMENTED,FACILITY_NOT_SUBSCRIBED,OUTGOING_CALL_BARRED,NO_ROUTE_TRANSIT_NET,PROTOCOL_ERROR,INTERWORKING," +
 	"INCOMPATIBLE_DESTINATION,EXCHANGE_ROUTING_ERROR"
 
-// FreeSWITCH makes one cause of a carrier that does not take the call (401, 402, 403, 407) and of a called party who does not (603, 608):
-// CALL_REJECTED. What tells them apart is the answer itself, which it writes on the calling channel before the leg ends (sofia.c,
-// sofia_handle_sip_r_invite), but for 401 and 407, which it takes for a question: then there is none. If it has no password to
-// answer with, its cause is NORMAL_UNSPECIFIED, as that of answers which are not known, or MANDATORY_IE_MISSING. See afterTrunk.
+// FreeSWITCH makes one cause of a carrier that does not take the call (401, 402, 403, 407) and of a called party who
+// does not (603, 608): CALL_REJECTED. What tells them apart is the answer itself, which it writes on the calling
+// channel before the leg ends (sofia.c, sofia_handle_sip_r_invite), but for 401 and 407, which it takes for a question:
+// then there is none. If it has no password to answer with, its cause is NORMAL_UNSPECIFIED, as that of answers which
+// are not known, or MANDATORY_IE_MISSING. See afterTrunk.
 const refusals = "^^;edgvoip_after_CALL_REJECTED=hangup:CALL_REJECTED,;edgvoip_after_NORMAL_UNSPECIFIED=hangup:NORMAL_UNSPECIFIED," +
 	";edgvoip_refused_=_by_trunk;edgvoip_refused_401=_by_trunk;edgvoip_refused_402=_by_trunk;edgvoip_refused_403=_by_trunk;edgvoip_refused_407=_by_trunk"
 
-// afterTrunk ends a call that the called party has rejected, and goes on with one that the trunk has refused. FreeSWITCH expands the
-// name of a variable from others: after CALL_REJECTED with 403 the first one asked for is edgvoip_after_CALL_REJECTED_by_trunk, which
-// there is not, as there is none of any other cause; with 603, or with 480 and a Reason that says so, it is edgvoip_after_CALL_REJECTED.
+// afterTrunk ends a call that the called party has rejected, and goes on with one that the trunk has refused.
+// FreeSWITCH expands the name of a variable from others: after CALL_REJECTED with 403 the first one asked for is
+// edgvoip_after_CALL_REJECTED_by_trunk, which there is not, as there is none of any other cause; with 603, or with 480
+// and a Reason that says so, it is edgvoip_after_CALL_REJECTED.
 const afterTrunk = "${edgvoip_after_${originate_failed_cause}${edgvoip_refused_${sip_invite_failure_status}}}set:edgvoip_next_trunk=true inline"
 
 // XML returns the document that FreeSWITCH executes.
@@ -162,8 +164,8 @@ func (r Route) mark(doc *fsxml.Document) {
 	// A leg that is transferred stays in its tenant, wherever it came in.
 	set(doc, fstext.Const("force_transfer_context="), r.tenant.Slug.Text())
 	set(doc, fstext.Const("hangup_after_bridge=true"))
-	// Headers of a phone are not the tenant's word to a carrier (Diversion, P-Charge-Info), and a carrier's are not ours
-	// to a phone (P-Auto-Answer).
+	// Headers of a phone are not the tenant's word to a carrier (Diversion, P-Charge-Info), and a carrier's are not
+	// ours to a phone (P-Auto-Answer).
 	set(doc, fstext.Const("sip_copy_custom_headers=false"))
 	set(doc, fstext.Const("sip_copy_multipart=false"))
 	// From here on counters fall with a transfer, and the next route counts again.
@@ -173,7 +175,8 @@ func (r Route) mark(doc *fsxml.Document) {
 	r.recording.write(doc)
 }
 
-// limitExtension counts the call for an extension and ends it if that is one too many. The counter falls with the channel.
+// limitExtension counts the call for an extension and ends it if that is one too many. The counter falls with the
+// channel.
 func limitExtension(doc *fsxml.Document, e *directory.Extension) {
 	if e != nil && e.MaxCalls > 0 {
 		limit(doc, e.ID, e.MaxCalls, fstext.Const(" !USER_BUSY"))
@@ -198,7 +201,8 @@ func (r Route) toExtension(doc *fsxml.Document) {
 	set(doc, fstext.Const("effective_caller_id_name="), r.callerName)
 	set(doc, fstext.Const("effective_caller_id_number="), r.callerNumber)
 	set(doc, fstext.Const("call_timeout="), fstext.Int(ringSeconds))
-	// Without a word FreeSWITCH goes on when nobody answers, to the end of the route, and the record says that all went well.
+	// Without a word FreeSWITCH goes on when nobody answers, to the end of the route, and the record says that all went
+	// well.
 	set(doc, fstext.Const("continue_on_fail=false"))
 	doc.Action("bridge", r.callee.DialString(r.tenant.Slug))
 }

@@ -1,8 +1,8 @@
 // Package directory knows who may use the switch: tenants, SIP domains, extensions and their credentials. It answers
 // FreeSWITCH's directory lookups (Directory) and provisions extensions (Provisioner).
 //
-// It fails closed: whatever is unknown, disabled, inconsistent or asked for by somebody who may not, is a document without
-// the user, which FreeSWITCH takes as a refusal.
+// It fails closed: whatever is unknown, disabled, inconsistent or asked for by somebody who may not, is a document
+// without the user, which FreeSWITCH takes as a refusal.
 package directory
 
 import (
@@ -159,8 +159,8 @@ func (t Transport) device() Device {
 	}
 }
 
-// Allows tells whether a phone of this transport may come over the other.
-func (t Transport) Allows(used Transport) bool { return t == TransportAny || t == used }
+// allows tells whether a phone of this transport may come over the other.
+func (t Transport) allows(used Transport) bool { return t == TransportAny || t == used }
 
 // StoredUser is the user part under which the switch keeps the registration of a device of this kind. The tilde is no
 // part of any username, so the stored names of two extensions never meet.
@@ -212,8 +212,8 @@ func (e Extension) Legs() int {
 	return 1
 }
 
-// appendLegVariables appends what is set on each leg to the extension: what it may speak, how presence names it, and who it
-// is, so that it can be told when it transfers the call.
+// appendLegVariables appends what is set on each leg to the extension: what it may speak, how presence names it, and
+// who it is, so that it can be told when it transfers the call.
 func (e Extension) appendLegVariables(parts []fstext.Text, context fstext.Slug) []fstext.Text {
 	return append(
 		parts,
@@ -269,8 +269,8 @@ const (
 type Store interface {
 	// Domain returns a domain. Error: ErrUnknownDomain.
 	Domain(ctx context.Context, realm fstext.Realm) (Domain, error)
-	// Extension returns the extension that answers to a name, its number or its SIP username in any letter case, and its
-	// domain. Errors: ErrUnknownDomain; ErrUnknownExtension, with the domain filled in.
+	// Extension returns the extension that answers to a name, its number or its SIP username in any letter case, and
+	// its domain. Errors: ErrUnknownDomain; ErrUnknownExtension, with the domain filled in.
 	Extension(ctx context.Context, realm fstext.Realm, name fstext.Username) (Domain, Extension, error)
 	// Extensions returns up to limit active extensions of a domain, in order of number. Error: ErrUnknownDomain.
 	Extensions(ctx context.Context, realm fstext.Realm, limit int) (Domain, []Extension, error)

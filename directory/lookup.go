@@ -32,8 +32,8 @@ const (
 	PurposeGateways
 	// PurposeNetworkList: addresses that stand for users. We have none: an address proves nothing about a person.
 	PurposeNetworkList
-	// PurposeForbidden: log-ins that a user of ours never has (verto, event socket, XML-RPC, RTMP, skinny) and answers to
-	// challenges of others (reverse-auth-lookup), for which we would have to know a password.
+	// PurposeForbidden: log-ins that a user of ours never has (verto, event socket, XML-RPC, RTMP, skinny) and answers
+	// to challenges of others (reverse-auth-lookup), for which we would have to know a password.
 	PurposeForbidden
 )
 
@@ -98,8 +98,9 @@ type Directory struct {
 
 // New returns a directory that reads from a store and opens credentials with a key ring.
 //
-// cacheFor is asked for each user how long the switch may keep him: zero for not at all, and nil for never. The switch then authenticates the user without asking, so that
-// nobody checks who registers what, where from, and over which transport (docs/decisions/0013-users-cached-by-a-switch.md).
+// cacheFor is asked for each user how long the switch may keep him: zero for not at all, and nil for never. The switch
+// then authenticates the user without asking, so that nobody checks who registers what, where from, and over which
+// transport (docs/decisions/0013-users-cached-by-a-switch.md).
 func New(store Store, keys *secret.KeyRing, cacheFor func() time.Duration) *Directory {
 	if cacheFor == nil {
 		cacheFor = func() time.Duration { return 0 }
@@ -115,7 +116,7 @@ const MaxCacheFor = 2147483 * time.Millisecond
 // not dialled in part.
 const maxLegs = 128
 
-// maxEveryone bounds the users in one document, as fsxml.MaxBytes bounds its size.
+// maxEveryone bounds the users in one document, as fsxml bounds its size.
 const maxEveryone = 20000
 
 // defaultGroup is the one group there is: everyone.
@@ -239,9 +240,10 @@ func admit(e Extension, l Lookup) (Transport, string) {
 		// "sip+1002+other.example" names a user of another domain (sofia_presence.c).
 		return "", "To is not an account"
 	case a.Method == "REGISTER" && !a.Source.Addr().Is4():
-		// The Contact that we store for a phone cannot hold an IPv6 address (sofia_reg.c takes its brackets for quotes).
+		// The Contact that we store for a phone cannot hold an IPv6 address (sofia_reg.c takes its brackets for
+		// quotes).
 		return "", "registration not from an IPv4 address"
-	case !known || !e.Transport.Allows(transport):
+	case !known || !e.Transport.allows(transport):
 		return "", "transport not allowed for the account"
 	default:
 		return transport, ""

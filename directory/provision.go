@@ -93,7 +93,8 @@ type Registry interface {
 	PutTenant(ctx context.Context, t TenantRecord, actor string) (TenantRecord, error)
 	// Tenant returns a tenant by id. Error: ErrUnknownTenant.
 	Tenant(ctx context.Context, id uuid.UUID) (Tenant, error)
-	// StoredExtension returns the extension of a number as stored. Error: ErrUnknownExtension, also for an unknown realm.
+	// StoredExtension returns the extension of a number as stored. Error: ErrUnknownExtension, also for an unknown
+	// realm.
 	StoredExtension(ctx context.Context, tenant uuid.UUID, realm fstext.Realm, number fstext.Extension) (ExtensionRecord, error)
 	// ExtensionByID returns an extension as stored, also a deleted one. Error: ErrUnknownExtension.
 	ExtensionByID(ctx context.Context, tenant, id uuid.UUID) (ExtensionRecord, error)
@@ -103,9 +104,9 @@ type Registry interface {
 	Tenants(ctx context.Context) ([]TenantRecord, error)
 	// DeleteDomain gives the realm of a domain without extensions free. Errors: ErrUnknownDomain, ErrDomainInUse.
 	DeleteDomain(ctx context.Context, tenant uuid.UUID, realm fstext.Realm, actor string) error
-	// DeleteTenant deletes a suspended tenant for good, with all that answers for it: its extensions, domains and trunks are
-	// deleted, its credentials end, and nothing more is told to its W3. Its call records stay as long as it keeps them. Errors:
-	// ErrUnknownTenant, ErrTenantActive, *invalid.FieldError for records that would stay for ever.
+	// DeleteTenant deletes a suspended tenant for good, with all that answers for it: its extensions, domains and
+	// trunks are deleted, its credentials end, and nothing more is told to its W3. Its call records stay as long as it
+	// keeps them. Errors: ErrUnknownTenant, ErrTenantActive, *invalid.FieldError for records that would stay for ever.
 	DeleteTenant(ctx context.Context, id uuid.UUID, actor string) error
 
 	Writer

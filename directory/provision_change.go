@@ -23,8 +23,8 @@ const (
 	EffectDeleted   Effect = "deleted"
 )
 
-// Writer makes changes of extensions, each with its audit row: all those of one Writer in one transaction, where it stands
-// for one, and each in its own otherwise. Nothing that waits, such as hashing, belongs between them.
+// Writer makes changes of extensions, each with its audit row: all those of one Writer in one transaction, where it
+// stands for one, and each in its own otherwise. Nothing that waits, such as hashing, belongs between them.
 type Writer interface {
 	// PutExtension writes an extension over the one of the same tenant, realm and number, or creates it, and its domain
 	// if need be. It returns the id under which it is stored. Its status is not part of it. Errors: ErrRealmTaken,
@@ -33,11 +33,11 @@ type Writer interface {
 	// ChangeExtension changes an extension and returns it as it is then. Errors: ErrUnknownExtension, ErrDeleted,
 	// ErrChangedMeanwhile.
 	ChangeExtension(ctx context.Context, tenant, id uuid.UUID, c ExtensionChange, actor string) (ExtensionRecord, Effect, error)
-	// DeleteExtension deletes an extension: its hashes are gone, its names are free, its stores have no access to it. One
-	// that is deleted already stays as it is. Error: ErrUnknownExtension.
+	// DeleteExtension deletes an extension: its hashes are gone, its names are free, its stores have no access to it.
+	// One that is deleted already stays as it is. Error: ErrUnknownExtension.
 	DeleteExtension(ctx context.Context, tenant, id uuid.UUID, actor string) (Effect, error)
-	// PutStores gives access to an extension to these stores and no others, and returns them in order, each once. Errors:
-	// ErrUnknownExtension, ErrDeleted.
+	// PutStores gives access to an extension to these stores and no others, and returns them in order, each once.
+	// Errors: ErrUnknownExtension, ErrDeleted.
 	PutStores(ctx context.Context, tenant, id uuid.UUID, stores []uuid.UUID, actor string) ([]uuid.UUID, Effect, error)
 }
 
@@ -112,8 +112,8 @@ type Credentials struct {
 	HA1MD5, HA1SHA256 secret.Sealed
 }
 
-// PrepareChange checks a change and makes the hashes of a new password. The password that is there already is no change.
-// Errors: *invalid.FieldError, ErrUnknownExtension, ErrDeleted, the registry's.
+// PrepareChange checks a change and makes the hashes of a new password. The password that is there already is no
+// change. Errors: *invalid.FieldError, ErrUnknownExtension, ErrDeleted, the registry's.
 func (p *Provisioner) PrepareChange(ctx context.Context, tenant, id uuid.UUID, patch ExtensionPatch) (ExtensionChange, error) {
 	stored, err := p.registry.ExtensionByID(ctx, tenant, id)
 	if err != nil {

@@ -60,7 +60,7 @@ type Request struct {
 // Token returns the hash of the bearer token that a request carries; ok is false if there is none.
 func Token(authorization string) (hash TokenHash, ok bool) {
 	token := bearer(authorization)
-	return HashToken(token), token != ""
+	return hashToken(token), token != ""
 }
 
 // Caller is a tenant that was let in.
@@ -76,8 +76,8 @@ func (c Caller) Actor() string { return "w3:" + c.TenantID.String() + "/" + c.Se
 type Store interface {
 	// SecretByToken returns the secret of a token, valid or not. Error: ErrUnknownToken, also for a deleted tenant.
 	SecretByToken(ctx context.Context, token TokenHash) (Secret, error)
-	// UseSignature remembers a signature until it expires, and that its secret was used. It returns false if it knew the
-	// signature.
+	// UseSignature remembers a signature until it expires, and that its secret was used. It returns false if it knew
+	// the signature.
 	UseSignature(ctx context.Context, tenant, secret uuid.UUID, signature []byte, expires time.Time) (fresh bool, err error)
 	// OperatorByToken returns the operator of a token, valid or not. Error: ErrUnknownToken.
 	OperatorByToken(ctx context.Context, token TokenHash) (Operator, error)
@@ -88,7 +88,8 @@ type Authenticator struct {
 	store Store
 	keys  *secret.KeyRing
 	now   func() time.Time
-	// decoy signs in the place of a secret that does not exist, so that an unknown token takes as long as a wrong signature.
+	// decoy signs in the place of a secret that does not exist, so that an unknown token takes as long as a wrong
+	// signature.
 	decoy []byte
 }
 
@@ -126,7 +127,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Caller, er
 	check(r.Timestamp != "", ReasonNoTimestamp)
 	at, ok := parseTimestamp(r.Timestamp)
 	check(ok, ReasonBadTimestamp)
-	check(now.Sub(at).Abs() <= MaxSkew, ReasonSkew)
+	check(now.Sub(at).Abs() <= maxSkew, ReasonSkew)
 	check(r.Signature != "", ReasonNoSignature)
 	given, ok := parseSignature(r.Signature)
 	check(ok, ReasonBadSignature)
@@ -135,7 +136,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Caller, er
 	if refused != "" {
 		return Caller{}, &RefusedError{refused, known}
 	}
-	fresh, err := a.store.UseSignature(ctx, s.TenantID, s.ID, given, at.Add(MaxSkew+replayMargin))
+	fresh, err := a.store.UseSignature(ctx, s.TenantID, s.ID, given, at.Add(maxSkew+replayMargin))
 	if err != nil {
 		return Caller{}, fmt.Errorf("authenticate: %w", err)
 	}
@@ -147,7 +148,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Caller, er
 
 // secret returns the secret of a token and the key to verify with. With ErrUnknownToken the key is the decoy.
 func (a *Authenticator) secret(ctx context.Context, token string) (Secret, []byte, error) {
-	s, err := a.store.SecretByToken(ctx, HashToken(token))
+	s, err := a.store.SecretByToken(ctx, hashToken(token))
 	if errors.Is(err, ErrUnknownToken) {
 		return Secret{}, a.decoy, err
 	} else if err != nil {
@@ -160,11 +161,11 @@ func (a *Authenticator) secret(ctx context.Context, token string) (Secret, []byt
 	return s, key, nil
 }
 
-// AuthenticateOperator lets an operator in by his token alone. Errors: *RefusedError; every other means that it could not
-// be told.
+// AuthenticateOperator lets an operator in by his token alone. Errors: *RefusedError; every other means that it could
+// not be told.
 func (a *Authenticator) AuthenticateOperator(ctx context.Context, authorization string) (Operator, error) {
 	token := bearer(authorization)
-	o, err := a.store.OperatorByToken(ctx, HashToken(token))
+	o, err := a.store.OperatorByToken(ctx, hashToken(token))
 	switch {
 	case token == "":
 		return Operator{}, &RefusedError{Reason: ReasonNoToken}

@@ -1,5 +1,6 @@
-// Package integration is about W3 at our door: the credentials of its tenants and of our operators, the signature on each
-// of its requests, and the keys by which a request that is repeated has its effect once. It knows neither HTTP nor SQL.
+// Package integration is about W3 at our door: the credentials of its tenants and of our operators, the signature on
+// each of its requests, and the keys by which a request that is repeated has its effect once. It knows neither HTTP nor
+// SQL.
 package integration
 
 import (
@@ -66,8 +67,8 @@ var (
 // TokenHash is the SHA-256 of a token. A token is random and long, so a plain hash tells nothing about it.
 type TokenHash [sha256.Size]byte
 
-// HashToken returns the hash under which a token is kept and looked up.
-func HashToken(token string) TokenHash { return sha256.Sum256([]byte(token)) }
+// hashToken returns the hash under which a token is kept and looked up.
+func hashToken(token string) TokenHash { return sha256.Sum256([]byte(token)) }
 
 // Prefixes tell what a leaked string is, to people and to scanners.
 const (
@@ -138,10 +139,11 @@ type Figures struct {
 	LastUse time.Time
 }
 
-// Registry keeps credentials. Each change is one transaction that also holds its audit row. Implementations are safe for
-// concurrent use.
+// Registry keeps credentials. Each change is one transaction that also holds its audit row. Implementations are safe
+// for concurrent use.
 type Registry interface {
-	// AddSecret adds a tenant's secret. With retire, those that would live longer end then. Error: the store's own for an unknown tenant.
+	// AddSecret adds a tenant's secret. With retire, those that would live longer end then. Error: the store's own for
+	// an unknown tenant.
 	AddSecret(ctx context.Context, s Secret, token TokenHash, retire time.Time, actor string) error
 	// RevokeSecret ends a secret at once. Error: ErrUnknownSecret.
 	RevokeSecret(ctx context.Context, tenant, id uuid.UUID, actor string) error

@@ -158,8 +158,8 @@ func TestIssued(t *testing.T) {
 	}
 }
 
-// Law: a request with the bytes of another, cut at another place between path and body, is let in only if no body of ours
-// could begin there.
+// Law: a request with the bytes of another, cut at another place between path and body, is let in only if no body of
+// ours could begin there.
 func FuzzMovedBytes(f *testing.F) {
 	f.Add("/api/v1/integration/extensions", `{"tenantId":"x"}`, 3)
 	f.Add("/a?b=c", ` {}`, 1)

@@ -45,8 +45,8 @@ func (i *Issuer) Add(ctx context.Context, tenant uuid.UUID, actor string) (Issue
 	return i.add(ctx, tenant, time.Time{}, actor)
 }
 
-// Rotate gives a tenant a new secret. All others stay valid for the overlap at most and end then; those that end before keep their
-// end. Error: *invalid.FieldError.
+// Rotate gives a tenant a new secret. All others stay valid for the overlap at most and end then; those that end before
+// keep their end. Error: *invalid.FieldError.
 func (i *Issuer) Rotate(ctx context.Context, tenant uuid.UUID, overlap time.Duration, actor string) (Issued, error) {
 	if overlap < 0 || overlap > MaxOverlap {
 		return Issued{}, &invalid.FieldError{Name: "overlap", Reason: fmt.Sprintf("is not between 0 and %v", MaxOverlap)}
@@ -57,7 +57,7 @@ func (i *Issuer) Rotate(ctx context.Context, tenant uuid.UUID, overlap time.Dura
 func (i *Issuer) add(ctx context.Context, tenant uuid.UUID, retire time.Time, actor string) (Issued, error) {
 	out := Issued{ID: uuid.New(), Bearer: newToken(prefixBearer), HMAC: newToken(prefixHMAC)}
 	s := Secret{ID: out.ID, TenantID: tenant, HMAC: i.keys.Seal([]byte(out.HMAC), hmacOwner(tenant, out.ID))}
-	if err := i.registry.AddSecret(ctx, s, HashToken(out.Bearer), retire, actor); err != nil {
+	if err := i.registry.AddSecret(ctx, s, hashToken(out.Bearer), retire, actor); err != nil {
 		return Issued{}, fmt.Errorf("add secret: %w", err)
 	}
 	return out, nil
@@ -87,7 +87,7 @@ func (i *Issuer) AddOperator(ctx context.Context, name string, lifetime time.Dur
 		o.ExpiresAt = i.now().Add(lifetime)
 	}
 	token = newToken(prefixOperator)
-	if err := i.registry.AddOperator(ctx, o, HashToken(token), actor); err != nil {
+	if err := i.registry.AddOperator(ctx, o, hashToken(token), actor); err != nil {
 		return "", fmt.Errorf("add operator: %w", err)
 	}
 	return token, nil

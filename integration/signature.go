@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// MaxSkew is how far a request's timestamp may be from our clock, either way.
-const MaxSkew = 300 * time.Second
+// maxSkew is how far a request's timestamp may be from our clock, either way.
+const maxSkew = 300 * time.Second
 
-// Sign returns what X-Signature must hold: the HMAC-SHA256, in lower-case hexadecimal, over the timestamp as X-Timestamp
-// has it, the method, the path with its query exactly as on the request line, and the body. The key is the secret's text
-// as it was shown, not what it might decode to.
+// Sign returns what X-Signature must hold: the HMAC-SHA256, in lower-case hexadecimal, over the timestamp as
+// X-Timestamp has it, the method, the path with its query exactly as on the request line, and the body. The key is the
+// secret's text as it was shown, not what it might decode to.
 func Sign(key, timestamp, method, target string, body []byte) string {
 	mac := signature([]byte(key), timestamp, method, target, body)
 	return hex.EncodeToString(mac)
@@ -22,8 +22,8 @@ func Sign(key, timestamp, method, target string, body []byte) string {
 
 func signature(key []byte, timestamp, method, target string, body []byte) []byte {
 	mac := hmac.New(sha256.New, key)
-	// Nothing stands between the parts, by contract. It needs nothing: a timestamp is digits and a dot, a method letters, a
-	// target begins with a slash, and targetAllowed keeps the beginning of a body out of it.
+	// Nothing stands between the parts, by contract. It needs nothing: a timestamp is digits and a dot, a method
+	// letters, a target begins with a slash, and targetAllowed keeps the beginning of a body out of it.
 	for _, part := range []string{timestamp, method, target} {
 		_, _ = mac.Write([]byte(part)) // a hash does not fail
 	}
@@ -58,8 +58,8 @@ func parseSignature(s string) ([]byte, bool) {
 	return b, err == nil && len(b) == sha256.Size && strings.ToLower(s) == s
 }
 
-// targetAllowed tells whether a target is made of what RFC 3986 allows in a path and query. A brace, with which every body
-// of ours begins, is not: so no byte of a signed request can move from the body to the path or back.
+// targetAllowed tells whether a target is made of what RFC 3986 allows in a path and query. A brace, with which every
+// body of ours begins, is not: so no byte of a signed request can move from the body to the path or back.
 func targetAllowed(s string) bool {
 	if !strings.HasPrefix(s, "/") {
 		return false

@@ -10,7 +10,8 @@ import (
 // Trunk is the task to make of a trunk what it is to be: its gateway, and the lists of carriers' addresses.
 type Trunk struct {
 	ID uuid.UUID
-	// Revision is that of the gateway when the job was written; what the switch is to have may be newer when it is done.
+	// Revision is that of the gateway when the job was written; what the switch is to have may be newer when it is
+	// done.
 	Revision int64
 	Gateway  GatewayChange
 	// Addresses tells that the lists of carriers' addresses are to be read anew.
@@ -68,6 +69,7 @@ type GatewayState struct {
 	Applied *int64
 	// Registration and Ping are in the switch's own words: REGED, NOREG, FAIL_WAIT…; UP, DOWN.
 	Registration, Ping string
-	// Error is why it does not register or was not applied. Empty leaves what was known, unless the registration is well.
+	// Error is why it does not register or was not applied. Empty leaves what was known, unless the registration is
+	// well.
 	Error string
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 )
 
-// Job is something that one switch must do. Jobs of users, domains, tenants and trunks are written by triggers of the database,
-// in the transaction of the change that causes them (schema.sql, tell_switches…), so that no writer can forget them.
+// Job is something that one switch must do. Jobs of users, domains, tenants and trunks are written by triggers of the
+// database, in the transaction of the change that causes them (schema.sql, tell_switches…), so that no writer can
+// forget them.
 //
 //	pending ──claimed──► leased ──► done
 //	   ▲                   │ │
@@ -27,8 +28,8 @@ type Job struct {
 	Subject string
 	Payload json.RawMessage
 	State   State
-	// Attempts counts how often the job was claimed. It is also the fence: who holds a claim of an earlier count has lost
-	// it.
+	// Attempts counts how often the job was claimed. It is also the fence: who holds a claim of an earlier count has
+	// lost it.
 	Attempts      int
 	CorrelationID string
 	LastError     string
@@ -161,10 +162,11 @@ const settleSuffix = "/settle"
 // Subjects returns the subjects under which what is asked of the switches about one thing is found.
 func Subjects(subject string) []string { return []string{subject, subject + settleSuffix} }
 
-// SecondRound returns the task that ends what a task began: for a user or a domain, on a switch that caches users, and for
-// the addresses of a trunk, on every switch. The first round comes right after the change, while an xmlcurl may for a moment
-// not yet have heard of it: the switch that forgot a user may ask for him, be told the old truth, and keep it once more. So it
-// forgets him again a little later, when every xmlcurl has heard. ok is false for a task that needs no second round.
+// SecondRound returns the task that ends what a task began: for a user or a domain, on a switch that caches users, and
+// for the addresses of a trunk, on every switch. The first round comes right after the change, while an xmlcurl may for
+// a moment not yet have heard of it: the switch that forgot a user may ask for him, be told the old truth, and keep it
+// once more. So it forgets him again a little later, when every xmlcurl has heard. ok is false for a task that needs no
+// second round.
 func SecondRound(task any) (second any, ok bool) {
 	switch t := task.(type) {
 	case User:

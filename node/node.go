@@ -133,8 +133,8 @@ func (p *Provisioner) apply(n Node, c Change) (Node, error) {
 		if err := checkPassword(*c.Password); err != nil {
 			return n, err
 		}
-		// Sealing is random: a password that has not changed keeps its seal, so that the same again is no change. One that
-		// does not open any more is replaced.
+		// Sealing is random: a password that has not changed keeps its seal, so that the same again is no change. One
+		// that does not open any more is replaced.
 		stored, err := p.keys.Open(n.Password, PasswordOwner(n.ID))
 		if err != nil || !bytes.Equal(stored, []byte(*c.Password)) {
 			n.Password = p.keys.Seal([]byte(*c.Password), PasswordOwner(n.ID))

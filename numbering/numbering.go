@@ -36,7 +36,8 @@ func NewCountry(code string) (Country, error) {
 
 func (c Country) String() string { return c.code }
 
-// normalised remembers what libphonenumber made of numbers, as it takes some 20 µs a number and the same are dialled again and again. The zero number stands for ErrNotANumber.
+// normalised remembers what libphonenumber made of numbers, as it takes some 20 µs a number and the same are dialled again
+// and again. The zero number stands for ErrNotANumber.
 var normalised = otter.Must(&otter.Options[question, fstext.E164]{MaximumSize: 65_536})
 
 type question struct{ region, dialled string }
@@ -113,11 +114,12 @@ func Emergency(c Country, dialled string) bool {
 	return help
 }
 
-// emergencies remembers what Emergency found: libphonenumber takes a microsecond, and every call of a phone is asked about.
+// emergencies remembers what Emergency found: libphonenumber takes a microsecond, and every call of a phone is asked
+// about.
 var emergencies = otter.Must(&otter.Options[question, bool]{MaximumSize: 16_384})
 
-// National returns the digits of a number without its country's code: those that stand at the end of it in every form in
-// which it is dialled or shown. It returns all digits of a number that belongs to no country's plan.
+// National returns the digits of a number without its country's code: those that stand at the end of it in every form
+// in which it is dialled or shown. It returns all digits of a number that belongs to no country's plan.
 func National(e fstext.E164) string {
 	n, err := phonenumbers.Parse(e.String(), "ZZ")
 	if err != nil {

@@ -1,9 +1,9 @@
-// Package schedule tells whether an instant lies in somebody's hours: weekly windows, holidays and dated exceptions, in the
-// time of a zone. It is a pure function of policy and instant: the same answer now, later, and in an explanation.
+// Package schedule tells whether an instant lies in somebody's hours: weekly windows, holidays and dated exceptions, in
+// the time of a zone. It is a pure function of policy and instant: the same answer now, later, and in an explanation.
 //
 // What counts is what a clock on the wall shows. A window is open while the wall shows a time in it, so the hour that
-// comes twice when summer time ends is open twice, and a window that lies in the hour that is left out when it begins is not
-// open on that day.
+// comes twice when summer time ends is open twice, and a window that lies in the hour that is left out when it begins
+// is not open on that day.
 package schedule
 
 import (
@@ -19,8 +19,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/invalid"
 )
 
-// Policy is a time policy that was read. Its zero value is never open. It is not changed after it was made, so it is safe
-// for concurrent use.
+// Policy is a time policy that was read. Its zero value is never open. It is not changed after it was made, so it is
+// safe for concurrent use.
 type Policy struct {
 	mode Mode
 	zone *time.Location
@@ -34,8 +34,8 @@ type Policy struct {
 // Mode says what counts.
 type Mode string
 
-// The modes: the windows of the week; all of every day; nothing. Holidays and exceptions count in the first two, and have no place in
-// the last.
+// The modes: the windows of the week; all of every day; nothing. Holidays and exceptions count in the first two, and
+// have no place in the last.
 const (
 	ModeWindows Mode = "windows"
 	ModeAlways  Mode = "always"
@@ -48,8 +48,8 @@ type special struct {
 	holiday bool
 }
 
-// window is open from a minute of the day on, up to another that is not part of it. An end beyond minutesADay lies in the
-// day after.
+// window is open from a minute of the day on, up to another that is not part of it. An end beyond minutesADay lies in
+// the day after.
 type window struct{ from, to int }
 
 const minutesADay = 24 * 60
@@ -67,7 +67,8 @@ type monthDay struct {
 	day   int
 }
 
-// Bounds of a policy, so that one decision never costs more than microseconds. A database may spell longer what it was given.
+// Bounds of a policy, so that one decision never costs more than microseconds. A database may spell longer what it was
+// given.
 const (
 	maxBytes   = 32 << 10
 	maxWindows = 16 // a day
@@ -299,8 +300,8 @@ func (d date) plus(days int) date { return dateOf(d.noon().AddDate(0, 0, days)) 
 
 func (d date) String() string { return d.noon().Format("2006-01-02") }
 
-// Schema is the JSON Schema (2020-12) of a policy's wire form. It tells the form; zones, days that are none, days that are
-// there twice and windows that overlap are beyond it.
+// Schema is the JSON Schema (2020-12) of a policy's wire form. It tells the form; zones, days that are none, days that
+// are there twice and windows that overlap are beyond it.
 //
 //go:embed policy.schema.json
 var Schema []byte

@@ -241,8 +241,8 @@ type exception struct {
 	Windows []window `json:"windows"`
 }
 
-// naive reads the rule of package schedule once more, by comparing texts as a person at the door would: the date, the day's
-// name and the time on the wall.
+// naive reads the rule of package schedule once more, by comparing texts as a person at the door would: the date, the
+// day's name and the time on the wall.
 func naive(w wire, local time.Time) bool {
 	wall := local.Format("15:04")
 	today, special := naiveDay(w, local)

@@ -41,8 +41,8 @@ func (p Policy) local(t time.Time) time.Time {
 	return t.In(p.zone)
 }
 
-// look judges a wall time. Of a day with an exception, or a holiday, only its own windows count: what began the day before
-// does not run into it. What begins on it may run over its end.
+// look judges a wall time. Of a day with an exception, or a holiday, only its own windows count: what began the day
+// before does not run into it. What begins on it may run over its end.
 func (p Policy) look(local time.Time) State {
 	today := dateOf(local)
 	minute := local.Hour()*60 + local.Minute()
@@ -142,8 +142,8 @@ func (p Policy) daysToLookAt(today date) []date {
 	return slices.Compact(days)
 }
 
-// candidates returns the instants of a day at which something may change, in order: its midnight, the edges of the windows
-// that touch it, and the moment at which its clock is changed.
+// candidates returns the instants of a day at which something may change, in order: its midnight, the edges of the
+// windows that touch it, and the moment at which its clock is changed.
 func (p Policy) candidates(d date) []time.Time {
 	minutes := []int{0}
 	day, _, _ := p.day(d)
@@ -165,8 +165,8 @@ func (p Policy) candidates(d date) []time.Time {
 	return instants
 }
 
-// transitions returns the moments of a day, or just about it, at which its clock is changed. Midnight itself may be in the
-// hour that is left out.
+// transitions returns the moments of a day, or just about it, at which its clock is changed. Midnight itself may be in
+// the hour that is left out.
 func (p Policy) transitions(d date) []time.Time {
 	begin := time.Date(d.year, d.month, d.day, 0, 0, 0, 0, p.zone)
 	var found []time.Time

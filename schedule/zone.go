@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// zoneArchive is Go's own lib/time/zoneinfo.zip; `make zones` takes that of the Go in use. Package time would ask the machine first
-// and an archive that is compiled in (time/tzdata) second: two machines could then decide one call differently, and names be taken on
-// one that another does not know.
+// zoneArchive is Go's own lib/time/zoneinfo.zip; `make zones` takes that of the Go in use. Package time would ask the
+// machine first and an archive that is compiled in (time/tzdata) second: two machines could then decide one call
+// differently, and names be taken on one that another does not know.
 //
 //go:embed zoneinfo.zip
 var zoneArchive []byte
@@ -41,7 +41,8 @@ var zoneFiles = sync.OnceValue(func() map[string]*zip.File {
 	return files
 })
 
-// LoadZone returns the zone of an IANA name, from the data that is compiled in: the same on every machine. Error: ErrZone.
+// LoadZone returns the zone of an IANA name, from the data that is compiled in: the same on every machine. Error:
+// ErrZone.
 func LoadZone(name string) (*time.Location, error) {
 	if l, ok := zones.Load(name); ok {
 		return l.(*time.Location), nil //nolint:forcetypeassert // nothing else is put there

@@ -1,5 +1,5 @@
-// Package templates holds the skeletons of module configuration that FreeSWITCH is given, one file each, embedded in the
-// binary. Load checks all of them, so that a mistake in one stops the start and not a call.
+// Package templates holds the skeletons of module configuration that FreeSWITCH is given, one file each, embedded in
+// the binary. Load checks all of them, so that a mistake in one stops the start and not a call.
 package templates
 
 import (

@@ -79,13 +79,13 @@ func (c Change) apply(r Record, home Home, keys *secret.KeyRing) (Record, error)
 		parsed("proxy", &r.Proxy, c.Proxy, ParseProxy),
 		between("maxChannels", &r.MaxChannels, c.MaxChannels, 0, 100000),
 		between("priority", &r.Priority, c.Priority, 0, 1000000),
-		listed("sourceAddresses", &r.Sources, c.SourceAddresses, ParseSources),
+		listed("sourceAddresses", &r.Sources, c.SourceAddresses, parseSources),
 		parsed("callerIdPolicy", &r.CallerID, c.CallerIDPolicy, ParseCallerIDPolicy),
 		parsed("callerIdNumber", &r.CallerIDNumber, c.CallerIDNumber, orNothing(fstext.NewE164)),
 		parsed("numberFormat", &r.NumberFormat, c.NumberFormat, ParseNumberFormat),
 		parsed("techPrefix", &r.TechPrefix, c.TechPrefix, ParseTechPrefix),
 		listed("prefixes", &r.Prefixes, c.Prefixes, ParsePrefixes),
-		listed("codecs", &r.Codecs, c.Codecs, ParseCodecs),
+		listed("codecs", &r.Codecs, c.Codecs, parseCodecs),
 		parsed("pingSeconds", &r.PingSeconds, c.PingSeconds, checkPing),
 		parsed("aiAgentRef", &r.AIAgentRef, c.AIAgentRef, ParseAIAgentRef),
 		listed("aiTimePolicy", &r.AITimePolicy, c.AITimePolicy, ParseAITimePolicy),
@@ -113,8 +113,8 @@ func (c Change) checkAgent(r Record, home Home) error {
 	return nil
 }
 
-// checkFailover refuses an extension that does not ring. Only who names one, or names an agent for whom it is to stand in, has to mend
-// that: a trunk whose extension was deleted since can be changed in all else.
+// checkFailover refuses an extension that does not ring. Only who names one, or names an agent for whom it is to stand
+// in, has to mend that: a trunk whose extension was deleted since can be changed in all else.
 func checkFailover(before, r Record, home Home) error {
 	none, named := fstext.Extension{}, r.Failover != before.Failover || r.AIAgentRef != "" && r.AIAgentRef != before.AIAgentRef
 	if !named || r.Failover == none {
@@ -127,8 +127,8 @@ func checkFailover(before, r Record, home Home) error {
 	return err
 }
 
-// applyCredentials seals a new password. One that is there already stays sealed as it is, byte for byte: to the switch a
-// password that is sealed anew is another one, and it would register again.
+// applyCredentials seals a new password. One that is there already stays sealed as it is, byte for byte: to the switch
+// a password that is sealed anew is another one, and it would register again.
 func (c Change) applyCredentials(r *Record, keys *secret.KeyRing) error {
 	if err := parsed("username", &r.Username, c.Username, orNothing(fstext.NewCredential)); err != nil {
 		return err

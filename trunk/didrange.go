@@ -11,8 +11,8 @@ import (
 	"github.com/edgvoip/edgvoip/numbering"
 )
 
-// DIDRange is a range of numbers of one length, both ends in it, as it is asked for: in E.164 form, or as they are dialled
-// in the tenant's country. Without a Last it is the one number First.
+// DIDRange is a range of numbers of one length, both ends in it, as it is asked for: in E.164 form, or as they are
+// dialled in the tenant's country. Without a Last it is the one number First.
 type DIDRange struct{ First, Last string }
 
 // Range is a DIDRange that was read.

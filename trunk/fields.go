@@ -98,8 +98,8 @@ func ReadCodecs(names []string) (fstext.Codecs, error) {
 	return fstext.NewCodecs(names)
 }
 
-// ParseCodecs accepts a list of codecs, which may be empty, in any letter case; see fstext.ParseCodecs.
-func ParseCodecs(names []string) (fstext.Codecs, error) {
+// parseCodecs accepts a list of codecs, which may be empty, in any letter case; see fstext.ParseCodecs.
+func parseCodecs(names []string) (fstext.Codecs, error) {
 	if len(names) == 0 {
 		return fstext.Codecs{}, nil
 	}
@@ -132,8 +132,8 @@ func parsePlain(s string, longest int) (fstext.Text, error) {
 	return fstext.NewText(s)
 }
 
-// ParseSources accepts address blocks in CIDR form, without host bits and no larger than /8; nil if there are none.
-func ParseSources(list []string) ([]netip.Prefix, error) {
+// parseSources accepts address blocks in CIDR form, without host bits and no larger than /8; nil if there are none.
+func parseSources(list []string) ([]netip.Prefix, error) {
 	var sources []netip.Prefix
 	if len(list) > maxSources {
 		return nil, fmt.Errorf("a carrier has at most %d address blocks", maxSources)

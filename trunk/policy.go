@@ -15,8 +15,8 @@ const (
 	maxTimePolicyDepth = 8
 )
 
-// ParseAITimePolicy accepts a JSON object, and returns it in one spelling: no space, names in order. Nothing and null give
-// nil. What the object means is for package schedule.
+// ParseAITimePolicy accepts a JSON object, and returns it in one spelling: no space, names in order. Nothing and null
+// give nil. What the object means is for package schedule.
 func ParseAITimePolicy(policy json.RawMessage) (json.RawMessage, error) {
 	if len(policy) == 0 {
 		return nil, nil

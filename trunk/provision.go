@@ -124,10 +124,10 @@ type Edit func(home Home, stored *Record) (Record, error)
 
 // Registry is what Provisioner writes to. Implementations are safe for concurrent use.
 type Registry interface {
-	// WriteTrunk is one transaction: it locks the trunk of an id, gives it to edit and writes what comes back, with its DID
-	// ranges, an audit row and an event for W3; none of that if it is what is stored. It returns the trunk as it is stored
-	// then. edit may run more than once; its errors are returned as they are. Other errors: ErrDIDTaken, ErrIDTaken,
-	// ErrUnknownTenant.
+	// WriteTrunk is one transaction: it locks the trunk of an id, gives it to edit and writes what comes back, with its
+	// DID ranges, an audit row and an event for W3; none of that if it is what is stored. It returns the trunk as it is
+	// stored then. edit may run more than once; its errors are returned as they are. Other errors: ErrDIDTaken,
+	// ErrIDTaken, ErrUnknownTenant.
 	WriteTrunk(ctx context.Context, tenant, id uuid.UUID, edit Edit, actor string) (Record, Effect, error)
 	// TrunkByID returns a trunk as stored, also a deleted one. Error: ErrUnknownTrunk.
 	TrunkByID(ctx context.Context, tenant, id uuid.UUID) (Record, error)
@@ -151,11 +151,11 @@ type NodeState struct {
 	Node string
 	// Active is false for a switch that is disabled: it is told of the trunk before it comes back.
 	Active bool
-	// Wanted is the revision of the gateway that the switch is to work with, and Applied the one that it works with; 0 is no
-	// gateway.
+	// Wanted is the revision of the gateway that the switch is to work with, and Applied the one that it works with; 0
+	// is no gateway.
 	Wanted, Applied int64
-	// Converged tells that Applied is Wanted and that nothing else about the trunk is left to do, such as reading the lists of
-	// carriers' addresses anew.
+	// Converged tells that Applied is Wanted and that nothing else about the trunk is left to do, such as reading the
+	// lists of carriers' addresses anew.
 	Converged bool
 	// Registration and Ping are the switch's own words: REGED, FAIL_WAIT…, and UP or DOWN; empty if unknown.
 	Registration, Ping string
@@ -223,8 +223,8 @@ func newRecord(tenant, id uuid.UUID) Record {
 	return Record{Trunk: Trunk{ID: id, TenantID: tenant}}
 }
 
-// Change changes what is given of a trunk, all of it or nothing. Errors: *invalid.FieldError, ErrDIDTaken, ErrUnknownTrunk,
-// ErrDeleted, ErrUnknownTenant, the registry's.
+// Change changes what is given of a trunk, all of it or nothing. Errors: *invalid.FieldError, ErrDIDTaken,
+// ErrUnknownTrunk, ErrDeleted, ErrUnknownTenant, the registry's.
 func (p *Provisioner) Change(ctx context.Context, tenant, id uuid.UUID, c Change, actor string) (Record, Effect, error) {
 	return p.write(ctx, tenant, id, actor, func(home Home, stored *Record) (Record, error) {
 		switch {
@@ -237,8 +237,8 @@ func (p *Provisioner) Change(ctx context.Context, tenant, id uuid.UUID, c Change
 	})
 }
 
-// Delete deletes a trunk for good: its numbers are free, and what it logged in with is gone. One that is deleted already
-// stays as it is. Errors: ErrUnknownTrunk, ErrUnknownTenant, the registry's.
+// Delete deletes a trunk for good: its numbers are free, and what it logged in with is gone. One that is deleted
+// already stays as it is. Errors: ErrUnknownTrunk, ErrUnknownTenant, the registry's.
 func (p *Provisioner) Delete(ctx context.Context, tenant, id uuid.UUID, actor string) (Record, Effect, error) {
 	return p.write(ctx, tenant, id, actor, func(_ Home, stored *Record) (Record, error) {
 		if stored == nil {

@@ -1,5 +1,5 @@
-// Package trunk knows the carriers: where they are, what numbers they bring, how many calls they carry, and how all that is
-// told to FreeSWITCH as gateways and address lists.
+// Package trunk knows the carriers: where they are, what numbers they bring, how many calls they carry, and how all
+// that is told to FreeSWITCH as gateways and address lists.
 package trunk
 
 import (
@@ -48,13 +48,14 @@ type Trunk struct {
 	AIAgentRef string
 	// Hours are when the agent answers.
 	Hours schedule.Hours
-	// Proxy is where requests are sent in the place of the host: a host or host:port as a SIP URI writes it; may be empty.
+	// Proxy is where requests are sent in the place of the host: a host or host:port as a SIP URI writes it; may be
+	// empty.
 	Proxy fstext.Text
 	// NumberFormat is how the carrier wants called numbers, and TechPrefix what stands before each; may be empty.
 	NumberFormat NumberFormat
 	TechPrefix   fstext.Text
-	// Prefixes are the beginnings of the E.164 numbers that the trunk carries, without the plus sign, in order; none means all
-	// numbers.
+	// Prefixes are the beginnings of the E.164 numbers that the trunk carries, without the plus sign, in order; none
+	// means all numbers.
 	Prefixes []string
 	// Codecs are what calls of the trunk offer; empty means what the switch offers.
 	Codecs fstext.Codecs
@@ -165,8 +166,8 @@ func (t Trunk) WriteGateway(doc *fsxml.Document, keys *secret.KeyRing) error {
 	doc.Param("realm", t.Host.Text())
 	doc.Param("from-domain", t.Host.Text())
 	if t.Proxy != (fstext.Text{}) {
-		// "proxy" above is the host of request URIs; these are where requests go, calls by the one, REGISTER and OPTIONS by
-		// the other.
+		// "proxy" above is the host of request URIs; these are where requests go, calls by the one, REGISTER and
+		// OPTIONS by the other.
 		doc.Param("outbound-proxy", t.nextHop())
 		doc.Param("register-proxy", t.nextHop())
 	}
@@ -180,7 +181,8 @@ func (t Trunk) WriteGateway(doc *fsxml.Document, keys *secret.KeyRing) error {
 		doc.Param("ping", fstext.Int(t.PingSeconds))
 	}
 	doc.Param("caller-id-in-from", fstext.Bool(true))
-	// Any caller can send himself here with ;gw=name (sofia.c, sofia_handle_sip_i_invite), so the context grants nothing.
+	// Any caller can send himself here with ;gw=name (sofia.c, sofia_handle_sip_i_invite), so the context grants
+	// nothing.
 	doc.Param("context", fstext.Const(ContextInbound))
 	doc.Open("variables")
 	doc.Leaf("variable", fsxml.A("name", fstext.Const(VarRevision)), fsxml.A("value", fstext.Int(int(t.Revision))),
@@ -190,8 +192,8 @@ func (t Trunk) WriteGateway(doc *fsxml.Document, keys *secret.KeyRing) error {
 	return nil
 }
 
-// nextHop returns the proxy as a SIP URI without its scheme. One that has parameters has a port too: FreeSWITCH takes what
-// stands before the last colon for the host, from which alone it lets itself be challenged (sofia_reg.c,
+// nextHop returns the proxy as a SIP URI without its scheme. One that has parameters has a port too: FreeSWITCH takes
+// what stands before the last colon for the host, from which alone it lets itself be challenged (sofia_reg.c,
 // is_host_from_gateway).
 func (t Trunk) nextHop() fstext.Text {
 	if t.Protocol == ProtocolUDP {

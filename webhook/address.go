@@ -26,8 +26,8 @@ func ParseNetworks(s string) (Networks, error) {
 	return list, nil
 }
 
-// special are the networks that are not hosts of the public Internet, besides those that netip knows (IANA's registries of
-// special-purpose addresses, RFC 6890). Those of IPv6 outside of 2000::/3 need no entry.
+// special are the networks that are not hosts of the public Internet, besides those that netip knows (IANA's registries
+// of special-purpose addresses, RFC 6890). Those of IPv6 outside of 2000::/3 need no entry.
 var special = prefixes(
 	"0.0.0.0/8",        // this network
 	"100.64.0.0/10",    // carrier-grade NAT
@@ -45,8 +45,8 @@ var special = prefixes(
 	"3fff::/20",        // documentation
 )
 
-// globalUnicast is where the public Internet is. NAT64 (64:ff9b::/96), unique local, link-local and mapped addresses, and the
-// metadata service at fd00:ec2::254 are outside of it.
+// globalUnicast is where the public Internet is. NAT64 (64:ff9b::/96), unique local, link-local and mapped addresses,
+// and the metadata service at fd00:ec2::254 are outside of it.
 var globalUnicast = netip.MustParsePrefix("2000::/3")
 
 func prefixes(texts ...string) (list []netip.Prefix) {

@@ -28,8 +28,8 @@ const (
 )
 
 const (
-	// breakerFailures is how many failures in a row open it: no fewer than the attempts that are under way at once when a
-	// receiver restarts would say much.
+	// breakerFailures is how many failures in a row open it: no fewer than the attempts that are under way at once when
+	// a receiver restarts would say much.
 	breakerFailures = 8
 	firstPause      = time.Second
 	maxPause        = time.Minute
@@ -67,8 +67,8 @@ func (b *Breaker) Begin() { b.probing = !b.until.IsZero() }
 // Succeeded notes that the receiver answered, whatever it said of the event.
 func (b *Breaker) Succeeded() { *b = Breaker{} }
 
-// Failed notes that it did not, or that it is not able to work. retryAfter is how long it asked to be left alone; zero if
-// it did not ask.
+// Failed notes that it did not, or that it is not able to work. retryAfter is how long it asked to be left alone; zero
+// if it did not ask.
 func (b *Breaker) Failed(now time.Time, retryAfter time.Duration) {
 	b.probing = false
 	if b.State(now) == Open {

@@ -20,8 +20,8 @@ type Delivery struct {
 	// ID is the event's number among those of the tenant. Numbers of one subject rise in the order of what they tell.
 	ID    int64
 	State State
-	// Attempts counts how often the event was claimed. It is also the fence: who holds a claim of an earlier count has lost
-	// it.
+	// Attempts counts how often the event was claimed. It is also the fence: who holds a claim of an earlier count has
+	// lost it.
 	Attempts int
 	// DueAt is when the event may be claimed next.
 	DueAt time.Time
@@ -52,7 +52,8 @@ var States = []State{Pending, Leased, Delivered, Dead, Discarded}
 
 // Attempt is what came of sending an event once.
 type Attempt struct {
-	// Number is the event's count of attempts when it was claimed. A number is missing where a process died in the middle.
+	// Number is the event's count of attempts when it was claimed. A number is missing where a process died in the
+	// middle.
 	Number   int
 	At       time.Time
 	Duration time.Duration
@@ -110,8 +111,8 @@ type Verdict struct {
 	After time.Duration
 }
 
-// Judge tells what follows from a failed attempt. retryAfter is what the receiver asked for; zero if it did not ask. The
-// last attempt is made when the patience ends.
+// Judge tells what follows from a failed attempt. retryAfter is what the receiver asked for; zero if it did not ask.
+// The last attempt is made when the patience ends.
 func (d Delivery) Judge(now time.Time, retryAfter time.Duration) Verdict {
 	left := d.FirstAttemptAt.Add(Patience).Sub(now)
 	if left <= 0 {

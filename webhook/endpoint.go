@@ -22,8 +22,8 @@ const (
 	CDRPath   = "/api/webhooks/voip/cdr"
 )
 
-// BaseURL is what the paths are put behind: a scheme, a host, a port where one is given, and a leading path. It ends in no
-// slash. The zero value is not valid, see ParseBaseURL.
+// BaseURL is what the paths are put behind: a scheme, a host, a port where one is given, and a leading path. It ends in
+// no slash. The zero value is not valid, see ParseBaseURL.
 type BaseURL struct{ text string }
 
 // The length of a base URL, in bytes, as schema.sql bounds it.
@@ -32,8 +32,9 @@ const (
 	maxBaseURL = 512
 )
 
-// ParseBaseURL reads a base URL. What could be read in two ways is refused, so that what is checked is what is dialled, and
-// what is signed is what is on the request line. Its error is a *invalid.FieldError of baseUrl that does not repeat the text.
+// ParseBaseURL reads a base URL. What could be read in two ways is refused, so that what is checked is what is dialled,
+// and what is signed is what is on the request line. Its error is a *invalid.FieldError of baseUrl that does not repeat
+// the text.
 func ParseBaseURL(s string) (BaseURL, error) {
 	refuse := func(reason string) (BaseURL, error) {
 		return BaseURL{}, &invalid.FieldError{Name: "baseUrl", Reason: reason}
@@ -144,9 +145,9 @@ var ErrNoEndpoint = errors.New("the tenant has no webhook endpoint")
 type Registry interface {
 	// Endpoint returns a tenant's endpoint. Error: ErrNoEndpoint.
 	Endpoint(ctx context.Context, tenant uuid.UUID) (Endpoint, error)
-	// ChangeEndpoint locks a tenant's endpoint, gives it to change (nil if there is none) and writes what change returns,
-	// unless that is what is stored. change may run more than once; its errors are returned as they are. Error: the
-	// store's own for an unknown tenant.
+	// ChangeEndpoint locks a tenant's endpoint, gives it to change (nil if there is none) and writes what change
+	// returns, unless that is what is stored. change may run more than once; its errors are returned as they are.
+	// Error: the store's own for an unknown tenant.
 	ChangeEndpoint(ctx context.Context, tenant uuid.UUID, change func(stored *Endpoint) (Endpoint, error), actor string) (Endpoint, error)
 	// RemoveEndpoint forgets a tenant's endpoint; its events wait for another. Error: ErrNoEndpoint.
 	RemoveEndpoint(ctx context.Context, tenant uuid.UUID, actor string) error
@@ -158,7 +159,8 @@ type Provisioner struct {
 	allowHTTP bool
 }
 
-// NewProvisioner returns a provisioner that writes to a registry. allowHTTP lets events go over plain HTTP, for development.
+// NewProvisioner returns a provisioner that writes to a registry. allowHTTP lets events go over plain HTTP, for
+// development.
 func NewProvisioner(r Registry, allowHTTP bool) *Provisioner { return &Provisioner{r, allowHTTP} }
 
 // Change is what to change of an endpoint; nil leaves a thing as it is.
@@ -167,8 +169,8 @@ type Change struct {
 	Active  *bool
 }
 
-// Put gives a tenant an endpoint, active unless the change says otherwise, or brings the one it has to what is asked for.
-// Errors: *invalid.FieldError, the registry's.
+// Put gives a tenant an endpoint, active unless the change says otherwise, or brings the one it has to what is asked
+// for. Errors: *invalid.FieldError, the registry's.
 func (p *Provisioner) Put(ctx context.Context, tenant uuid.UUID, c Change, actor string) (Endpoint, error) {
 	return p.registry.ChangeEndpoint(ctx, tenant, func(stored *Endpoint) (Endpoint, error) {
 		e := Endpoint{TenantID: tenant, Active: true}

@@ -1,5 +1,5 @@
-// Package webhook tells W3 what happened here: changes of trunks, and calls. An event is written in the transaction of what
-// it tells, and sent until W3 has taken it, signed, in order, the same event always under the same key.
+// Package webhook tells W3 what happened here: changes of trunks, and calls. An event is written in the transaction of
+// what it tells, and sent until W3 has taken it, signed, in order, the same event always under the same key.
 package webhook
 
 import (

@@ -25,8 +25,9 @@ const Method = "POST"
 // Timestamp returns what X-Timestamp holds at a time: Unix seconds.
 func Timestamp(at time.Time) string { return strconv.FormatInt(at.Unix(), 10) }
 
-// Sign returns what X-edgvoip-Signature holds: sha256= and integration.Sign, for each of the tenant's valid secrets, separated
-// by a comma and a space. There is more than one while a secret is being rotated; a receiver takes the event if one is good.
+// Sign returns what X-edgvoip-Signature holds: sha256= and integration.Sign, for each of the tenant's valid secrets,
+// separated by a comma and a space. There is more than one while a secret is being rotated; a receiver takes the event
+// if one is good.
 func Sign(keys []string, timestamp, target string, body []byte) string {
 	signatures := make([]string, len(keys))
 	for i, key := range keys {

@@ -10,8 +10,8 @@ import (
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
-// TrunkState is a trunk as W3 sees it: in events, and where W3 reads trunks. What we log in with at the carrier is not part
-// of it.
+// TrunkState is a trunk as W3 sees it: in events, and where W3 reads trunks. What we log in with at the carrier is not
+// part of it.
 type TrunkState struct {
 	ID                  uuid.UUID       `json:"edgvoipTrunkId" format:"uuid"`
 	TenantID            uuid.UUID       `json:"tenantId" format:"uuid"`

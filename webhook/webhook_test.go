@@ -158,8 +158,8 @@ func TestAllow(t *testing.T) {
 	}
 }
 
-// Waits are between nothing and a bound that doubles from a second to an hour; what the receiver asks for is kept up to an
-// hour; the last attempt is when the patience ends, and after that the event is given up.
+// Waits are between nothing and a bound that doubles from a second to an hour; what the receiver asks for is kept up to
+// an hour; the last attempt is when the patience ends, and after that the event is given up.
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -1,5 +1,5 @@
-// Command ai-bridge takes calls from FreeSWITCH on the same machine and connects them to W3's AI voice agents. Its settings are in
-// docs/settings.md, the contract with W3's voice gateway in docs/ai-gateway.md.
+// Command ai-bridge takes calls from FreeSWITCH on the same machine and connects them to W3's AI voice agents. Its
+// settings are in docs/settings.md, the contract with W3's voice gateway in docs/ai-gateway.md.
 package main
 
 import (

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/secret"
+	common "github.com/edgvoip/edgvoip/internal/settings"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 )
 
@@ -126,17 +126,11 @@ func (s settings) client() (*aisession.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := aisession.Options{Keys: keys, Budget: s.SessionBudget, Allow: networks, Plain: s.AllowPlain}
-	if s.CAFile != "" {
-		pem, err := os.ReadFile(s.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("AI_CA_FILE: %w", err)
-		}
-		if o.Roots = x509.NewCertPool(); !o.Roots.AppendCertsFromPEM(pem) {
-			return nil, errors.New("AI_CA_FILE: no certificate in it")
-		}
+	roots, err := common.ReadAuthorities(s.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("AI_CA_FILE: %w", err)
 	}
-	return aisession.NewClient(o), nil
+	return aisession.NewClient(aisession.Options{Keys: keys, Budget: s.SessionBudget, Allow: networks, Plain: s.AllowPlain, Roots: roots}), nil
 }
 
 // name is what tells this ai-bridge from others, also when it is started again.

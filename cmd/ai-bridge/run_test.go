@@ -72,8 +72,8 @@ func TestSettingsAreDocumented(t *testing.T) {
 		"AI_TRUNKS_", "AI_ALLOW_", "AI_CA_", "DATABASE_", "LOG_", "SECRET_")
 }
 
-// The whole process on a real database: it comes up, takes back which gateways it left alone, is ready as soon as it knows the trunks, shows its metrics, and goes when
-// it is told to.
+// The whole process on a real database: it comes up, takes back which gateways it left alone, is ready as soon as it
+// knows the trunks, shows its metrics, and goes when it is told to.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())

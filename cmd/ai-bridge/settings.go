@@ -37,7 +37,8 @@ type settings struct {
 	DatabaseRole string `env:"DATABASE_ROLE" envDefault:"edgvoip_ai_bridge"`
 }
 
-// readSettings reads the environment, given as KEY=value. Its error names the setting that is wrong and holds no secret.
+// readSettings reads the environment, given as KEY=value. Its error names the setting that is wrong and holds no
+// secret.
 func readSettings(environ []string) (settings, error) {
 	s, err := common.Parse[settings](environ)
 	if err != nil {
@@ -49,8 +50,9 @@ func readSettings(environ []string) (settings, error) {
 // switchPatience is how long the dialplan waits at least for an agent to answer (dialplan/agent.go).
 const switchPatience = 2 * time.Second
 
-// maxMediaTimeout is what of the dialplan's media_timeout of 2 s (dialplan/agent.go) is left for the watchdog to look and for the BYE to
-// arrive: the switch ends a leg that is silent for longer by itself, and says of the gateway nothing that we could count.
+// maxMediaTimeout is what of the dialplan's media_timeout of 2 s (dialplan/agent.go) is left for the watchdog to look
+// and for the BYE to arrive: the switch ends a leg that is silent for longer by itself, and says of the gateway nothing
+// that we could count.
 const maxMediaTimeout = 1800 * time.Millisecond
 
 func (s settings) check() error {
@@ -84,8 +86,8 @@ func (s settings) sipAddr() (netip.AddrPort, error) {
 	return a, nil
 }
 
-// peers returns who is listened to. "local" stands for the addresses of this machine: a switch speaks from the one that its profile is
-// bound to, also to 127.0.0.1.
+// peers returns who is listened to. "local" stands for the addresses of this machine: a switch speaks from the one that
+// its profile is bound to, also to 127.0.0.1.
 func (s settings) peers() ([]netip.Prefix, error) {
 	var list []netip.Prefix
 	for text := range strings.SplitSeq(s.Peers, ",") {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Without a setting a switch is listened to from every address of this machine, as its profiles are bound to any of them, and from no
-// other.
+// Without a setting a switch is listened to from every address of this machine, as its profiles are bound to any of
+// them, and from no other.
 func TestPeersAreThisMachine(t *testing.T) {
 	t.Parallel()
 	s, err := readSettings(environment(t))

@@ -19,8 +19,8 @@ const (
 	maxHost = 64
 )
 
-// commandActor is who the audit log names for what a command does: the user of the operating system, and the machine. Of a command
-// that root runs by sudo it is the user who asked for that; nobody else is believed who he says to be.
+// commandActor is who the audit log names for what a command does: the user of the operating system, and the machine.
+// Of a command that root runs by sudo it is the user who asked for that; nobody else is believed who he says to be.
 func commandActor(environ []string) string {
 	return actorOf(os.Geteuid(), environ)
 }
@@ -61,8 +61,8 @@ func plain(s string, most int) string {
 	return s[:min(len(s), most)]
 }
 
-// correlated runs a command under an id of its own, which its rows of the audit log, its jobs and its events have; an error
-// has it too.
+// correlated runs a command under an id of its own, which its rows of the audit log, its jobs and its events have; an
+// error has it too.
 func correlated(ctx context.Context, do func(context.Context) error) error {
 	id := uuid.NewString()
 	if err := do(telemetry.WithCorrelation(ctx, id)); err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -25,7 +24,7 @@ const figuresAge = time.Second
 // buildAPI puts the API on a server of its own.
 func (p *process) buildAPI() error {
 	s := p.settings
-	certificate, err := s.apiTLS(p)
+	certificate, err := s.listener().TLS(p.log)
 	if err != nil {
 		return err
 	}
@@ -83,16 +82,9 @@ func (c core) Status() api.CoreStatus {
 	}
 }
 
-// apiTLS returns the API's TLS, or nil for the plain HTTP of development.
-func (s settings) apiTLS(p *process) (*tls.Config, error) {
-	if s.TLSCertFile == "" {
-		return nil, nil //nolint:nilnil // plain HTTP
-	}
-	c, err := httpd.LoadCertificate(s.TLSCertFile, s.TLSKeyFile, p.log)
-	if err != nil {
-		return nil, fmt.Errorf("API_TLS_CERT_FILE and API_TLS_KEY_FILE: %w", err)
-	}
-	return c.Config(), nil
+// listener returns the settings of the API's listener. What may do without TLS is for checkAPI to say.
+func (s settings) listener() common.Listener {
+	return common.Listener{Prefix: "API", Addr: s.Addr, TLSCertFile: s.TLSCertFile, TLSKeyFile: s.TLSKeyFile, AllowPlain: true}
 }
 
 // listenAPI opens the API's port.
@@ -106,17 +98,15 @@ func (p *process) listenAPI(ctx context.Context) (net.Listener, error) {
 
 // checkAPI checks what the API needs.
 func (s settings) checkAPI() error {
-	host, port, err := net.SplitHostPort(s.Addr)
+	if err := s.listener().Check(); err != nil {
+		return err
+	}
 	switch {
-	case err != nil || port == "":
-		return errors.New("API_ADDR is not host:port")
-	case (s.TLSCertFile == "") != (s.TLSKeyFile == ""):
-		return errors.New("API_TLS_CERT_FILE and API_TLS_KEY_FILE go together")
 	case s.TLSCertFile == "" && !s.DevelopmentHTTP:
 		return errors.New("API_TLS_CERT_FILE is not set: the API speaks HTTPS only (for development on loopback: API_DEVELOPMENT_HTTP=true)")
 	case s.TLSCertFile != "" && s.DevelopmentHTTP:
 		return errors.New("API_DEVELOPMENT_HTTP and API_TLS_CERT_FILE contradict each other")
-	case s.DevelopmentHTTP && !common.IsLoopback(host):
+	case s.DevelopmentHTTP && !s.listener().Loopback():
 		return errors.New("API_DEVELOPMENT_HTTP is for loopback, and API_ADDR is no loopback address")
 	case s.RequestTimeout <= 0 || s.RequestTimeout > statementTimeout:
 		return fmt.Errorf("API_REQUEST_TIMEOUT is not between 0 and %v", statementTimeout)

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// What a command did is in the audit log under who ran it, where, and an id that all of it has; and the log can be asked.
+// What a command did is in the audit log under who ran it, where, and an id that all of it has; and the log can be
+// asked.
 func TestAuditCommands(t *testing.T) {
 	t.Parallel()
 	i := install(t)

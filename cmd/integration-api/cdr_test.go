@@ -89,8 +89,8 @@ func (at taking) post(t *testing.T, body string) int {
 	return resp.StatusCode
 }
 
-// A record that a switch posts is a call, and an event, soon; its recording is told when it is there, and removed when its time
-// is over.
+// A record that a switch posts is a call, and an event, soon; its recording is told when it is there, and removed when
+// its time is over.
 func TestPostedRecord(t *testing.T) {
 	t.Parallel()
 	i := install(t)

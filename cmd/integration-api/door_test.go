@@ -54,8 +54,8 @@ func programOf(pkg, name string) func() (string, error) {
 // program is the program as it is shipped.
 var program = programOf(".", "integration-api")
 
-// door is the program as a process of its own that serves the API over HTTPS, and may be killed and started again. Where it
-// listens is another port each time; clients of the door find it.
+// door is the program as a process of its own that serves the API over HTTPS, and may be killed and started again.
+// Where it listens is another port each time; clients of the door find it.
 type door struct {
 	program  string
 	certFile string

@@ -26,8 +26,8 @@ const (
 	killClients    = 8
 )
 
-// The process is killed at random moments while W3 provisions, and started again; W3 sends again what was not answered. In
-// the end everything is there, once.
+// The process is killed at random moments while W3 provisions, and started again; W3 sends again what was not answered.
+// In the end everything is there, once.
 func TestKilledAtRandom(t *testing.T) {
 	t.Parallel()
 	i := install(t)
@@ -100,9 +100,9 @@ func TestKilledAtRandom(t *testing.T) {
 // maxBetweenKills is how many answers there are between two kills at most.
 const maxBetweenKills = 60
 
-// killAtRandom kills the process again and again and starts it again, until answered is closed: each time after a random
-// number of answers, and then after a random time of the order of one request, or as soon as one more order is committed,
-// which is when its answer is under way. It returns how often it did.
+// killAtRandom kills the process again and again and starts it again, until answered is closed: each time after a
+// random number of answers, and then after a random time of the order of one request, or as soon as one more order is
+// committed, which is when its answer is under way. It returns how often it did.
 func killAtRandom(ctx context.Context, t *testing.T, d *door, db *sql.DB, random *rand.Rand, answered <-chan struct{}) (kills int) {
 	t.Helper()
 	for {
@@ -179,8 +179,8 @@ func (p *provisioning) note(key string, a w3client.Answer) error {
 	return nil
 }
 
-// expectOnce looks at the rows: all that was ordered is there, nothing else, nothing twice and nothing half. ids are those
-// that W3 was told, by key.
+// expectOnce looks at the rows: all that was ordered is there, nothing else, nothing twice and nothing half. ids are
+// those that W3 was told, by key.
 func expectOnce(t *testing.T, db *sql.DB, tenant string, ids map[string]string) {
 	t.Helper()
 	for query, want := range map[string]int{

@@ -37,8 +37,8 @@ type call struct {
 	want      cdr.Call
 }
 
-// shape is the captured documents of a call, each in parts of which every second one is to be another in another call, and the
-// UUID of its calling channel.
+// shape is the captured documents of a call, each in parts of which every second one is to be another in another call,
+// and the UUID of its calling channel.
 type shape struct {
 	root      uuid.UUID
 	documents [][]string
@@ -94,8 +94,8 @@ const (
 	capturedAt = 1795226042
 )
 
-// own are the parts of captured documents that belong to one call: identifiers, times in seconds or microseconds, the realm,
-// numbers of the public network without what may come before them, and extensions.
+// own are the parts of captured documents that belong to one call: identifiers, times in seconds or microseconds, the
+// realm, numbers of the public network without what may come before them, and extensions.
 var own = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b1795[0-9]{6}(?:[0-9]{6})?\b|` +
 	regexp.QuoteMeta(capturedRealm) + `|0699999999|3331234567|255551234|612345678|612345600|"100[0-5]"`)
 
@@ -164,8 +164,9 @@ func encoded(random *rand.Rand, text string) []byte {
 	return []byte(text)
 }
 
-// makeCalls makes calls of all shapes that have so many documents together. It returns them with their documents, those of one
-// call near each other but in no order, but for those that are held back: of some calls, by their id, that of a called leg.
+// makeCalls makes calls of all shapes that have so many documents together. It returns them with their documents, those
+// of one call near each other but in no order, but for those that are held back: of some calls, by their id, that of a
+// called leg.
 func makeCalls(t *testing.T, random *rand.Rand, customers []customer, documents int) (calls []call, all []document, held map[uuid.UUID]document) {
 	t.Helper()
 	shapes := capturedShapes(t)

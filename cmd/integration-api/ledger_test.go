@@ -45,9 +45,9 @@ const (
 	killsOfPostgres = 4
 )
 
-// Switches post the records of calls while integration-api, PostgreSQL and W3 are killed at random moments, and W3 is away for
-// a while. In the end each record is in the ledger once, each call is right, and W3 knows it as it is, having heard of each
-// revision once and in order.
+// Switches post the records of calls while integration-api, PostgreSQL and W3 are killed at random moments, and W3 is
+// away for a while. In the end each record is in the ledger once, each call is right, and W3 knows it as it is, having
+// heard of each revision once and in order.
 func TestTenThousandRecords(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
@@ -292,7 +292,8 @@ func (s *switches) try(ctx context.Context, client *http.Client, d document) int
 	return resp.StatusCode
 }
 
-// sweep sends what is in the spool with the program, which it kills at random moments, until everything is posted and swept.
+// sweep sends what is in the spool with the program, which it kills at random moments, until everything is posted and
+// swept.
 func (s *switches) sweep(ctx context.Context, random *rand.Rand, posted <-chan struct{}) error {
 	for ctx.Err() == nil {
 		patience := time.Duration(random.Int64N(int64(4 * time.Second)))
@@ -339,8 +340,8 @@ func (s *switches) sweepOnce(ctx context.Context, addr string, patience time.Dur
 // act is something that is done to the parts of a ledger. taken tells how far the switches are.
 type act func(random *rand.Rand, taken <-chan struct{})
 
-// trouble kills everybody at random moments, in random order, and lets W3 be away for a while: first while documents are
-// posted, then while they are read and told.
+// trouble kills everybody at random moments, in random order, and lets W3 be away for a while: first while documents
+// are posted, then while they are read and told.
 func (l *ledger) trouble(random *rand.Rand, taken <-chan struct{}) {
 	l.Helper()
 	early, late := l.acts(1, l.leave), l.acts(2, l.powerCut)
@@ -416,15 +417,15 @@ func (l *ledger) powerCut(*rand.Rand, <-chan struct{}) {
 	l.w3.start(l.T)
 }
 
-// leave lets W3 be away until the breaker of every tenant should have been open for a while, and longer, while integration-api
-// is killed.
+// leave lets W3 be away until the breaker of every tenant should have been open for a while, and longer, while
+// integration-api is killed.
 func (l *ledger) leave(random *rand.Rand, taken <-chan struct{}) {
 	l.Helper()
 	l.w3.kill(l.T)
 	l.kills["W3"]++
 	left := time.Now()
-	// Of a tenant whose breaker was closed eight attempts open it, and two more are made after one and two seconds; one that was open
-	// already, as W3 was killed before, lets an attempt through now and then.
+	// Of a tenant whose breaker was closed eight attempts open it, and two more are made after one and two seconds; one
+	// that was open already, as W3 was killed before, lets an attempt through now and then.
 	for open := 0; open < ledgerTenants; time.Sleep(50 * time.Millisecond) {
 		err := l.db.QueryRowContext(l.Context(), `
 			SELECT count(*) FROM (
@@ -441,8 +442,8 @@ func (l *ledger) leave(random *rand.Rand, taken <-chan struct{}) {
 	l.Logf("W3 was away for %v", time.Since(left).Round(time.Millisecond))
 }
 
-// lateLegs lets legs come of calls whose events were tried in vain: that makes events which have to wait for those, and would
-// be sent before them otherwise. Which events are tried is chance, so it goes on until some wait.
+// lateLegs lets legs come of calls whose events were tried in vain: that makes events which have to wait for those, and
+// would be sent before them otherwise. Which events are tried is chance, so it goes on until some wait.
 func (l *ledger) lateLegs() {
 	l.Helper()
 	legs, waiting := 0, 0
@@ -532,7 +533,8 @@ func (l *ledger) settle(ctx context.Context) {
 	}
 }
 
-// expectLegs looks at the legs: all are there, once, of the right call and as they were posted, and no document is left.
+// expectLegs looks at the legs: all are there, once, of the right call and as they were posted, and no document is
+// left.
 func (l *ledger) expectLegs(calls []call) {
 	l.Helper()
 	type key struct{ tenant, call, leg uuid.UUID }
@@ -603,8 +605,8 @@ func (l *ledger) expectCalls(calls []call) map[uuid.UUID]cdr.Record {
 	return found
 }
 
-// expectTold looks at what W3 heard: each event, with its body, had one effect; those of a call came in the order of its
-// revisions, and the last one is the record as it is.
+// expectTold looks at what W3 heard: each event, with its body, had one effect; those of a call came in the order of
+// its revisions, and the last one is the record as it is.
 func (l *ledger) expectTold(calls map[uuid.UUID]cdr.Record, report w3receiver.Report) {
 	l.Helper()
 	if len(report.OutOfOrder)+len(report.Conflicts)+len(report.Refused) != 0 {

@@ -1,5 +1,5 @@
-// Command integration-api is the door of W3 and of operators: it makes the switches obey, manages them, makes keys, migrates
-// the database and seeds demo tenants; see integration-api help. Its settings are in docs/settings.md.
+// Command integration-api is the door of W3 and of operators: it makes the switches obey, manages them, makes keys,
+// migrates the database and seeds demo tenants; see integration-api help. Its settings are in docs/settings.md.
 package main
 
 import (

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"time"
@@ -38,36 +37,21 @@ func (t tools) show(i integration.Issued, err error) error {
 }
 
 func parseSecretAdd(flags *flag.FlagSet, args []string) (task, error) {
-	a, err := arguments(flags, args, "TENANT")
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		return t.show(t.issuer().Add(ctx, tenant.ID, t.actor))
-	}, err
+	return tenantTask(flags, args, "TENANT", func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		return t.show(t.issuer().Add(ctx, tenant, t.actor))
+	})
 }
 
 func parseSecretRotate(flags *flag.FlagSet, args []string) (task, error) {
 	overlap := flags.Duration("overlap", 24*time.Hour, "how long the others live on")
-	a, err := arguments(flags, args, "TENANT")
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		return t.show(t.issuer().Rotate(ctx, tenant.ID, *overlap, t.actor))
-	}, err
+	return tenantTask(flags, args, "TENANT", func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		return t.show(t.issuer().Rotate(ctx, tenant, *overlap, t.actor))
+	})
 }
 
 func parseSecretList(flags *flag.FlagSet, args []string) (task, error) {
-	a, err := arguments(flags, args, "TENANT")
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		secrets, err := t.db.Secrets(ctx, tenant.ID)
+	return tenantTask(flags, args, "TENANT", func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		secrets, err := t.db.Secrets(ctx, tenant)
 		if err != nil {
 			return err
 		}
@@ -76,25 +60,13 @@ func parseSecretList(flags *flag.FlagSet, args []string) (task, error) {
 			rows = append(rows, []string{s.ID.String(), yesNo(s.Valid(time.Now())), at(s.CreatedAt), at(s.ExpiresAt), at(s.LastUsedAt)})
 		}
 		return printTable(t.out, rows)
-	}, err
+	})
 }
 
 func parseSecretRevoke(flags *flag.FlagSet, args []string) (task, error) {
-	a, err := arguments(flags, args, "TENANT", "ID")
-	if err != nil {
-		return nil, err
-	}
-	id, err := uuid.Parse(a[1])
-	if err != nil {
-		return nil, errors.New("ID is not a UUID")
-	}
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		return t.issuer().Revoke(ctx, tenant.ID, id, t.actor)
-	}, nil
+	return tenantIDTask(flags, args, func(ctx context.Context, t tools, tenant, id uuid.UUID) error {
+		return t.issuer().Revoke(ctx, tenant, id, t.actor)
+	})
 }
 
 // at prints a time, or that there is none.

@@ -17,8 +17,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/testlog"
 )
 
-// The whole process on a real database: it comes up, says where it listens, is ready, shows its switches, and goes when it
-// is told to.
+// The whole process on a real database: it comes up, says where it listens, is ready, shows its switches, and goes when
+// it is told to.
 func TestServe(t *testing.T) {
 	t.Parallel()
 	i := install(t)
@@ -58,7 +58,8 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// serving runs serve until stop is called, which returns its error, or the test ends. It returns when the process serves, and where.
+// serving runs serve until stop is called, which returns its error, or the test ends. It returns when the process
+// serves, and where.
 func serving(t *testing.T, i installation) (metrics, api string, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -46,8 +46,8 @@ type settings struct {
 	WebhookCAFile        string        `env:"WEBHOOK_CA_FILE"`
 }
 
-// readSettings reads the environment, given as KEY=value, and checks what every command needs. Its error names the setting
-// that is wrong and holds no secret.
+// readSettings reads the environment, given as KEY=value, and checks what every command needs. Its error names the
+// setting that is wrong and holds no secret.
 func readSettings(environ []string) (settings, error) {
 	s, err := common.Parse[settings](environ)
 	if err != nil {

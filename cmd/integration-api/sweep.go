@@ -44,8 +44,8 @@ type sweeper struct {
 // errAway means that no other file would be taken either.
 var errAway = errors.New("call records are not taken")
 
-// sweep sends each file of a directory once, and removes it when it is taken. Several may run at once, and any may be killed:
-// what is sent twice is kept once.
+// sweep sends each file of a directory once, and removes it when it is taken. Several may run at once, and any may be
+// killed: what is sent twice is kept once.
 func sweep(ctx context.Context, args, environ []string, std streams) error {
 	s, err := common.Parse[sweepSettings](environ)
 	if err != nil {
@@ -78,17 +78,15 @@ func (s sweepSettings) sweeper(age time.Duration, std io.Writer) (*sweeper, erro
 	if s.CredentialsFile == "" {
 		return nil, errors.New("-credentials-file is not set")
 	}
-	credentials, err := readCredentials(s.CredentialsFile)
+	credentials, err := common.ReadCredentials(s.CredentialsFile)
 	if err != nil {
 		return nil, fmt.Errorf("-credentials-file: %w", err)
 	}
 	w := &sweeper{url: s.URL, age: age, err: std}
 	w.user, w.password, _ = strings.Cut(credentials, ":")
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CAFile != "" {
-		if c.RootCAs, err = readPool(s.CAFile); err != nil {
-			return nil, fmt.Errorf("-ca-file: %w", err)
-		}
+	if c.RootCAs, err = common.ReadAuthorities(s.CAFile); err != nil {
+		return nil, fmt.Errorf("-ca-file: %w", err)
 	}
 	if s.CertFile != "" || s.KeyFile != "" {
 		pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
@@ -105,7 +103,8 @@ func (s sweepSettings) sweeper(age time.Duration, std io.Writer) (*sweeper, erro
 	return w, nil
 }
 
-// all sends the files of a directory. Those that are younger than they may be, and those that are none, are not counted.
+// all sends the files of a directory. Those that are younger than they may be, and those that are none, are not
+// counted.
 func (w *sweeper) all(ctx context.Context, dir string) (sent, kept int, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {

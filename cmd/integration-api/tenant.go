@@ -49,6 +49,39 @@ func (t tools) tenant(ctx context.Context, slug string) (directory.TenantRecord,
 // task does its work on the database, after its arguments have been read.
 type task func(context.Context, tools) error
 
+// ofTenant is a task about the tenant of a slug.
+func ofTenant(slug string, do func(ctx context.Context, t tools, tenant uuid.UUID) error) task {
+	return func(ctx context.Context, t tools) error {
+		tenant, err := t.tenant(ctx, slug)
+		if err != nil {
+			return err
+		}
+		return do(ctx, t, tenant.ID)
+	}
+}
+
+// tenantTask reads "TENANT options", where usage may call the tenant something else.
+func tenantTask(flags *flag.FlagSet, args []string, called string, do func(ctx context.Context, t tools, tenant uuid.UUID) error) (task, error) {
+	a, err := arguments(flags, args, called)
+	if err != nil {
+		return nil, err
+	}
+	return ofTenant(a[0], do), nil
+}
+
+// tenantIDTask reads "TENANT ID options".
+func tenantIDTask(flags *flag.FlagSet, args []string, do func(ctx context.Context, t tools, tenant, id uuid.UUID) error) (task, error) {
+	a, err := arguments(flags, args, "TENANT", "ID")
+	if err != nil {
+		return nil, err
+	}
+	id, err := uuid.Parse(a[1])
+	if err != nil {
+		return nil, errors.New("ID is not a UUID")
+	}
+	return ofTenant(a[0], func(ctx context.Context, t tools, tenant uuid.UUID) error { return do(ctx, t, tenant, id) }), nil
+}
+
 // group is commands about one thing.
 type group struct {
 	name, usage string
@@ -191,13 +224,8 @@ func parseTenantList(flags *flag.FlagSet, args []string) (task, error) {
 }
 
 func parseTenantActive(flags *flag.FlagSet, args []string, active bool) (task, error) {
-	a, err := arguments(flags, args, "SLUG")
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		_, err = t.db.SetTenantStatus(ctx, tenant.ID, active, t.actor)
+	return tenantTask(flags, args, "SLUG", func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		_, err := t.db.SetTenantStatus(ctx, tenant, active, t.actor)
 		return err
-	}, err
+	})
 }

@@ -50,21 +50,17 @@ func parseTenantSet(flags *flag.FlagSet, args []string) (task, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		_, _, err = t.db.ChangeTenant(ctx, tenant.ID, change, policy, t.actor)
+	return ofTenant(a[0], func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		_, _, err := t.db.ChangeTenant(ctx, tenant, change, policy, t.actor)
 		return optionNamed(err)
-	}, nil
+	}), nil
 }
 
 // domainsShown bounds what is listed of a tenant.
 const domainsShown = 1000
 
 func parseTenantDomains(flags *flag.FlagSet, args []string) (task, error) {
-	return tenantTask(flags, args, func(ctx context.Context, t tools, tenant uuid.UUID) error {
+	return tenantTask(flags, args, "SLUG", func(ctx context.Context, t tools, tenant uuid.UUID) error {
 		domains, err := t.db.ListDomains(ctx, tenant, "", domainsShown)
 		if err != nil {
 			return err
@@ -78,21 +74,9 @@ func parseTenantDomains(flags *flag.FlagSet, args []string) (task, error) {
 }
 
 func parseTenantDelete(flags *flag.FlagSet, args []string) (task, error) {
-	return tenantTask(flags, args, func(ctx context.Context, t tools, tenant uuid.UUID) error {
+	return tenantTask(flags, args, "SLUG", func(ctx context.Context, t tools, tenant uuid.UUID) error {
 		return t.db.DeleteTenant(ctx, tenant, t.actor)
 	})
-}
-
-// tenantTask is about one tenant.
-func tenantTask(flags *flag.FlagSet, args []string, do func(ctx context.Context, t tools, tenant uuid.UUID) error) (task, error) {
-	a, err := arguments(flags, args, "SLUG")
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		return do(ctx, t, tenant.ID)
-	}, err
 }
 
 func parseDeleteDomain(flags *flag.FlagSet, args []string) (task, error) {
@@ -104,11 +88,7 @@ func parseDeleteDomain(flags *flag.FlagSet, args []string) (task, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		return t.db.DeleteDomain(ctx, tenant.ID, realm, t.actor)
-	}, nil
+	return ofTenant(a[0], func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		return t.db.DeleteDomain(ctx, tenant, realm, t.actor)
+	}), nil
 }

@@ -214,47 +214,24 @@ func parseTrunkCreate(flags *flag.FlagSet, args []string) (task, error) {
 	default:
 		return nil, errors.New("-status is neither active nor disabled")
 	}
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
+	return ofTenant(a[0], func(ctx context.Context, t tools, tenant uuid.UUID) error {
 		spec, err := o.read(t.in)
 		if err != nil {
 			return err
 		}
-		spec.TenantID = tenant.ID
+		spec.TenantID = tenant
 		r, _, err := t.trunks().Create(ctx, made, spec, t.actor)
 		if err != nil {
 			return optionNamed(err)
 		}
 		_, err = fmt.Fprintln(t.out, r.ID)
 		return err
-	}, nil
-}
-
-// trunkTask is about one trunk of a tenant.
-func trunkTask(flags *flag.FlagSet, args []string, do func(ctx context.Context, t tools, tenant, id uuid.UUID) error) (task, error) {
-	a, err := arguments(flags, args, "TENANT", "ID")
-	if err != nil {
-		return nil, err
-	}
-	id, err := uuid.Parse(a[1])
-	if err != nil {
-		return nil, errors.New("ID is not a UUID")
-	}
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		return do(ctx, t, tenant.ID, id)
-	}, nil
+	}), nil
 }
 
 func parseTrunkSet(flags *flag.FlagSet, args []string) (task, error) {
 	o := newTrunkOptions(flags)
-	do, err := trunkTask(flags, args, func(ctx context.Context, t tools, tenant, id uuid.UUID) error {
+	do, err := tenantIDTask(flags, args, func(ctx context.Context, t tools, tenant, id uuid.UUID) error {
 		spec, err := o.read(t.in)
 		if err != nil {
 			return err
@@ -269,14 +246,14 @@ func parseTrunkSet(flags *flag.FlagSet, args []string) (task, error) {
 }
 
 func parseTrunkDelete(flags *flag.FlagSet, args []string) (task, error) {
-	return trunkTask(flags, args, func(ctx context.Context, t tools, tenant, id uuid.UUID) error {
+	return tenantIDTask(flags, args, func(ctx context.Context, t tools, tenant, id uuid.UUID) error {
 		_, _, err := t.trunks().Delete(ctx, tenant, id, t.actor)
 		return err
 	})
 }
 
 func parseTrunkShow(flags *flag.FlagSet, args []string) (task, error) {
-	return trunkTask(flags, args, func(ctx context.Context, t tools, tenant, id uuid.UUID) error {
+	return tenantIDTask(flags, args, func(ctx context.Context, t tools, tenant, id uuid.UUID) error {
 		r, err := t.trunks().Get(ctx, tenant, id)
 		if err != nil {
 			return err
@@ -297,12 +274,8 @@ func parseTrunkList(flags *flag.FlagSet, args []string) (task, error) {
 	default:
 		return nil, errors.New("-status is one of active, disabled, deleted")
 	}
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		all, err := t.allTrunks(ctx, tenant.ID, trunk.Status(*status))
+	return ofTenant(a[0], func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		all, err := t.allTrunks(ctx, tenant, trunk.Status(*status))
 		if err != nil {
 			return err
 		}
@@ -314,7 +287,7 @@ func parseTrunkList(flags *flag.FlagSet, args []string) (task, error) {
 			return printJSON(t.out, shown)
 		}
 		return printTrunks(t.out, all)
-	}, nil
+	}), nil
 }
 
 // trunksAtOnce is how many trunks are read at a time.
@@ -352,7 +325,7 @@ func printTrunks(out io.Writer, all []trunk.Record) error {
 
 func parseTrunkStatus(flags *flag.FlagSet, args []string) (task, error) {
 	asJSON := flags.Bool("json", false, "print JSON")
-	return trunkTask(flags, args, func(ctx context.Context, t tools, tenant, id uuid.UUID) error {
+	return tenantIDTask(flags, args, func(ctx context.Context, t tools, tenant, id uuid.UUID) error {
 		states, err := t.trunks().Nodes(ctx, tenant, id)
 		if err != nil {
 			return err

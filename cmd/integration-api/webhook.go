@@ -39,38 +39,31 @@ A tenant is named by its slug, an event by its number.
 	},
 }
 
-// changeEndpoint changes the endpoint of the tenant of a slug.
-func (t tools) changeEndpoint(ctx context.Context, slug string, c webhook.Change) error {
-	tenant, err := t.tenant(ctx, slug)
-	if err != nil {
-		return err
-	}
-	_, err = webhook.NewProvisioner(t.db, t.allowHTTP).Put(ctx, tenant.ID, c, t.actor)
+// changeEndpoint changes where a tenant's events are sent.
+func (t tools) changeEndpoint(ctx context.Context, tenant uuid.UUID, c webhook.Change) error {
+	_, err := webhook.NewProvisioner(t.db, t.allowHTTP).Put(ctx, tenant, c, t.actor)
 	return err
 }
 
 func parseWebhookSet(flags *flag.FlagSet, args []string) (task, error) {
 	a, err := arguments(flags, args, "TENANT", "URL")
-	return func(ctx context.Context, t tools) error {
-		return t.changeEndpoint(ctx, a[0], webhook.Change{BaseURL: &a[1]})
-	}, err
+	if err != nil {
+		return nil, err
+	}
+	return ofTenant(a[0], func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		return t.changeEndpoint(ctx, tenant, webhook.Change{BaseURL: &a[1]})
+	}), nil
 }
 
 func parseWebhookActive(flags *flag.FlagSet, args []string, active bool) (task, error) {
-	a, err := arguments(flags, args, "TENANT")
-	return func(ctx context.Context, t tools) error {
-		return t.changeEndpoint(ctx, a[0], webhook.Change{Active: &active})
-	}, err
+	return tenantTask(flags, args, "TENANT", func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		return t.changeEndpoint(ctx, tenant, webhook.Change{Active: &active})
+	})
 }
 
 func parseWebhookShow(flags *flag.FlagSet, args []string) (task, error) {
-	a, err := arguments(flags, args, "TENANT")
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		e, err := t.db.Endpoint(ctx, tenant.ID)
+	return tenantTask(flags, args, "TENANT", func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		e, err := t.db.Endpoint(ctx, tenant)
 		if err != nil {
 			return err
 		}
@@ -79,18 +72,13 @@ func parseWebhookShow(flags *flag.FlagSet, args []string) (task, error) {
 			status = "active"
 		}
 		return printTable(t.out, [][]string{{"URL", "STATUS", "CHANGED"}, {e.BaseURL.String(), status, at(e.UpdatedAt)}})
-	}, err
+	})
 }
 
 func parseWebhookRemove(flags *flag.FlagSet, args []string) (task, error) {
-	a, err := arguments(flags, args, "TENANT")
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		return t.db.RemoveEndpoint(ctx, tenant.ID, t.actor)
-	}, err
+	return tenantTask(flags, args, "TENANT", func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		return t.db.RemoveEndpoint(ctx, tenant, t.actor)
+	})
 }
 
 func parseWebhookList(flags *flag.FlagSet, args []string) (task, error) {
@@ -106,12 +94,8 @@ func parseWebhookList(flags *flag.FlagSet, args []string) (task, error) {
 	case *state != "" && !slices.Contains(webhook.States, webhook.State(*state)):
 		return nil, errors.New("-state is one of pending, leased, delivered, dead, discarded")
 	}
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, a[0])
-		if err != nil {
-			return err
-		}
-		events, err := t.db.Events(ctx, tenant.ID, webhook.Filter{State: webhook.State(*state), Limit: *limit})
+	return ofTenant(a[0], func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		events, err := t.db.Events(ctx, tenant, webhook.Filter{State: webhook.State(*state), Limit: *limit})
 		if err != nil {
 			return err
 		}
@@ -130,7 +114,7 @@ func parseWebhookList(flags *flag.FlagSet, args []string) (task, error) {
 			})
 		}
 		return printTable(t.out, rows)
-	}, nil
+	}), nil
 }
 
 // printedEvent is an event as it is printed in a list.
@@ -158,12 +142,8 @@ func parseWebhookInspect(flags *flag.FlagSet, args []string) (task, error) {
 	if err == nil && len(ids) != 1 {
 		err = errors.New("it takes one EVENT")
 	}
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, slug)
-		if err != nil {
-			return err
-		}
-		e, attempts, err := t.db.EventAttempts(ctx, tenant.ID, ids[0])
+	return ofTenant(slug, func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		e, attempts, err := t.db.EventAttempts(ctx, tenant, ids[0])
 		if err != nil {
 			return err
 		}
@@ -180,7 +160,7 @@ func parseWebhookInspect(flags *flag.FlagSet, args []string) (task, error) {
 			rows = append(rows, []string{strconv.Itoa(a.Number), at(a.At), a.Duration.String(), status, cmp.Or(oneLine(a.Error), "-")})
 		}
 		return printTable(t.out, rows)
-	}, err
+	}), err
 }
 
 func parseWebhookReplay(flags *flag.FlagSet, args []string) (task, error) {
@@ -189,18 +169,15 @@ func parseWebhookReplay(flags *flag.FlagSet, args []string) (task, error) {
 	if err == nil && *all == (len(ids) > 0) {
 		err = errors.New("name events, or give -all")
 	}
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, slug)
-		if err != nil {
-			return err
-		}
-		n, err := replayed(ctx, t, tenant.ID, ids)
+	return ofTenant(slug, func(ctx context.Context, t tools, tenant uuid.UUID) error {
+		n, err := replayed(ctx, t, tenant, ids)
 		_, printed := fmt.Fprintln(t.out, n)
 		return errors.Join(err, printed)
-	}, err
+	}), err
 }
 
-// replayed makes dead events due again, those that are named or all, and returns how many. A named one that is not dead is an error.
+// replayed makes dead events due again, those that are named or all, and returns how many. A named one that is not dead
+// is an error.
 func replayed(ctx context.Context, t tools, tenant uuid.UUID, ids []int64) (n int, err error) {
 	if len(ids) == 0 {
 		return t.db.ReplayEvents(ctx, tenant, nil, t.actor)
@@ -220,18 +197,14 @@ func parseWebhookDiscard(flags *flag.FlagSet, args []string) (task, error) {
 	if err == nil && len(ids) == 0 {
 		err = errors.New("EVENT is missing")
 	}
-	return func(ctx context.Context, t tools) error {
-		tenant, err := t.tenant(ctx, slug)
-		if err != nil {
-			return err
-		}
+	return ofTenant(slug, func(ctx context.Context, t tools, tenant uuid.UUID) error {
 		for _, id := range ids {
-			if err := t.db.DiscardEvent(ctx, tenant.ID, id, t.actor); err != nil {
+			if err := t.db.DiscardEvent(ctx, tenant, id, t.actor); err != nil {
 				return fmt.Errorf("event %d: %w", id, err)
 			}
 		}
 		return nil
-	}, err
+	}), err
 }
 
 // eventArguments reads "TENANT EVENT... options".

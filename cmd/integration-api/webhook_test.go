@@ -167,8 +167,8 @@ func (m *mock) recall(t *testing.T, roots *x509.CertPool) (r w3receiver.Report) 
 	return r
 }
 
-// Our process and W3's are killed at random moments while events are sent, and started again. In the end each event has had
-// its effect once, those of a subject in order, and W3 knows everything that it said it had taken.
+// Our process and W3's are killed at random moments while events are sent, and started again. In the end each event has
+// had its effect once, those of a subject in order, and W3 knows everything that it said it had taken.
 func TestWebhooksKilledAtRandom(t *testing.T) {
 	t.Parallel()
 	i := install(t)

@@ -12,8 +12,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/feed"
 )
 
-// userCaching tells how long a switch may keep users: not at all while more than one tenant may be active. A kept user is
-// authenticated without asking, so that nobody keeps him from another tenant's addresses
+// userCaching tells how long a switch may keep users: not at all while more than one tenant may be active. A kept user
+// is authenticated without asking, so that nobody keeps him from another tenant's addresses
 // (docs/decisions/0013-users-cached-by-a-switch.md). It listens to the feed in front of another Reader.
 type userCaching struct {
 	feed.Reader

@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,8 +28,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lib/pq"
-
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/memstore"
@@ -44,9 +41,9 @@ import (
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
-// The population: tenants of members extensions from firstMember, with a DID for each, and of spares, whose extensions are
-// suspended and whose DIDs are moved while the others are called. One carrier brings all calls, so that a number in national form
-// is looked for in two countries.
+// The population: tenants of members extensions from firstMember, with a DID for each, and of spares, whose extensions
+// are suspended and whose DIDs are moved while the others are called. One carrier brings all calls, so that a number in
+// national form is looked for in two countries.
 var tenants = []struct {
 	slug, country string
 	did           int64  // the first one
@@ -131,8 +128,8 @@ func callFromCarrier(tb testing.TB, dialled string) string {
 	return form(tb, "dialplan-public-0612345678-external", map[string]string{"Hunt-Destination-Number": dialled})
 }
 
-// questions returns lookups of known users and known calls, of every kind in turn, with the answers that a store in memory
-// gives.
+// questions returns lookups of known users and known calls, of every kind in turn, with the answers that a store in
+// memory gives.
 func questions(tb testing.TB) []question {
 	tb.Helper()
 	answer := oracle(tb)
@@ -190,12 +187,12 @@ func oracle(tb testing.TB) func(body string) string {
 	}
 }
 
-// patience is how long a caller waits for an answer before it counts as none. FreeSWITCH waits two seconds, on a machine that
-// does nothing else.
+// patience is how long a caller waits for an answer before it counts as none. FreeSWITCH waits two seconds, on a
+// machine that does nothing else.
 const patience = 10 * time.Second
 
-// ask sends one request over a connection of its own, as FreeSWITCH does. n spreads callers over addresses, as each connection
-// occupies a port for a minute. dialled tells whether there was a connection.
+// ask sends one request over a connection of its own, as FreeSWITCH does. n spreads callers over addresses, as each
+// connection occupies a port for a minute. dialled tells whether there was a connection.
 func ask(ctx context.Context, addr, method, path, body string, n int) (status int, doc string, dialled bool, err error) {
 	d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+n%8))}, Control: portLater}
 	c, err := d.DialContext(ctx, "tcp4", addr)
@@ -335,8 +332,8 @@ func (x *xml) refusesUnknown() {
 	}
 }
 
-// load asks questions at a rate, whatever becomes of those before, and checks every answer. Phases are entered by one goroutine,
-// which reports them when run has returned.
+// load asks questions at a rate, whatever becomes of those before, and checks every answer. Phases are entered by one
+// goroutine, which reports them when run has returned.
 type load struct {
 	addr   string
 	list   []question
@@ -345,7 +342,8 @@ type load struct {
 	phases []*phase
 }
 
-// rate is how many questions are asked a second: fewer under the race detector, which makes everything ten times slower.
+// rate is how many questions are asked a second: fewer under the race detector, which makes everything ten times
+// slower.
 var rate = func() time.Duration {
 	info, _ := debug.ReadBuildInfo()
 	if info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
@@ -354,8 +352,8 @@ var rate = func() time.Duration {
 	return 500
 }()
 
-// run asks until ctx ends, and waits for the last answer. A question belongs to the phase in which it was due; its time runs from
-// then on.
+// run asks until ctx ends, and waits for the last answer. A question belongs to the phase in which it was due; its time
+// runs from then on.
 func (l *load) run(ctx context.Context) {
 	begun := time.Now()
 	for n := 0; ctx.Err() == nil; n++ {
@@ -454,8 +452,8 @@ func (p *phase) report(tb testing.TB) {
 	}
 }
 
-// portLater leaves the choice of a port to connect: bind alone would look for one that nobody uses with anybody, which takes long
-// after some ten thousand connections.
+// portLater leaves the choice of a port to connect: bind alone would look for one that nobody uses with anybody, which
+// takes long after some ten thousand connections.
 func portLater(_, _ string, c syscall.RawConn) error {
 	var err error
 	if controlErr := c.Control(func(fd uintptr) {
@@ -465,133 +463,6 @@ func portLater(_, _ string, c syscall.RawConn) error {
 		return controlErr
 	}
 	return err
-}
-
-// wire is what lies between xmlcurl and PostgreSQL: a TCP port before a server, which can be cut in several ways.
-type wire struct {
-	*testing.T
-	network, server string // where the server is
-
-	mu    sync.Mutex
-	state wireState
-	conns map[*wired]bool
-}
-
-type wireState int
-
-const (
-	passing    wireState = iota
-	refusing             // connections are reset
-	swallowing           // connections are accepted, and nothing goes through
-	delaying             // everything takes wireDelay longer, in each direction
-)
-
-const wireDelay = 50 * time.Millisecond
-
-// wired is a connection through a wire.
-type wired struct {
-	client, server net.Conn
-	broken         bool // something was swallowed
-}
-
-// newWire returns a wire to the server of a connection string, and the connection string through it.
-func newWire(t *testing.T, dsn string) (*wire, string) {
-	t.Helper()
-	c, err := pq.NewConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{T: t, network: "tcp", server: net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), conns: map[*wired]bool{}}
-	if filepath.IsAbs(c.Host) {
-		w.network, w.server = "unix", filepath.Join(c.Host, fmt.Sprintf(".s.PGSQL.%d", c.Port))
-	}
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { w.carry(c) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		w.set(refusing)
-		all.Wait()
-	})
-	dsn = fmt.Sprintf("host=127.0.0.1 port=%d user='%s' password='%s' dbname='%s' sslmode=disable", l.Addr().(*net.TCPAddr).Port, c.User, c.Password, c.Database)
-	return w, dsn
-}
-
-// set changes the state, also for connections that are open.
-func (w *wire) set(s wireState) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.state = s
-	for c := range w.conns {
-		if s == refusing || s != swallowing && c.broken {
-			reset(c.client)
-			_ = c.server.Close()
-		}
-	}
-}
-
-func reset(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0)
-	}
-	_ = c.Close()
-}
-
-// carry carries one connection until either side ends.
-func (w *wire) carry(client net.Conn) {
-	server, err := (&net.Dialer{}).DialContext(w.Context(), w.network, w.server)
-	w.mu.Lock()
-	// While nothing goes through, it does not matter whether there is a server.
-	if w.state == refusing || err != nil {
-		w.mu.Unlock()
-		reset(client)
-		return
-	}
-	c := &wired{client: client, server: server}
-	w.conns[c] = true
-	w.mu.Unlock()
-	var both sync.WaitGroup
-	both.Go(func() { w.pump(c, server, client) })
-	both.Go(func() { w.pump(c, client, server) })
-	both.Wait()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.conns, c)
-}
-
-func (w *wire) pump(c *wired, to, from net.Conn) {
-	defer func() { _ = errors.Join(to.Close(), from.Close()) }()
-	b := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(b)
-		if err != nil {
-			return
-		}
-		w.mu.Lock()
-		state := w.state
-		c.broken = c.broken || state == swallowing
-		w.mu.Unlock()
-		if state == swallowing {
-			continue
-		}
-		if state == delaying {
-			time.Sleep(wireDelay)
-		}
-		if _, err := to.Write(b[:n]); err != nil {
-			return
-		}
-	}
 }
 
 // newCluster starts a server, to be killed, that holds the population.
@@ -691,8 +562,8 @@ func (r *trial) outage() {
 	r.x.refusesUnknown()
 }
 
-// Whatever becomes of PostgreSQL, known users and known calls get their right answers, unknown names get none, and once it is
-// back, changes show without a restart.
+// Whatever becomes of PostgreSQL, known users and known calls get their right answers, unknown names get none, and once
+// it is back, changes show without a restart.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
@@ -765,8 +636,8 @@ func TestFaults(t *testing.T) {
 	r.recovers()
 }
 
-// A process that starts while PostgreSQL is away answers what another one knew, says nothing of the rest, and learns what has
-// changed when PostgreSQL is back.
+// A process that starts while PostgreSQL is away answers what another one knew, says nothing of the rest, and learns
+// what has changed when PostgreSQL is back.
 func TestSnapshot(t *testing.T) {
 	t.Parallel()
 	direct := testdb.New(t)

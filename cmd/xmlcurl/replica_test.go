@@ -24,8 +24,8 @@ type replica struct {
 	conninfo         string // how the standby reaches its primary
 }
 
-// newReplica starts a primary with the population, a standby, what keeps the primary's side of the feed, and xmlcurl on the
-// standby. When beats is false nobody has ever written a heartbeat.
+// newReplica starts a primary with the population, a standby, what keeps the primary's side of the feed, and xmlcurl on
+// the standby. When beats is false nobody has ever written a heartbeat.
 func newReplica(t *testing.T, beats bool, changes ...string) *replica {
 	t.Helper()
 	r := &replica{T: t, primary: newCluster(t)}

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -115,7 +113,7 @@ func build(ctx context.Context, s settings, log *slog.Logger) (_ *process, err e
 	if err != nil {
 		return nil, fmt.Errorf("SECRET_KEYS_FILE: %w", err)
 	}
-	tlsConfig, err := s.tls(log)
+	certificate, err := s.listener().TLS(log)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +152,7 @@ func build(ctx context.Context, s settings, log *slog.Logger) (_ *process, err e
 		return nil, err
 	}
 	p.server = httpd.New(httpd.Options{
-		Name: "xmlcurl", BodyLimit: xmlcurl.BodyLimit, RequestTimeout: s.RequestTimeout, MaxConnections: s.MaxConnections, TLS: tlsConfig,
+		Name: "xmlcurl", BodyLimit: xmlcurl.BodyLimit, RequestTimeout: s.RequestTimeout, MaxConnections: s.MaxConnections, TLS: certificate,
 		Ready: p.model.Ready, Registry: registry, Log: log,
 	})
 	handler.Register(p.server)
@@ -259,30 +257,4 @@ func (s settings) open(log *slog.Logger, conns int, timeout time.Duration) (*pos
 	return postgres.Open(postgres.Options{
 		URL: s.DatabaseURL, Role: s.DatabaseRole, Application: "edgvoip-xmlcurl", MaxConns: conns, StatementTimeout: timeout,
 	}, log)
-}
-
-// tls returns the server's TLS, or nil for plain HTTP. With a client CA, only clients with a certificate of that CA are
-// served.
-func (s settings) tls(log *slog.Logger) (*tls.Config, error) {
-	if s.TLSCertFile == "" {
-		return nil, nil //nolint:nilnil // plain HTTP
-	}
-	cert, err := httpd.LoadCertificate(s.TLSCertFile, s.TLSKeyFile, log)
-	if err != nil {
-		return nil, fmt.Errorf("XMLCURL_TLS_CERT_FILE and XMLCURL_TLS_KEY_FILE: %w", err)
-	}
-	c := cert.Config()
-	if s.TLSClientCAFile == "" {
-		return c, nil
-	}
-	pem, err := os.ReadFile(s.TLSClientCAFile)
-	if err != nil {
-		return nil, fmt.Errorf("XMLCURL_TLS_CLIENT_CA_FILE: %w", err)
-	}
-	c.ClientCAs = x509.NewCertPool()
-	if !c.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, errors.New("XMLCURL_TLS_CLIENT_CA_FILE: no certificate in it")
-	}
-	c.ClientAuth = tls.RequireAndVerifyClientCert
-	return c, nil
 }

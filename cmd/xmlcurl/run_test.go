@@ -98,7 +98,8 @@ func TestSettingsAreDocumented(t *testing.T) {
 	settingstest.Documented[settings](t, filepath.Join("..", "..", "docs", "settings.md"), "XMLCURL_", "SIP_", "RTP_", "EXT_", "SWITCH_", "DATABASE_", "LOG_", "SECRET_")
 }
 
-// The whole process on a real database: it comes up, says where it listens, is ready, answers, and goes when it is told to.
+// The whole process on a real database: it comes up, says where it listens, is ready, answers, and goes when it is told
+// to.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
@@ -159,7 +160,8 @@ func TestRun(t *testing.T) {
 			t.Errorf("%s %s: %d %s, want %d with %s", tc.method, tc.path, status, body, tc.status, tc.want)
 		}
 	}
-	// The client of the standard library would go on writing a body that nobody reads; here it is announced and not sent.
+	// The client of the standard library would go on writing a body that nobody reads; here it is announced and not
+	// sent.
 	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)

@@ -3,9 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,7 +64,8 @@ type settings struct {
 // bindingTimeout is the timeout of the bindings in freeswitch-conf/. An answer that takes as long comes too late.
 const bindingTimeout = 2 * time.Second
 
-// readSettings reads the environment, given as KEY=value. Its error names the setting that is wrong and holds no secret.
+// readSettings reads the environment, given as KEY=value. Its error names the setting that is wrong and holds no
+// secret.
 func readSettings(environ []string) (settings, error) {
 	s, err := common.Parse[settings](environ)
 	if err != nil {
@@ -76,35 +75,31 @@ func readSettings(environ []string) (settings, error) {
 		if s.Credentials != "" {
 			return s, errors.New("XMLCURL_CREDENTIALS and XMLCURL_CREDENTIALS_FILE are both set: set one")
 		}
-		b, err := os.ReadFile(s.CredentialsFile)
-		if err != nil {
+		if s.Credentials, err = common.ReadCredentials(s.CredentialsFile); err != nil {
 			return s, fmt.Errorf("XMLCURL_CREDENTIALS_FILE: %w", err)
-		}
-		if s.Credentials = strings.TrimRight(string(b), "\r\n"); s.Credentials == "" {
-			return s, errors.New("XMLCURL_CREDENTIALS_FILE is an empty file")
 		}
 	}
 	return s, s.check()
 }
 
+// listener returns the settings of the listener for FreeSWITCH.
+func (s settings) listener() common.Listener {
+	return common.Listener{
+		Prefix: "XMLCURL", Addr: s.Addr, TLSCertFile: s.TLSCertFile, TLSKeyFile: s.TLSKeyFile, TLSClientCAFile: s.TLSClientCAFile, AllowPlain: s.AllowPlain,
+	}
+}
+
 func (s settings) check() error {
-	host, port, err := net.SplitHostPort(s.Addr)
-	switch {
-	case err != nil || port == "":
-		return errors.New("XMLCURL_ADDR is not host:port")
-	case s.Credentials == "":
+	if err := s.listener().Check(); err != nil {
+		return err
+	}
+	if s.Credentials == "" {
 		return errors.New("XMLCURL_CREDENTIALS or XMLCURL_CREDENTIALS_FILE is not set: it is the user:password that FreeSWITCH presents")
 	}
-	user, password, found := strings.Cut(s.Credentials, ":")
+	if err := common.CheckCredentials(s.Credentials); err != nil {
+		return fmt.Errorf("XMLCURL_CREDENTIALS: %w", err)
+	}
 	switch {
-	case !found || user == "" || len(password) < 8:
-		return errors.New("XMLCURL_CREDENTIALS, or what is in XMLCURL_CREDENTIALS_FILE, is not user:password with a password of 8 characters or more")
-	case (s.TLSCertFile == "") != (s.TLSKeyFile == ""):
-		return errors.New("XMLCURL_TLS_CERT_FILE and XMLCURL_TLS_KEY_FILE go together")
-	case s.TLSClientCAFile != "" && s.TLSCertFile == "":
-		return errors.New("XMLCURL_TLS_CLIENT_CA_FILE needs XMLCURL_TLS_CERT_FILE")
-	case s.TLSCertFile == "" && !s.AllowPlain && !common.IsLoopback(host):
-		return errors.New("XMLCURL_ADDR is not a loopback address and there is no TLS: set XMLCURL_TLS_CERT_FILE, or XMLCURL_ALLOW_PLAIN=true if the network is your own")
 	case s.RequestTimeout <= 0 || s.RequestTimeout >= bindingTimeout:
 		return fmt.Errorf("XMLCURL_REQUEST_TIMEOUT is not between 0 and the %v that FreeSWITCH waits", bindingTimeout)
 	case s.ShutdownTimeout <= 0:
@@ -144,43 +139,14 @@ func (s settings) switchSettings() (xmlcurl.SwitchSettings, error) {
 		SIPPort: s.SIPPort, TLSPort: s.TLSPort, WSSPort: s.WSSPort, ExternalPort: s.ExternalPort, ExternalTLSPort: s.ExternalTLSPort,
 		TLS: s.SIPTLS, Transfers: s.EventSocketPasswordFile != "",
 	}
-	owner := map[int]string{}
-	for _, p := range []struct {
-		name string
-		port int
-	}{{"SIP_PORT", s.SIPPort}, {"SIP_TLS_PORT", s.TLSPort}, {"SIP_WSS_PORT", s.WSSPort}, {"SIP_EXTERNAL_PORT", s.ExternalPort}, {"SIP_EXTERNAL_TLS_PORT", s.ExternalTLSPort}} {
-		if p.port < 1 || p.port > 65535 {
-			return w, fmt.Errorf("%s is not between 1 and 65535", p.name)
-		}
-		if other, taken := owner[p.port]; taken {
-			return w, fmt.Errorf("%s and %s are the same port", other, p.name)
-		}
-		owner[p.port] = p.name
+	if err := s.checkPorts(); err != nil {
+		return w, err
 	}
 	if !slices.Contains(authAlgorithms, s.AuthAlgorithms) {
 		return w, errors.New("SIP_AUTH_ALGORITHMS is one of " + strings.Join(authAlgorithms, " or "))
 	}
-	for _, a := range []struct {
-		name, value string
-		auto        bool
-		to          *fstext.Text
-	}{
-		{"SIP_IP", s.SIPIP, true, &w.SIPIP},
-		{"RTP_IP", s.RTPIP, true, &w.RTPIP},
-		{"EXT_SIP_IP", s.ExtSIPIP, false, &w.ExtSIPIP},
-		{"EXT_RTP_IP", s.ExtRTPIP, false, &w.ExtRTPIP},
-	} {
-		if a.value == "" || a.auto && a.value == "auto" {
-			if a.auto {
-				*a.to = fstext.Const("auto")
-			}
-			continue
-		}
-		addr, err := netip.ParseAddr(a.value)
-		if err != nil {
-			return w, fmt.Errorf("%s is not an IP address", a.name)
-		}
-		*a.to = fstext.Addr(addr)
+	if err := s.addresses(&w); err != nil {
+		return w, err
 	}
 	var err error
 	if s.SIPTLSCertDir != "" && !filepath.IsAbs(s.SIPTLSCertDir) {
@@ -199,4 +165,55 @@ func (s settings) switchSettings() (xmlcurl.SwitchSettings, error) {
 		return w, fmt.Errorf("SIP_AUTH_ALGORITHMS: %w", err)
 	}
 	return w, nil
+}
+
+// checkPorts checks that the switch can listen on all of its ports.
+func (s settings) checkPorts() error {
+	owner := map[int]string{}
+	for _, p := range []struct {
+		name string
+		port int
+	}{
+		{"SIP_PORT", s.SIPPort},
+		{"SIP_TLS_PORT", s.TLSPort},
+		{"SIP_WSS_PORT", s.WSSPort},
+		{"SIP_EXTERNAL_PORT", s.ExternalPort},
+		{"SIP_EXTERNAL_TLS_PORT", s.ExternalTLSPort},
+	} {
+		if p.port < 1 || p.port > 65535 {
+			return fmt.Errorf("%s is not between 1 and 65535", p.name)
+		}
+		if other, taken := owner[p.port]; taken {
+			return fmt.Errorf("%s and %s are the same port", other, p.name)
+		}
+		owner[p.port] = p.name
+	}
+	return nil
+}
+
+// addresses reads where the switch listens, which it may find out by itself, and what it is to others.
+func (s settings) addresses(w *xmlcurl.SwitchSettings) error {
+	for _, a := range []struct {
+		name, value string
+		auto        bool
+		to          *fstext.Text
+	}{
+		{"SIP_IP", s.SIPIP, true, &w.SIPIP},
+		{"RTP_IP", s.RTPIP, true, &w.RTPIP},
+		{"EXT_SIP_IP", s.ExtSIPIP, false, &w.ExtSIPIP},
+		{"EXT_RTP_IP", s.ExtRTPIP, false, &w.ExtRTPIP},
+	} {
+		if a.value == "" || a.auto && a.value == "auto" {
+			if a.auto {
+				*a.to = fstext.Const("auto")
+			}
+			continue
+		}
+		addr, err := netip.ParseAddr(a.value)
+		if err != nil {
+			return fmt.Errorf("%s is not an IP address", a.name)
+		}
+		*a.to = fstext.Addr(addr)
+	}
+	return nil
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/testdb"
 )
 
-// A transaction that is open when a process starts makes it distrust everything a second time, once it is over. That takes
-// nothing out of the snapshot, whenever the process ends, be it that all was preloaded or asked for.
+// A transaction that is open when a process starts makes it distrust everything a second time, once it is over. That
+// takes nothing out of the snapshot, whenever the process ends, be it that all was preloaded or asked for.
 func TestSnapshotWithTransactionOpenAtStart(t *testing.T) {
 	t.Parallel()
 	list := questions(t)
@@ -74,8 +74,8 @@ func openTransaction(t *testing.T, dsn string) *sql.Tx {
 	return tx
 }
 
-// A failover that loses the history in which an extension was made takes it away also where it was only asked for, and not read
-// with all others: at once while there is a database, and when that goes away again.
+// A failover that loses the history in which an extension was made takes it away also where it was only asked for, and
+// not read with all others: at once while there is a database, and when that goes away again.
 func TestFailoverLosesWhatWasAskedFor(t *testing.T) {
 	t.Parallel()
 	direct := testdb.New(t)

@@ -1,6 +1,6 @@
-// Testcount runs go test and ends in one plain line that says what ran: "123 passed, 0 failed, 2 skipped". Before it come
-// the output of every failed test and build, the reason of every skipped test, and what tests measured: those attributes of theirs
-// whose key is "figure" (testing.T.Attr).
+// Testcount runs go test and ends in one plain line that says what ran: "123 passed, 0 failed, 2 skipped". Before it
+// come the output of every failed test and build, the reason of every skipped test, and what tests measured: those
+// attributes of theirs whose key is "figure" (testing.T.Attr).
 //
 //	testcount [argument of go test]...
 //
@@ -187,7 +187,8 @@ func (c *count) report(w io.Writer, runErr error) error {
 			failed++
 			fmt.Fprintf(w, "\nFAILED %s\n%s", r.name(), indent(r.output.String()))
 		case r.action == "fail":
-			// Counted by the name of what failed inside; but a panic, for one, is told in the output of what is around it.
+			// Counted by the name of what failed inside; but a panic, for one, is told in the output of what is around
+			// it.
 			if output := indent(r.output.String()); output != "" {
 				fmt.Fprintf(w, "\nOutput of %s\n%s", r.name(), output)
 			}

@@ -1,6 +1,7 @@
-// Package aibridge takes calls from a switch on the same machine, over SIP and RTP, and connects them over WebRTC to the session
-// with an AI agent that W3's voice gateway gives. It answers the switch only when the agent can be heard, and whatever goes wrong,
-// before or during the call, it tells the switch with a cause that sends the caller to a person.
+// Package aibridge takes calls from a switch on the same machine, over SIP and RTP, and connects them over WebRTC to
+// the session with an AI agent that W3's voice gateway gives. It answers the switch only when the agent can be heard,
+// and whatever goes wrong, before or during the call, it tells the switch with a cause that sends the caller to a
+// person.
 //
 //	INVITE ──► session (HTTP) ──► channel (WebSocket), offer, answer ──► ICE, DTLS ──► 200 ──► media, both ways
 //	   │            │                          │                            │                     │
@@ -173,8 +174,8 @@ func (b *Bridge) Ready() error {
 	return nil
 }
 
-// Run takes calls until ctx ends. Then it refuses new ones, lets those that run go on for at most DrainTimeout, ends the rest, and
-// returns when nothing is left. It is called once.
+// Run takes calls until ctx ends. Then it refuses new ones, lets those that run go on for at most DrainTimeout, ends
+// the rest, and returns when nothing is left. It is called once.
 func (b *Bridge) Run(ctx context.Context) error {
 	failed := make(chan error, 2)
 	var servers sync.WaitGroup

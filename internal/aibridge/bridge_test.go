@@ -45,7 +45,8 @@ func (s *scene) session(l *leg) *mockgateway.Session {
 	return session
 }
 
-// Each hears the other's tone, digits cross both ways with their payload types mapped, and a BYE of the switch ends the session.
+// Each hears the other's tone, digits cross both ways with their payload types mapped, and a BYE of the switch ends the
+// session.
 func TestEachHearsTheOther(t *testing.T) {
 	t.Parallel()
 	for _, network := range []string{"udp", "tcp"} {
@@ -213,8 +214,8 @@ func TestTheSwitchFallsSilent(t *testing.T) {
 	}
 }
 
-// A transfer is asked of the switch, which then ends the leg; one that it refuses, or says has failed, sends the caller to a
-// person by cause 41.
+// A transfer is asked of the switch, which then ends the leg; one that it refuses, or says has failed, sends the caller
+// to a person by cause 41.
 func TestTransfer(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -309,8 +310,8 @@ func TestHold(t *testing.T) {
 	l.request(soon(t), sip.BYE, "")
 }
 
-// A re-INVITE without an offer is answered with ours, whose answer comes in the ACK; an UPDATE without one only refreshes; what
-// cannot be carried is refused and changes nothing.
+// A re-INVITE without an offer is answered with ours, whose answer comes in the ACK; an UPDATE without one only
+// refreshes; what cannot be carried is refused and changes nothing.
 func TestChanges(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, nil)
@@ -478,7 +479,8 @@ func TestBreaker(t *testing.T) {
 	})
 }
 
-// While the bridge drains it refuses calls and says so, and those that run go on; what is left at the end goes to a person.
+// While the bridge drains it refuses calls and says so, and those that run go on; what is left at the end goes to a
+// person.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, func(o *aibridge.Options, _ *mockgateway.Options) { o.DrainTimeout = 2 * time.Second })

@@ -16,8 +16,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 )
 
-// call is one call from INVITE to the end. run is its only goroutine besides those that carry media; handlers of SIP requests
-// leave word for it.
+// call is one call from INVITE to the end. run is its only goroutine besides those that carry media; handlers of SIP
+// requests leave word for it.
 type call struct {
 	bridge *Bridge
 	dialog *dialog
@@ -143,8 +143,8 @@ func (c *call) readRequest(req *sip.Request) (media, *fault) {
 	return far, nil
 }
 
-// readMedia reads the SDP of the switch. Its address must be a peer's: whoever calls could let the agent's voice be sent to anybody
-// else. An unspecified one is held, and nothing is sent there.
+// readMedia reads the SDP of the switch. Its address must be a peer's: whoever calls could let the agent's voice be
+// sent to anybody else. An unspecified one is held, and nothing is sent there.
 func (c *call) readMedia(body []byte) (media, error) {
 	m, err := parseMedia(body)
 	if err == nil && !m.rtp.Addr().IsUnspecified() && !c.bridge.peers.has(m.rtp.Addr()) {

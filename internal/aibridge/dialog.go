@@ -58,7 +58,8 @@ func newDialog(client *sipgo.Client, at netip.AddrPort, req *sip.Request, tx sip
 	}, nil
 }
 
-// contactOf returns the Contact of a dialog. A request of the switch that goes to it takes the way that the INVITE took.
+// contactOf returns the Contact of a dialog. A request of the switch that goes to it takes the way that the INVITE
+// took.
 func contactOf(at netip.AddrPort, transport string) sip.Header {
 	u := sip.Uri{Scheme: "sip", User: "ai-bridge", Host: at.Addr().String(), Port: int(at.Port())}
 	if sip.IsReliable(transport) {
@@ -76,8 +77,8 @@ func (d *dialog) respond(status int, text string, body []byte, headers ...sip.He
 	return nil
 }
 
-// isWith tells whether a request comes from the address that the INVITE came from. Whoever knows the tags of a dialog, from a log
-// or a trace, cannot speak in it from elsewhere.
+// isWith tells whether a request comes from the address that the INVITE came from. Whoever knows the tags of a dialog,
+// from a log or a trace, cannot speak in it from elsewhere.
 func (d *dialog) isWith(req *sip.Request) bool {
 	ours, err := netip.ParseAddrPort(d.invite.Source())
 	theirs, err2 := netip.ParseAddrPort(req.Source())
@@ -170,9 +171,9 @@ func (d *dialog) over() bool {
 	}
 }
 
-// request sends a request to the switch and returns the final answer. It goes where the INVITE came from: what Contact says may
-// be the switch's address for others. Only if a connection is gone, which cannot be made anew from here, it goes to Contact; but not a
-// REFER, which the switch may have read before: it would transfer twice.
+// request sends a request to the switch and returns the final answer. It goes where the INVITE came from: what Contact
+// says may be the switch's address for others. Only if a connection is gone, which cannot be made anew from here, it
+// goes to Contact; but not a REFER, which the switch may have read before: it would transfer twice.
 func (d *dialog) request(ctx context.Context, method sip.RequestMethod, headers ...sip.Header) (*sip.Response, error) {
 	req := d.build(method, headers)
 	req.SetDestination(d.invite.Source())

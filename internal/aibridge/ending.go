@@ -8,17 +8,17 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// Causes that FreeSWITCH gives under SIP (mod_sofia.c, sofia_on_hangup; switch_types.h) when it has taken the caller elsewhere:
-// another telephone has the call, or it was transferred.
+// Causes that FreeSWITCH gives under SIP (mod_sofia.c, sofia_on_hangup; switch_types.h) when it has taken the caller
+// elsewhere: another telephone has the call, or it was transferred.
 const (
 	causeElsewhere        = 200
 	causeBlindTransfer    = 800
 	causeAttendedTransfer = 801
 )
 
-// switchEnded says what a BYE of the switch means. A switch whose leg has failed, for want of media for one, ends it with a BYE as
-// well, and the caller goes to a person. It repeats the Reason of the caller's own BYE, if that had one: a caller whose carrier lost
-// him did not hang up either.
+// switchEnded says what a BYE of the switch means. A switch whose leg has failed, for want of media for one, ends it
+// with a BYE as well, and the caller goes to a person. It repeats the Reason of the caller's own BYE, if that had one:
+// a caller whose carrier lost him did not hang up either.
 func switchEnded(bye *sip.Request) *fault {
 	reasons := readReasons(bye)
 	if len(reasons) == 0 {

@@ -68,8 +68,8 @@ func inTime(ctx context.Context, f *fault) *fault {
 	return unavailable(outcomeInternal, cause)
 }
 
-// verdict is what a call in which the agent never spoke says of the gateway. What is our own fault, or our operator's, says nothing:
-// other tenants may have the same gateway.
+// verdict is what a call in which the agent never spoke says of the gateway. What is our own fault, or our operator's,
+// says nothing: other tenants may have the same gateway.
 func (f *fault) verdict() aisession.Verdict {
 	switch f.outcome {
 	case outcomeSessionRefused:
@@ -94,8 +94,8 @@ func (c *call) verdict(end *fault) aisession.Verdict {
 	return end.verdict()
 }
 
-// settle tells the breaker what the call says of the gateway, once: as soon as there is something to say, because others may
-// wait for it.
+// settle tells the breaker what the call says of the gateway, once: as soon as there is something to say, because
+// others may wait for it.
 func (c *call) settle(v aisession.Verdict) {
 	if c.judge != nil {
 		c.judge(v)
@@ -110,8 +110,8 @@ const (
 	causeFault       = 41 // temporary failure
 )
 
-// reason returns the header that tells the switch why (RFC 3326). A refusal or a BYE without it would look like the agent's own
-// wish.
+// reason returns the header that tells the switch why (RFC 3326). A refusal or a BYE without it would look like the
+// agent's own wish.
 func reason(cause int, o outcome) sip.Header {
 	return sip.NewHeader("Reason", fmt.Sprintf("Q.850;cause=%d;text=%q", cause, string(o)))
 }

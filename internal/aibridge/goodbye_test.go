@@ -86,7 +86,8 @@ func TestWhyTheSwitchEndsTheCall(t *testing.T) {
 	}
 }
 
-// An agent who begins a new stream in mid-call is heard on it, and so he is when he goes back to the first; the switch hears one.
+// An agent who begins a new stream in mid-call is heard on it, and so he is when he goes back to the first; the switch
+// hears one.
 func TestTheAgentBeginsANewStream(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(string) string{

@@ -18,8 +18,8 @@ import (
 	"github.com/edgvoip/edgvoip/test/mockgateway"
 )
 
-// hostile are messages that nobody should send, or that ask for more than anybody should get. %s is the way, UDP or TCP; %d a number
-// that is another one each time.
+// hostile are messages that nobody should send, or that ask for more than anybody should get. %s is the way, UDP or
+// TCP; %d a number that is another one each time.
 var hostile = map[string]string{
 	"nothing":            "\r\n\r\n\r\n",
 	"no SIP":             "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -169,7 +169,8 @@ func TestTheEndOfACallFindsASwitchThatReconnects(t *testing.T) {
 	}
 }
 
-// Media is sent to no address but where SIP came from, and peers': whoever calls cannot let the agent's voice be sent to others.
+// Media is sent to no address but where SIP came from, and peers': whoever calls cannot let the agent's voice be sent
+// to others.
 func TestMediaGoesToPeersOnly(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, nil)

@@ -120,7 +120,8 @@ func TestSilentICEServers(t *testing.T) {
 	}
 }
 
-// Servers that cannot be used are the session's fault: the gateway hears of it, by the outcome and its breaker, and the caller goes to a person.
+// Servers that cannot be used are the session's fault: the gateway hears of it, by the outcome and its breaker, and the
+// caller goes to a person.
 func TestICEServersThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	for name, servers := range map[string]any{
@@ -274,8 +275,8 @@ func TestTheGatewaysWordsAreNotLogged(t *testing.T) {
 	}
 }
 
-// A gateway that sends more packets than any stream of voice has does not have them sent on to the switch, and its voice is heard as
-// soon as it has stopped.
+// A gateway that sends more packets than any stream of voice has does not have them sent on to the switch, and its
+// voice is heard as soon as it has stopped.
 func TestAFloodOfPacketsIsNotCarried(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, nil)
@@ -296,8 +297,9 @@ func TestAFloodOfPacketsIsNotCarried(t *testing.T) {
 	l.request(soon(t), sip.BYE, "")
 }
 
-// A gateway that does too much of anything is let go, whatever it is: each stream would be remembered until the end of the call, each
-// candidate would be tried, also where nobody asked for it, and each message is read, though it may be ignored.
+// A gateway that does too much of anything is let go, whatever it is: each stream would be remembered until the end of
+// the call, each candidate would be tried, also where nobody asked for it, and each message is read, though it may be
+// ignored.
 func TestTooMuchOfAnAgent(t *testing.T) {
 	t.Parallel()
 	frame := (&mockgateway.Tone{Hz: 2000}).Next()

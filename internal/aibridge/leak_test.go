@@ -16,8 +16,8 @@ import (
 	"github.com/edgvoip/edgvoip/test/mockgateway"
 )
 
-// After many calls, good and bad, there is no goroutine and no socket more than before. It does not run beside other tests, whose
-// goroutines it would count.
+// After many calls, good and bad, there is no goroutine and no socket more than before. It does not run beside other
+// tests, whose goroutines it would count.
 func TestNothingIsLeft(t *testing.T) { //nolint:paralleltest // see above
 	calls := 500
 	if testing.Short() {

@@ -15,10 +15,10 @@ import (
 	"github.com/edgvoip/edgvoip/test/mockgateway"
 )
 
-// BenchmarkHundredCalls carries a hundred calls at the same time for some seconds, and then as many streams over a bare UDP relay
-// that does nothing else, in the same process. It reports packets lost between the two ends, what a packet takes from one end to
-// the other beyond what the relay takes, and the processor time of one call, in which both ends and the mock gateway are
-// included.
+// BenchmarkHundredCalls carries a hundred calls at the same time for some seconds, and then as many streams over a bare
+// UDP relay that does nothing else, in the same process. It reports packets lost between the two ends, what a packet
+// takes from one end to the other beyond what the relay takes, and the processor time of one call, in which both ends
+// and the mock gateway are included.
 func BenchmarkHundredCalls(b *testing.B) {
 	const calls = 100
 	s := newScene(b, nil)

@@ -12,7 +12,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/aibridge"
 )
 
-// Streams that come after one another become one: sequence numbers and timestamps go on, and what was lost or late stays so.
+// Streams that come after one another become one: sequence numbers and timestamps go on, and what was lost or late
+// stays so.
 func TestRewrite(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -124,7 +125,8 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
-// Whatever a switch sends, the answer is one stream of PCMU, every other declined, and nothing of the offer breaks a line.
+// Whatever a switch sends, the answer is one stream of PCMU, every other declined, and nothing of the offer breaks a
+// line.
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(offer))
 	f.Add([]byte("v=0\r\no=- 1 1 IN IP6 ::1\r\ns=-\r\nc=IN IP6 ::1\r\nt=0 0\r\nm=audio 1 RTP/AVP 0\r\na=rtcp:x\r\na=inactive\r\n"))

@@ -74,8 +74,8 @@ type Metrics struct {
 	dropping *prometheus.CounterVec
 }
 
-// NewMetrics registers the metrics of a bridge. openBreakers and trunksAge are asked when somebody looks: how many gateways are
-// left alone, and how old what is known of trunks is, in seconds.
+// NewMetrics registers the metrics of a bridge. openBreakers and trunksAge are asked when somebody looks: how many
+// gateways are left alone, and how old what is known of trunks is, in seconds.
 func NewMetrics(r prometheus.Registerer, openBreakers, trunksAge func() float64) *Metrics {
 	// Around the budgets of 1.5 s and 4 s.
 	buckets := []float64{.025, .05, .1, .25, .5, 1, 1.5, 2, 3, 4, 6}

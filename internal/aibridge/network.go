@@ -14,13 +14,13 @@ import (
 	"github.com/pion/transport/v4/stdnet"
 )
 
-// serverTimeout is how long the name of a STUN or TURN server may take to be resolved, and a TURN server to take a connection. Who
-// gathers candidates gives no bound of his own.
+// serverTimeout is how long the name of a STUN or TURN server may take to be resolved, and a TURN server to take a
+// connection. Who gathers candidates gives no bound of his own.
 const serverTimeout = 2 * time.Second
 
-// network is what one peer's ICE sees of the network. A name that a gateway gives for a STUN or TURN server leads only to addresses
-// that may be dialled, looked at after it was resolved, so that one that leads elsewhere the next time gains nothing. It is safe for
-// concurrent use.
+// network is what one peer's ICE sees of the network. A name that a gateway gives for a STUN or TURN server leads only
+// to addresses that may be dialled, looked at after it was resolved, so that one that leads elsewhere the next time
+// gains nothing. It is safe for concurrent use.
 type network struct {
 	*stdnet.Net
 	allow func(netip.Addr) bool

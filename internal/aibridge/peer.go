@@ -28,8 +28,8 @@ const (
 	icePatience     = 300 * time.Millisecond
 )
 
-// newAPI returns the WebRTC of one call: PCMU and telephone events, no other codec, RTCP reports, media over UDP, and none to or from
-// addresses that are not allowed.
+// newAPI returns the WebRTC of one call: PCMU and telephone events, no other codec, RTCP reports, media over UDP, and
+// none to or from addresses that are not allowed.
 func (p *peer) newAPI(loopback bool) (*webrtc.API, error) {
 	var engine webrtc.MediaEngine
 	for _, c := range []webrtc.RTPCodecParameters{
@@ -102,8 +102,8 @@ type incoming struct {
 	receiver *webrtc.RTPReceiver
 }
 
-// newPeer returns the peer of a session, which has not answered yet. allow tells where media may go; loopback lets it go over the
-// loopback interface. Error: errServers, or one of our own.
+// newPeer returns the peer of a session, which has not answered yet. allow tells where media may go; loopback lets it
+// go over the loopback interface. Error: errServers, or one of our own.
 func newPeer(s aisession.Session, allow func(netip.Addr) bool, loopback bool) (*peer, error) {
 	p := &peer{
 		out: &outgoing{}, connected: make(chan struct{}), lost: make(chan struct{}),
@@ -158,7 +158,8 @@ func (p *peer) watch() {
 	})
 }
 
-// Bounds on what an agent may send. One stream is meant; a few more, after one another, are those of a gateway that begins anew.
+// Bounds on what an agent may send. One stream is meant; a few more, after one another, are those of a gateway that
+// begins anew.
 const (
 	maxStreams    = 16
 	maxCandidates = 64
@@ -173,7 +174,8 @@ var (
 	errServers = errors.New("iceServers: one cannot be used")
 )
 
-// buffer is where a stream waits to be read. There is one for every SSRC that the agent thinks of, until the end of the call.
+// buffer is where a stream waits to be read. There is one for every SSRC that the agent thinks of, until the end of the
+// call.
 func (p *peer) buffer(packetio.BufferPacketType, uint32) io.ReadWriteCloser {
 	b := packetio.NewBuffer()
 	b.SetLimitSize(maxBuffered)
@@ -202,8 +204,8 @@ func (p *peer) answer(offer string) (string, error) {
 	return a.SDP, nil
 }
 
-// withoutSSRCs returns an offer that announces no SSRCs. With one that does, pion lets no other be heard (peerconnection.go,
-// handleUndeclaredSSRC); there is only one medium that a stream can be of.
+// withoutSSRCs returns an offer that announces no SSRCs. With one that does, pion lets no other be heard
+// (peerconnection.go, handleUndeclaredSSRC); there is only one medium that a stream can be of.
 func withoutSSRCs(offer string) string {
 	var b strings.Builder
 	for line := range strings.Lines(offer) {
@@ -241,7 +243,8 @@ func toMessage(c *webrtc.ICECandidate) aisession.Message {
 	return aisession.Message{Type: aisession.TypeCandidate, Candidate: &out}
 }
 
-// drain reads what only has to be read: RTCP of the other side, which would pile up and which the interceptors must see.
+// drain reads what only has to be read: RTCP of the other side, which would pile up and which the interceptors must
+// see.
 func (p *peer) drain(read func([]byte) (int, interceptor.Attributes, error)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -273,8 +276,8 @@ func (p *peer) close() {
 	p.draining.Wait()
 }
 
-// outgoing is the stream to the agent. It is a webrtc.TrackLocal that leaves SSRC and payload types to whoever writes, as there
-// are two payload types.
+// outgoing is the stream to the agent. It is a webrtc.TrackLocal that leaves SSRC and payload types to whoever writes,
+// as there are two payload types.
 type outgoing struct {
 	mu     sync.Mutex
 	writer webrtc.TrackLocalWriter
@@ -322,7 +325,8 @@ func (o *outgoing) StreamID() string { return "caller" }
 // Kind implements webrtc.TrackLocal.
 func (o *outgoing) Kind() webrtc.RTPCodecType { return webrtc.RTPCodecTypeAudio }
 
-// bound returns where to write, and the payload type of telephone events or noEvents. writer is nil before and after the call.
+// bound returns where to write, and the payload type of telephone events or noEvents. writer is nil before and after
+// the call.
 func (o *outgoing) bound() (writer webrtc.TrackLocalWriter, ssrc uint32, events int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

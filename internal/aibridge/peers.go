@@ -31,9 +31,9 @@ func (p peers) at(address string) bool {
 	return err == nil && p.has(a.Addr())
 }
 
-// inviteRate is how many INVITEs are taken over UDP in a second, and at once. What is dropped is sent again. Over UDP each that is
-// refused is remembered for half a minute, for its repetitions (RFC 3261, 17.2.1), so that a flood would take all memory; over TCP,
-// by which the dialplan calls, nothing is.
+// inviteRate is how many INVITEs are taken over UDP in a second, and at once. What is dropped is sent again. Over UDP
+// each that is refused is remembered for half a minute, for its repetitions (RFC 3261, 17.2.1), so that a flood would
+// take all memory; over TCP, by which the dialplan calls, nothing is.
 const inviteRate = 100
 
 // filter returns what drops messages that do not come from a switch, before anybody reads them, and floods.
@@ -56,7 +56,8 @@ const (
 	writeTimeout = 2 * time.Second
 )
 
-// tcp returns the transport for connections with switches. Ours go to no other address, whatever a Contact says or is resolved to.
+// tcp returns the transport for connections with switches. Ours go to no other address, whatever a Contact says or is
+// resolved to.
 func (p peers) tcp() *sip.TransportTCP {
 	return &sip.TransportTCP{WriteTimeout: writeTimeout, DialerCreate: func(local net.Addr) net.Dialer {
 		return net.Dialer{Timeout: dialTimeout, LocalAddr: local, Control: func(_, address string, _ syscall.RawConn) error {
@@ -76,12 +77,12 @@ type listener struct {
 	peers peers
 }
 
-// acceptPause is how long is waited after a connection could not be taken: there are as many files open as may be, which those who
-// have them will close.
+// acceptPause is how long is waited after a connection could not be taken: there are as many files open as may be,
+// which those who have them will close.
 const acceptPause = 50 * time.Millisecond
 
-// Accept waits for the connection of a switch. It fails only when the listener is closed: a server that gave up because of anything
-// else would end all calls.
+// Accept waits for the connection of a switch. It fails only when the listener is closed: a server that gave up because
+// of anything else would end all calls.
 func (l listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()

@@ -35,8 +35,8 @@ type relay struct {
 // maxPacket is more than a packet of PCMU has: 20 ms are 172 bytes, and no link has larger ones.
 const maxPacket = 1500
 
-// maxRate is how many packets of the agent are carried in a second: four times as many as a stream has, whose packets may come in
-// heaps. It is the burst, too.
+// maxRate is how many packets of the agent are carried in a second: four times as many as a stream has, whose packets
+// may come in heaps. It is the burst, too.
 const maxRate = 200
 
 func newRelay(ctx context.Context, addr netip.Addr, far media, m *Metrics) (*relay, error) {
@@ -139,8 +139,8 @@ func (r *relay) agentToCaller(p *peer, rewriter *rewriter) {
 // isOtherCodec tells whether a packet could be read that is of no codec that the track began with.
 func isOtherCodec(err error) bool { return errors.Is(err, webrtc.ErrCodecNotFound) }
 
-// prepare makes the header of a packet what the other side expects, or says why the packet is not carried. The event types are those
-// of telephone events here and there; open is false while nothing may go this way.
+// prepare makes the header of a packet what the other side expects, or says why the packet is not carried. The event
+// types are those of telephone events here and there; open is false while nothing may go this way.
 func prepare(h *rtp.Header, rewriter *rewriter, eventsHere, eventsThere int, open bool, now time.Time) (why dropReason) {
 	pt, ok := mapType(h.PayloadType, eventsHere, eventsThere)
 	switch {

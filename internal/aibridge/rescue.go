@@ -12,8 +12,8 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// rescue is deferred. It makes of a panic, ours or of what reads an offer, the end of one call, which goes to a person: not that of
-// all calls.
+// rescue is deferred. It makes of a panic, ours or of what reads an offer, the end of one call, which goes to a person:
+// not that of all calls.
 func rescue(ctx context.Context, log *slog.Logger, end **fault) {
 	if p := recover(); p != nil {
 		what := fmt.Sprintf("%T", p)

@@ -12,16 +12,16 @@ const (
 	clockRate = 8000
 	// frame is one packet of 20 ms, in ticks.
 	frame = clockRate / 50
-	// maxDropout and maxMisorder are how far a sequence number may be ahead and behind in one stream (RFC 3550, A.1); with
-	// more, another stream has begun.
+	// maxDropout and maxMisorder are how far a sequence number may be ahead and behind in one stream (RFC 3550, A.1);
+	// with more, another stream has begun.
 	maxDropout  = 3000
 	maxMisorder = 100
 	// maxJump is how far a timestamp may be from what the clock says, in ticks. Hold and comfort noise stay far below.
 	maxJump = 10 * clockRate
 )
 
-// rewriter makes one stream, with sequence numbers and timestamps that go on, of those that come after one another. What was
-// lost or came late stays lost or late: nothing is held back. It is not safe for concurrent use.
+// rewriter makes one stream, with sequence numbers and timestamps that go on, of those that come after one another.
+// What was lost or came late stays lost or late: nothing is held back. It is not safe for concurrent use.
 type rewriter struct {
 	// ssrc is that of the stream that is made.
 	ssrc uint32

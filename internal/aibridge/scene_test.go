@@ -147,8 +147,8 @@ func (s *scene) gatewayOf(keys *secret.KeyRing, base webhook.BaseURL) {
 // trunkOf returns the trunk whose agent has a fault.
 func trunkOf(f mockgateway.Fault) uuid.UUID { return uuid.NewSHA1(tenant, []byte(f)) }
 
-// value returns the value of a metric, zero if it has none yet. label is that of the metric's last label; empty means that it
-// has none.
+// value returns the value of a metric, zero if it has none yet. label is that of the metric's last label; empty means
+// that it has none.
 func (s *scene) value(name, label string) float64 {
 	s.t.Helper()
 	list, err := s.registry.Gather()

@@ -149,7 +149,8 @@ type local struct {
 	session, version uint64
 }
 
-// answer returns the answer to what the switch offers: PCMU and, if offered, telephone events, every other stream declined.
+// answer returns the answer to what the switch offers: PCMU and, if offered, telephone events, every other stream
+// declined.
 func (l local) answer(m media) []byte {
 	kind := "IP4"
 	if l.addr.Is6() {
@@ -175,7 +176,8 @@ func (l local) answer(m media) []byte {
 	return []byte(b.String())
 }
 
-// checkOffer tells whether the gateway's offer is one stream of audio with PCMU as payload type 0, which is all that is carried.
+// checkOffer tells whether the gateway's offer is one stream of audio with PCMU as payload type 0, which is all that is
+// carried.
 func checkOffer(offer string) error {
 	var d sdp.SessionDescription
 	if err := d.UnmarshalString(offer); err != nil {

@@ -70,7 +70,8 @@ func (t sessionTimer) refreshDue(now time.Time) bool {
 	return t.interval > 0 && t.ours && now.Sub(t.at) >= t.interval/2
 }
 
-// expired tells whether nobody refreshed: shortly before the end, as both sides must agree that it is over (RFC 4028, 10).
+// expired tells whether nobody refreshed: shortly before the end, as both sides must agree that it is over (RFC 4028,
+// 10).
 func (t sessionTimer) expired(now time.Time) bool {
 	return t.interval > 0 && now.Sub(t.at) >= t.interval-min(32*time.Second, t.interval/3)
 }

@@ -34,8 +34,8 @@ func (n *neighbour) Trunk(id uuid.UUID) (aisession.Trunk, error) {
 	return k, err
 }
 
-// A tenant whose secret is missing or does not open keeps no other tenant from the gateway that both have; nor does one whose gateway
-// may not be dialled.
+// A tenant whose secret is missing or does not open keeps no other tenant from the gateway that both have; nor does one
+// whose gateway may not be dialled.
 func TestOurOwnFaultsSayNothingOfTheGateway(t *testing.T) {
 	t.Parallel()
 	plain, err := webhook.ParseBaseURL("http://127.0.0.1:1")

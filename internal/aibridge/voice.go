@@ -11,8 +11,8 @@ import (
 // floorPause is how long the stream that is heard must be silent before an older one is heard again.
 const floorPause = 100 * time.Millisecond
 
-// voice makes the one stream that the switch hears of those that the agent sends. An agent that begins anew in mid-call begins
-// another one, under another SSRC: the newest that speaks is heard. It is safe for concurrent use.
+// voice makes the one stream that the switch hears of those that the agent sends. An agent that begins anew in mid-call
+// begins another one, under another SSRC: the newest that speaks is heard. It is safe for concurrent use.
 type voice struct {
 	relay *relay
 	// events is the agent's payload type of telephone events.

@@ -13,8 +13,8 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
-// A call that turned out to be a part of another is in no list and no export; asked for by its id it says which call it was a part of, and
-// its recording is that call's.
+// A call that turned out to be a part of another is in no list and no export; asked for by its id it says which call it
+// was a part of, and its recording is that call's.
 func TestAbsorbedCall(t *testing.T) {
 	t.Parallel()
 	s, dir := startWithRecordings(t)

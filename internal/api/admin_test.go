@@ -39,8 +39,8 @@ func (o operator) do(t *testing.T, method, path, body string) answer {
 	return o.s.send(t, r)
 }
 
-// An operator makes a tenant and its credentials, which are good at once, rotates and ends them; and everything he did is in
-// the audit log, by his name.
+// An operator makes a tenant and its credentials, which are good at once, rotates and ends them; and everything he did
+// is in the audit log, by his name.
 func TestOperator(t *testing.T) {
 	t.Parallel()
 	s := start(t)

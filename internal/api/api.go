@@ -1,6 +1,6 @@
 // Package api is the JSON API: of W3, which provisions extensions under /api/v1/integration with a signature on every
-// request, and of operators, who manage tenants under /api/v1/admin. It decodes and checks the form of what comes, lets the
-// domain packages decide, and turns their errors into problems (RFC 9457). Its document is docs/openapi.yaml.
+// request, and of operators, who manage tenants under /api/v1/admin. It decodes and checks the form of what comes, lets
+// the domain packages decide, and turns their errors into problems (RFC 9457). Its document is docs/openapi.yaml.
 package api
 
 import (
@@ -35,8 +35,8 @@ const (
 	AdminPath = "/api/v1/admin"
 )
 
-// The largest body taken, in bytes: a list of stores is the largest that makes sense. The server reads somewhat more, so that
-// whoever sends more is told so, rather than cut off while he sends.
+// The largest body taken, in bytes: a list of stores is the largest that makes sense. The server reads somewhat more,
+// so that whoever sends more is told so, rather than cut off while he sends.
 const (
 	bodyLimit   = 64 << 10
 	serverLimit = 4 * bodyLimit
@@ -57,8 +57,8 @@ type Store interface {
 
 	// Answered returns the answer that is kept under a claim's key. Error: integration.ErrKeyReused.
 	Answered(ctx context.Context, c integration.Claim) (integration.Answer, bool, error)
-	// Once runs a write and keeps its answer under the claim's key, in one transaction; or returns the answer that is there.
-	// Errors: integration.ErrKeyReused, write's.
+	// Once runs a write and keeps its answer under the claim's key, in one transaction; or returns the answer that is
+	// there. Errors: integration.ErrKeyReused, write's.
 	Once(ctx context.Context, c integration.Claim, write func(directory.Writer) (integration.Answer, error)) (a integration.Answer, replayed bool, err error)
 	// Prune removes signatures and answers whose time is over.
 	Prune(ctx context.Context) (int64, error)
@@ -93,9 +93,10 @@ const (
 
 // Limits bound how often somebody may ask. A zero field takes the default.
 type Limits struct {
-	// PerAddress is requests a second of one address (one /64 of IPv6), before they are authenticated, and BurstAddress how
-	// many may come at once. Defaults: 200 and 400. A request that is not let in costs as much as ten: its address, or if the
-	// token is somebody's, that token at the address, which may do as much. Health is bounded by itself, by as much.
+	// PerAddress is requests a second of one address (one /64 of IPv6), before they are authenticated, and BurstAddress
+	// how many may come at once. Defaults: 200 and 400. A request that is not let in costs as much as ten: its address,
+	// or if the token is somebody's, that token at the address, which may do as much. Health is bounded by itself, by
+	// as much.
 	PerAddress   float64
 	BurstAddress int
 	// PerTenant is requests a second of one tenant. Defaults: 100 and 200.
@@ -112,14 +113,14 @@ type Options struct {
 	Core Core
 	// WSEndpoint is where browsers register, with {realm} in the place of the domain's realm: wss://{realm}:8443.
 	WSEndpoint string
-	// Agents and RecordingsDir are those of xmlcurl, for explanations: where ai-bridge is and where the switch keeps recordings;
-	// may be empty.
+	// Agents and RecordingsDir are those of xmlcurl, for explanations: where ai-bridge is and where the switch keeps
+	// recordings; may be empty.
 	Agents, RecordingsDir fstext.Text
 	// AllowHTTP lets webhook endpoints be of plain HTTP, for development.
 	AllowHTTP bool
 	Limits    Limits
-	// PublicURL is where W3 reaches the API: https://api.example, without a path. Recordings is where recordings are; nil means
-	// that there are none to be had.
+	// PublicURL is where W3 reaches the API: https://api.example, without a path. Recordings is where recordings are;
+	// nil means that there are none to be had.
 	PublicURL  string
 	Recordings RecordingFiles
 	// FiguresAge is how long the figures of /health may be remembered; zero means not at all.

@@ -29,8 +29,8 @@ type info struct {
 
 type infoKey struct{}
 
-// infoOf returns the info of a request. Without one, which only a mistake in the order of routes could cause, it is empty:
-// no tenant has the zero id.
+// infoOf returns the info of a request. Without one, which only a mistake in the order of routes could cause, it is
+// empty: no tenant has the zero id.
 func infoOf(ctx context.Context) *info {
 	if i, ok := ctx.Value(infoKey{}).(*info); ok {
 		return i
@@ -75,12 +75,13 @@ func asHTTP(err error) error {
 	return err
 }
 
-// failureCost is what a request that is not let in costs: the address beyond itself if nobody knows the token, or else the
-// token at that address, so that the wrong credentials of one tenant do not lock out another behind the same address.
+// failureCost is what a request that is not let in costs: the address beyond itself if nobody knows the token, or else
+// the token at that address, so that the wrong credentials of one tenant do not lock out another behind the same
+// address.
 const failureCost = 10
 
-// limitAddress bounds the requests of an address, whoever it says to be. Those for health are bounded by themselves: it must be
-// there for whoever looks why he is not let in.
+// limitAddress bounds the requests of an address, whoever it says to be. Those for health are bounded by themselves: it
+// must be there for whoever looks why he is not let in.
 func (a *API) limitAddress(c *fiber.Ctx) error {
 	scope, l := "address", a.addresses
 	if c.Method() == http.MethodGet && c.Path() == BasePath+healthPath {

@@ -61,8 +61,8 @@ func variants(s string) []string {
 	return out
 }
 
-// Every header, every byte of time, path, query and body is under the signature: a request of which one is changed is refused,
-// with the same face as every other, and writes nothing.
+// Every header, every byte of time, path, query and body is under the signature: a request of which one is changed is
+// refused, with the same face as every other, and writes nothing.
 func TestTampered(t *testing.T) {
 	t.Parallel()
 	s := start(t)

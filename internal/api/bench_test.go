@@ -12,8 +12,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/secret"
 )
 
-// BenchmarkProvision provisions new extensions over HTTPS by 8 clients. Beside the rate it reports which part that is of the
-// rate at which passwords can be hashed at all on the same machine, in the same run.
+// BenchmarkProvision provisions new extensions over HTTPS by 8 clients. Beside the rate it reports which part that is
+// of the rate at which passwords can be hashed at all on the same machine, in the same run.
 func BenchmarkProvision(b *testing.B) {
 	s := start(b)
 	w := s.tenant(b, "shop")

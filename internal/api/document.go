@@ -79,8 +79,8 @@ Every answer that is no success is a problem (RFC 9457). Its code is one of:
 	return b.String()
 }
 
-// DocsPath is where the document can be browsed.
-const DocsPath = "/docs"
+// docsPath is where the document can be browsed.
+const docsPath = "/docs"
 
 // docsPolicy lets the page load nothing from elsewhere. The page brings its start-up script in line.
 const docsPolicy = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
@@ -98,7 +98,7 @@ func (a *API) registerDocs(app *fiber.App) {
 		return c.Send(document)
 	})
 	page := adaptor.HTTPHandler(v5emb.NewHandlerWithConfig(swgui.Config{
-		Title: "edgvoip integration API", SwaggerJSON: "/openapi.yaml", BasePath: DocsPath + "/",
+		Title: "edgvoip integration API", SwaggerJSON: "/openapi.yaml", BasePath: docsPath + "/",
 	}))
 	handler := func(c *fiber.Ctx) error {
 		err := page(c)
@@ -106,8 +106,8 @@ func (a *API) registerDocs(app *fiber.App) {
 		c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
 		return err
 	}
-	app.Get(DocsPath, a.limitAddress, handler)
-	app.Get(DocsPath+"/*", a.limitAddress, handler)
+	app.Get(docsPath, a.limitAddress, handler)
+	app.Get(docsPath+"/*", a.limitAddress, handler)
 }
 
 // Document returns the OpenAPI 3.1 document, as YAML. The API must be on a server.

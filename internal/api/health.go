@@ -58,15 +58,15 @@ func (a *API) getHealth(ctx context.Context, _ *struct{}) (*healthAnswer, error)
 	return &healthAnswer{http.StatusOK, h}, nil
 }
 
-// figuresPatience bounds how long the database may take to say how all is. Longer is as bad as not at all, and whoever asks for
-// health does not wait so long.
+// figuresPatience bounds how long the database may take to say how all is. Longer is as bad as not at all, and whoever
+// asks for health does not wait so long.
 const figuresPatience = 2 * time.Second
 
 // errNoFigures is the error while the database is silent.
 var errNoFigures = errors.New("the figures of health take too long")
 
-// figures are remembered for a moment: everybody may ask for them. The store is asked once at a time, and not for longer than
-// figuresPatience, whoever goes away meanwhile.
+// figures are remembered for a moment: everybody may ask for them. The store is asked once at a time, and not for
+// longer than figuresPatience, whoever goes away meanwhile.
 type figures struct {
 	store Store
 	age   time.Duration

@@ -41,8 +41,8 @@ func healthOf(t *testing.T, s *scene) answer {
 	return s.send(t, request{method: http.MethodGet, target: api.BasePath + "/health", header: http.Header{}})
 }
 
-// However many ask while the database is silent, it is asked once, everybody has his answer in time, and it is remembered from when
-// it was known.
+// However many ask while the database is silent, it is asked once, everybody has his answer in time, and it is
+// remembered from when it was known.
 func TestHealthOfSilentDatabase(t *testing.T) {
 	t.Parallel()
 	for name, deaf := range map[string]bool{"gives up": false, "hangs": true} {

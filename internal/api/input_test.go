@@ -24,8 +24,8 @@ var hostile = []string{
 	"../../etc/passwd", "null", "true", "-1", "1e9", "NaN", "0x41", "{}", "[]", "Tenant.EXAMPLE", "1a.example", "public", "default", "*98", "911", "112", "+1", "１００１", "éclair",
 }
 
-// Every text in every field is refused by the name of the field, or stored as it is and harmless; and is never shown to who
-// should not see it.
+// Every text in every field is refused by the name of the field, or stored as it is and harmless; and is never shown to
+// who should not see it.
 func TestHostileText(t *testing.T) {
 	t.Parallel()
 	s := start(t)

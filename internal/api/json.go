@@ -22,8 +22,8 @@ func encode(w io.Writer, v any) error {
 // errJSON is all that is said of a body that is not taken. The library's own errors would show parts of it.
 var errJSON = errors.New("not one JSON object of UTF-8 with each name once")
 
-// decode reads one JSON value. It refuses what encoding/json would change in silence: bytes that are not UTF-8 and halves
-// of surrogate pairs, of which it makes U+FFFD, and names that are there twice, of which it takes the last.
+// decode reads one JSON value. It refuses what encoding/json would change in silence: bytes that are not UTF-8 and
+// halves of surrogate pairs, of which it makes U+FFFD, and names that are there twice, of which it takes the last.
 func decode(data []byte, v any) error {
 	if !utf8.Valid(data) || !unambiguous(data) {
 		return errJSON

@@ -29,8 +29,8 @@ func newLimiter(perSecond float64, burst int, now func() time.Time) *limiter {
 	return &limiter{perSecond: rate.Limit(perSecond), burst: burst, now: now, young: map[string]*rate.Limiter{}}
 }
 
-// take takes a number of requests from what somebody may send. If he may not, it takes nothing and returns after how many
-// seconds he may.
+// take takes a number of requests from what somebody may send. If he may not, it takes nothing and returns after how
+// many seconds he may.
 func (l *limiter) take(who string, n int) (retryAfter int, ok bool) {
 	now := l.now()
 	r := l.of(who).ReserveN(now, min(n, l.burst))
@@ -57,7 +57,8 @@ func (l *limiter) left(who string) (retryAfter int, ok bool) {
 	return int(math.Ceil(missing / float64(l.perSecond))), missing <= 0
 }
 
-// charge takes a number of requests, whether he has them or not: he has the less afterwards, but never less than nothing.
+// charge takes a number of requests, whether he has them or not: he has the less afterwards, but never less than
+// nothing.
 func (l *limiter) charge(who string, n int) {
 	now := l.now()
 	of := l.of(who)

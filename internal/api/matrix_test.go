@@ -13,8 +13,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/testdb"
 )
 
-// Every operation of the document that names a thing is told of another tenant's what it is told of nobody's: the same answer, after
-// the same questions to the database, which is what its time is made of. And nothing changes.
+// Every operation of the document that names a thing is told of another tenant's what it is told of nobody's: the same
+// answer, after the same questions to the database, which is what its time is made of. And nothing changes.
 func TestCrossTenantMatrix(t *testing.T) {
 	t.Parallel()
 	wire, dsn := newWire(t, testdb.New(t))

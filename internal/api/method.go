@@ -9,8 +9,8 @@ import (
 	"github.com/gofiber/fiber/v2"
 )
 
-// notHere answers what is no operation: 405 with Allow if its path takes other methods, or else 404. It comes last, behind
-// authentication.
+// notHere answers what is no operation: 405 with Allow if its path takes other methods, or else 404. It comes last,
+// behind authentication.
 func (a *API) notHere(c *fiber.Ctx) error {
 	allow := allowed(a.huma.OpenAPI().Paths, c.Path())
 	if len(allow) == 0 {
@@ -40,8 +40,8 @@ func allowed(items map[string]*huma.PathItem, path string) []string {
 	return slices.Compact(methods)
 }
 
-// fits tells whether a path is of a template, as the router would: a parameter is one part that is not empty, letters may be of
-// either case, and a slash may follow.
+// fits tells whether a path is of a template, as the router would: a parameter is one part that is not empty, letters
+// may be of either case, and a slash may follow.
 func fits(template, path string) bool {
 	want, got := strings.Split(template, "/"), strings.Split(strings.TrimSuffix(path, "/"), "/")
 	return slices.EqualFunc(want, got, func(want, got string) bool {

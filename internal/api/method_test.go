@@ -32,7 +32,8 @@ func operations(t *testing.T, s *scene, below string) map[string][]string {
 	return all
 }
 
-// methodsAt returns the methods of all paths that a target is of, in order: some is of two, as a name stands where others have an id.
+// methodsAt returns the methods of all paths that a target is of, in order: some is of two, as a name stands where
+// others have an id.
 func methodsAt(paths map[string][]string, target string) []string {
 	var all []string
 	for path, methods := range paths {
@@ -44,7 +45,8 @@ func methodsAt(paths map[string][]string, target string) []string {
 	return slices.Compact(all)
 }
 
-// Every path says which methods it has to whoever tries another, after he was let in; and what is no path is 404 for all.
+// Every path says which methods it has to whoever tries another, after he was let in; and what is no path is 404 for
+// all.
 func TestMethodNotAllowed(t *testing.T) {
 	t.Parallel()
 	s := start(t)

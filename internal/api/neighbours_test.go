@@ -8,8 +8,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/api"
 )
 
-// Two tenants behind one address: the wrong credentials of one are its own loss, and health is open to both. Strangers are bounded
-// as an address.
+// Two tenants behind one address: the wrong credentials of one are its own loss, and health is open to both. Strangers
+// are bounded as an address.
 func TestNeighbours(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -8,8 +8,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// Nobody is named to stand in for an agent who is not there to be called: neither a number that was mistyped, nor another tenant's,
-// nor one that is suspended or deleted. What a trunk has already may stay: it can be changed in all else when its extension is gone.
+// Nobody is named to stand in for an agent who is not there to be called: neither a number that was mistyped, nor
+// another tenant's, nor one that is suspended or deleted. What a trunk has already may stay: it can be changed in all
+// else when its extension is gone.
 func TestFailoverExtension(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -13,8 +13,9 @@ import (
 // timePolicy is the name of the component that is schedule.Schema.
 const timePolicy = "TimePolicy"
 
-// describeTimePolicies gives every field aiTimePolicy of the document the schema of time policies. It describes only: huma does not
-// look at extensions when it checks a request, and what a policy must be is for package schedule to say, by the name of the field.
+// describeTimePolicies gives every field aiTimePolicy of the document the schema of time policies. It describes only:
+// huma does not look at extensions when it checks a request, and what a policy must be is for package schedule to say,
+// by the name of the field.
 func describeTimePolicies(schemas huma.Registry) {
 	component := &huma.Schema{Extensions: timePolicySchema()}
 	reference := map[string]any{"$ref": "#/components/schemas/" + timePolicy}

@@ -6,8 +6,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Bounds on what one tenant may have under way at a time. All tenants share the processors and the database: whoever sends more
-// must come again, so that the others need not wait behind him.
+// Bounds on what one tenant may have under way at a time. All tenants share the processors and the database: whoever
+// sends more must come again, so that the others need not wait behind him.
 const (
 	// Writes that are prepared, which is mostly passwords being hashed.
 	mostPreparing = 16

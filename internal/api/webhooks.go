@@ -21,11 +21,12 @@ type webhookEvents interface {
 	Events(ctx context.Context, tenant uuid.UUID, f webhook.Filter) ([]webhook.Delivery, error)
 	// EventAttempts returns a tenant's event and what came of each attempt to send it. Error: webhook.ErrUnknownEvent.
 	EventAttempts(ctx context.Context, tenant uuid.UUID, id int64) (webhook.Delivery, []webhook.Attempt, error)
-	// ReplayEvent and DiscardEvent make a dead event due again, or give it up for good. Errors: webhook.ErrUnknownEvent,
-	// webhook.ErrNotDead.
+	// ReplayEvent and DiscardEvent make a dead event due again, or give it up for good. Errors:
+	// webhook.ErrUnknownEvent, webhook.ErrNotDead.
 	ReplayEvent(ctx context.Context, tenant uuid.UUID, id int64, actor string) error
 	DiscardEvent(ctx context.Context, tenant uuid.UUID, id int64, actor string) error
-	// ReplayEvents makes a tenant's dead events due again, all if no numbers are given, and returns how many there were.
+	// ReplayEvents makes a tenant's dead events due again, all if no numbers are given, and returns how many there
+	// were.
 	ReplayEvents(ctx context.Context, tenant uuid.UUID, ids []int64, actor string) (int, error)
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
-// An operator says where a tenant's events go, looks at them, and has those sent again or not that were given up; by his
-// name in the audit log.
+// An operator says where a tenant's events go, looks at them, and has those sent again or not that were given up; by
+// his name in the audit log.
 func TestWebhooks(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -118,8 +118,8 @@ func TestWebhooks(t *testing.T) {
 	}
 }
 
-// Every text as a base URL, as its host or in its path is refused by the name of the field and not shown, or is a URL that
-// reads the same again.
+// Every text as a base URL, as its host or in its path is refused by the name of the field and not shown, or is a URL
+// that reads the same again.
 func TestHostileBaseURL(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -4,24 +4,17 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 
-	"github.com/lib/pq"
+	"github.com/edgvoip/edgvoip/internal/testdb"
 )
 
 // wire is a road to the database on which somebody listens.
 type wire struct {
-	testing.TB
-
-	network, server string
-
 	mu      sync.Mutex
 	queries []string // that were run, in order
 }
@@ -29,36 +22,12 @@ type wire struct {
 // newWire returns a wire to the server of a connection string, and the connection string through it.
 func newWire(t testing.TB, dsn string) (*wire, string) {
 	t.Helper()
-	c, err := pq.NewConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{TB: t, network: "tcp", server: net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))}
-	if filepath.IsAbs(c.Host) {
-		w.network, w.server = "unix", filepath.Join(c.Host, fmt.Sprintf(".s.PGSQL.%d", c.Port))
-	}
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { w.carry(client) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		all.Wait()
-	})
-	return w, fmt.Sprintf("host=127.0.0.1 port=%d user='%s' password='%s' dbname='%s' sslmode=disable", l.Addr().(*net.TCPAddr).Port, c.User, c.Password, c.Database)
+	w := &wire{}
+	return w, testdb.Wire(t, dsn, w.carry)
 }
 
-// heard returns the queries that were run since it was called last, in order of their texts: a request may run some at once.
+// heard returns the queries that were run since it was called last, in order of their texts: a request may run some at
+// once.
 func (w *wire) heard() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -69,12 +38,7 @@ func (w *wire) heard() []string {
 }
 
 // carry carries one connection until either side ends.
-func (w *wire) carry(client net.Conn) {
-	server, err := (&net.Dialer{}).DialContext(w.Context(), w.network, w.server)
-	if err != nil {
-		_ = client.Close()
-		return
-	}
+func (w *wire) carry(client, server net.Conn) {
 	var both sync.WaitGroup
 	both.Go(func() {
 		defer func() { _ = errors.Join(server.Close(), client.Close()) }()

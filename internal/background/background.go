@@ -1,5 +1,5 @@
-// Package background holds what loops that work beside the requests have in common: to be woken, to wait, and to tell once of
-// what goes on failing.
+// Package background holds what loops that work beside the requests have in common: to be woken, to wait, and to tell
+// once of what goes on failing.
 package background
 
 import (

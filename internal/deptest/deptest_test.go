@@ -38,8 +38,9 @@ var domain = []string{
 	"internal/fstext", "internal/fsxml", "internal/secret", "internal/invalid",
 }
 
-// technology lists the modules, by prefix of import path, that belong to the edges of the program. The standard library's
-// net/http and database/sql are left to depguard, which sees direct imports only: harmless modules depend on parts of both.
+// technology lists the modules, by prefix of import path, that belong to the edges of the program. The standard
+// library's net/http and database/sql are left to depguard, which sees direct imports only: harmless modules depend on
+// parts of both.
 var technology = []string{
 	"github.com/gofiber/", "github.com/valyala/fasthttp", "github.com/jmoiron/sqlx", "github.com/lib/pq",
 	"github.com/pressly/goose", "github.com/percipia/eslgo", "github.com/prometheus/",

@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// Run runs a program and returns what its process ends with: 1 if it failed, after its error was written to the standard error. ctx
-// ends with the first signal to end; a second one ends the process at once.
+// Run runs a program and returns what its process ends with: 1 if it failed, after its error was written to the
+// standard error. ctx ends with the first signal to end; a second one ends the process at once.
 func Run(name string, run func(ctx context.Context) error) (code int) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -24,8 +24,8 @@ func Run(name string, run func(ctx context.Context) error) (code int) {
 	return 0
 }
 
-// Words answers the arguments of a server, which takes none but version and help. done is true if there were any, and the program
-// is to return err.
+// Words answers the arguments of a server, which takes none but version and help. done is true if there were any, and
+// the program is to return err.
 func Words(args []string, usage, version string, stdout, stderr io.Writer) (done bool, err error) {
 	switch {
 	case len(args) == 0:

@@ -34,7 +34,8 @@ type scene struct {
 	log      *testlog.Lines
 }
 
-// newScene starts a client and waits until it is up. Timeouts that no test is about are long, waits between attempts short.
+// newScene starts a client and waits until it is up. Timeouts that no test is about are long, waits between attempts
+// short.
 func newScene(t *testing.T, change ...func(*esl.Options)) *scene {
 	t.Helper()
 	s := startScene(t, fakefs.New(t), change...)
@@ -412,8 +413,8 @@ func TestNoConnection(t *testing.T) {
 	}
 }
 
-// Whatever a server says instead of a switch's welcome, the log says what is wrong, nothing waits for ever, and the client
-// comes up once the switch does.
+// Whatever a server says instead of a switch's welcome, the log says what is wrong, nothing waits for ever, and the
+// client comes up once the switch does.
 func TestUnwelcome(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

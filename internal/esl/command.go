@@ -69,8 +69,8 @@ func (c *Client) api(ctx context.Context, over *place, name string, args []strin
 	return out, nil
 }
 
-// sofia runs a command of the SIP profiles that says +OK when it has done what it was asked. Not all failures begin with
-// -ERR: an unknown profile is answered with "Invalid Profile".
+// sofia runs a command of the SIP profiles that says +OK when it has done what it was asked. Not all failures begin
+// with -ERR: an unknown profile is answered with "Invalid Profile".
 func (c *Client) sofia(ctx context.Context, args ...string) error {
 	const name = "sofia"
 	out, err := c.API(ctx, name, args...)
@@ -84,9 +84,10 @@ func succeeded(name, out string, err error) error {
 	return err
 }
 
-// flushCache goes over the connection for events, past the commands that wait for their turn. Those that ask a SIP profile
-// wait for its database, in naps of a tenth of a second while phones register (switch_core_db.c, switch_core_db_exec), and as
-// long as a user is in the cache he can register again. It only touches the switch's memory, so it holds up no event.
+// flushCache goes over the connection for events, past the commands that wait for their turn. Those that ask a SIP
+// profile wait for its database, in naps of a tenth of a second while phones register (switch_core_db.c,
+// switch_core_db_exec), and as long as a user is in the cache he can register again. It only touches the switch's
+// memory, so it holds up no event.
 func (c *Client) flushCache(ctx context.Context, args ...string) error {
 	const name = "xml_flush_cache"
 	out, err := c.run(ctx, c.events, name, args)
@@ -132,9 +133,10 @@ func checkWord(name, word string) error {
 	return nil
 }
 
-// FlushUser makes the switch forget the directory's answer about a user, who is looked up anew at the next request: under both
-// keys, as phones are looked up by id, and commands can ask by alias. Realm and user are as in the lookup, letter case
-// included. It is no error if nothing was remembered. It waits for none of the commands that are sent by API.
+// FlushUser makes the switch forget the directory's answer about a user, who is looked up anew at the next request:
+// under both keys, as phones are looked up by id, and commands can ask by alias. Realm and user are as in the lookup,
+// letter case included. It is no error if nothing was remembered. It waits for none of the commands that are sent by
+// API.
 func (c *Client) FlushUser(ctx context.Context, realm, user string) error {
 	if err := checkRealm("realm", realm); err != nil {
 		return err
@@ -173,8 +175,8 @@ func (c *Client) EmptyCache(ctx context.Context) (int, error) {
 var clearedCount = regexp.MustCompile(`^\+OK cleared (\d+) entr`)
 
 // FlushRegistration drops the registrations of an address of record, as if they had expired. User and host are as the
-// switch stores them, letter case included: the phones of an extension on TLS are another user than those on UDP. Either may
-// be a forger's: the host need be no realm of anybody. It is no error if there is none.
+// switch stores them, letter case included: the phones of an extension on TLS are another user than those on UDP.
+// Either may be a forger's: the host need be no realm of anybody. It is no error if there is none.
 func (c *Client) FlushRegistration(ctx context.Context, profile, user, host string) error {
 	if err := CheckRegistration(profile, user, host); err != nil {
 		return err
@@ -209,43 +211,6 @@ func (c *Client) FlushRegistrations(ctx context.Context, profile, realm string) 
 	}
 	return c.sofia(ctx, "profile", profile, "flush_inbound_reg", "@"+realm)
 }
-
-// FlushRegistrationCall drops the registration that a phone made with a Call-ID, and no other. It is no error if there is
-// none.
-//
-// The switch tries what it is given as a Call-ID and also as user@domain or as a domain (sofia_reg.c,
-// sofia_reg_expire_call_id), and a phone chooses its Call-ID: one that is called victim@another-tenant.example, or
-// another-tenant.example, must not take those with it. So the registrations that would go along are asked for before, and
-// if there are any, nothing is dropped and the error wraps ErrAmbiguous; FlushRegistration still works. A Call-ID with
-// characters that the switch could take for syntax is refused, with an *invalid.FieldError. Two phones that chose the same
-// Call-ID are one to the switch.
-func (c *Client) FlushRegistrationCall(ctx context.Context, profile, callID string) error {
-	if err := checkProfile("profile", profile); err != nil {
-		return err
-	}
-	if err := checkCallID("callID", callID); err != nil {
-		return err
-	}
-	// Exactly the condition by which the others would go.
-	list, err := c.API(ctx, "sofia", "xmlstatus", "profile", profile, "user", callID)
-	if err != nil {
-		return err
-	}
-	if !strings.Contains(list, "<registrations>") {
-		return &CommandError{Command: "sofia", Reply: strings.TrimSpace(list)}
-	}
-	for _, found := range listedCallID.FindAllStringSubmatch(list, -1) {
-		if found[1] != callID {
-			return ErrAmbiguous
-		}
-	}
-	return c.sofia(ctx, "profile", profile, "flush_inbound_reg", callID)
-}
-
-// ErrAmbiguous is returned for a Call-ID that is also the address, or the domain, of registrations with another Call-ID.
-var ErrAmbiguous = errors.New("the Call-ID is also the address of other registrations")
-
-var listedCallID = regexp.MustCompile(`(?m)^\s*<call-id>(.*)</call-id>\s*$`)
 
 // HangUp ends a channel as rejected. It is no error if there is none.
 func (c *Client) HangUp(ctx context.Context, channel uuid.UUID) error {
@@ -350,20 +315,14 @@ var uptimeUnits = map[string]time.Duration{
 	"milliseconds": time.Millisecond, "microseconds": time.Microsecond,
 }
 
-// What the arguments of commands are made of. A user may be one of those that an extension's phones are stored under. A
-// Call-ID is one or two words of RFC 3261, section 25.1, without quotes, backslash, angle brackets and braces: what the
-// switch could take for syntax, and what its lists are written in.
+// What the arguments of commands are made of. A user may be one of those that an extension's phones are stored under.
 var (
 	userSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~-]{0,79}$`)
 	// A stored user and a host may be a forger's.
 	storedUserSyntax = regexp.MustCompile(`^[A-Za-z0-9._~+-]{1,128}$`)
 	storedHostSyntax = regexp.MustCompile(`^[A-Za-z0-9.:\[\]-]{1,253}$`)
 	profileSyntax    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-	callIDSyntax     = regexp.MustCompile(`^[A-Za-z0-9.!%*_+~():/[\]?-]+(@[A-Za-z0-9.!%*_+~():/[\]?-]+)?$`)
 )
-
-// maxCallID is the size of the switch's column.
-const maxCallID = 255
 
 func checkRealm(name, realm string) error {
 	if _, err := fstext.ParseRealm(realm); err != nil {
@@ -384,14 +343,4 @@ func checkProfile(name, profile string) error {
 		return invalidArgument(name, "is not 1 to 64 letters, digits, dots, hyphens and underscores")
 	}
 	return checkWord(name, profile)
-}
-
-func checkCallID(name, callID string) error {
-	switch {
-	case len(callID) > maxCallID || !callIDSyntax.MatchString(callID):
-		return invalidArgument(name, "is not a Call-ID of RFC 3261, or has a quote, backslash, bracket < > or brace")
-	case strings.EqualFold(callID, "reboot"):
-		return invalidArgument(name, "is a keyword, with which the switch drops and reboots all phones")
-	}
-	return checkWord(name, callID)
 }

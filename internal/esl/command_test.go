@@ -43,15 +43,9 @@ func TestTypedCommands(t *testing.T) {
 	const flushed = "+OK flushing all registrations matching specified call_id\n"
 	s := newScene(t)
 	s.fake.OnAPI(script(map[string]string{
-		"xml_flush_cache ":               "+OK cleared 0 entries\n",
-		"sofia profile internal ":        flushed,
-		"sofia profile nosuch ":          "Invalid Profile [nosuch]",
-		"sofia xmlstatus profile nosuch": "Invalid Profile!\n",
-		// As the switch lists them: a domain takes its phones along.
-		"sofia xmlstatus profile internal user":                         listed(),
-		"sofia xmlstatus profile internal user victim@tenant-b.example": listed("zz@[2001:db8::1]"),
-		"sofia xmlstatus profile internal user tenant-b.example":        listed("a", "tenant-b.example", "b"),
-		"sofia xmlstatus profile internal user same@tenant-a.example":   listed("same@tenant-a.example"),
+		"xml_flush_cache ":        "+OK cleared 0 entries\n",
+		"sofia profile internal ": flushed,
+		"sofia profile nosuch ":   "Invalid Profile [nosuch]",
 	}))
 	for _, tc := range []struct {
 		name string
@@ -85,35 +79,6 @@ func TestTypedCommands(t *testing.T) {
 			run:  func(ctx context.Context) error { return s.FlushRegistration(ctx, "nosuch", "1001", "tenant-a.example") },
 			want: []string{"sofia profile nosuch flush_inbound_reg 1001@tenant-a.example"}, err: `the switch refuses sofia: "Invalid Profile [nosuch]"`,
 		},
-		{
-			name: "Call-ID", run: func(ctx context.Context) error { return s.FlushRegistrationCall(ctx, "internal", "a-1@[2001:db8::1]") },
-			want: []string{"sofia xmlstatus profile internal user a-1@[2001:db8::1]", "sofia profile internal flush_inbound_reg a-1@[2001:db8::1]"},
-		},
-		{
-			name: "Call-ID on an unknown profile", run: func(ctx context.Context) error { return s.FlushRegistrationCall(ctx, "nosuch", "a") },
-			want: []string{"sofia xmlstatus profile nosuch user a"}, err: `the switch refuses sofia: "Invalid Profile!"`,
-		},
-		{
-			name: "Call-ID of another's address",
-			run: func(ctx context.Context) error {
-				return s.FlushRegistrationCall(ctx, "internal", "victim@tenant-b.example")
-			},
-			want: []string{"sofia xmlstatus profile internal user victim@tenant-b.example"}, err: esl.ErrAmbiguous.Error(),
-		},
-		{
-			name: "Call-ID of another's domain",
-			run:  func(ctx context.Context) error { return s.FlushRegistrationCall(ctx, "internal", "tenant-b.example") },
-			want: []string{"sofia xmlstatus profile internal user tenant-b.example"}, err: esl.ErrAmbiguous.Error(),
-		},
-		{
-			name: "Call-ID of its own address",
-			run: func(ctx context.Context) error {
-				return s.FlushRegistrationCall(ctx, "internal", "same@tenant-a.example")
-			},
-			want: []string{
-				"sofia xmlstatus profile internal user same@tenant-a.example", "sofia profile internal flush_inbound_reg same@tenant-a.example",
-			},
-		},
 	} {
 		// One after the other, to tell whose commands they are.
 		before := len(s.sent())
@@ -127,33 +92,20 @@ func TestTypedCommands(t *testing.T) {
 	}
 }
 
-// listed is how the switch lists registrations with some Call-IDs.
-func listed(callIDs ...string) string {
-	var b strings.Builder
-	b.WriteString("<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<profile>\n  <registrations>\n")
-	for _, id := range callIDs {
-		b.WriteString("    <registration>\n        <call-id>" + id + "</call-id>\n        <user>x@y</user>\n    </registration>\n")
-	}
-	b.WriteString("  </registrations>\n</profile>\n")
-	return b.String()
-}
-
 // No argument can be more, or other, than the switch is to take it for, and the error says which is wrong.
 func TestArgumentsAreChecked(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	const realm, user, profile, callID = "tenant-a.example", "1001", "internal", "1-2@host"
+	const realm, user, profile = "tenant-a.example", "1001", "internal"
 	commands := map[string]func(string) error{
 		"command":    func(v string) error { _, err := s.API(t.Context(), v); return err },
 		"argument 2": func(v string) error { _, err := s.API(t.Context(), "echo", "x", v); return err },
 		"realm":      func(v string) error { return s.FlushUser(t.Context(), v, user) },
 		"user":       func(v string) error { return s.FlushUser(t.Context(), realm, v) },
-		"profile":    func(v string) error { return s.FlushRegistrationCall(t.Context(), v, callID) },
-		"callID":     func(v string) error { return s.FlushRegistrationCall(t.Context(), profile, v) },
-		"profile ":   func(v string) error { return s.FlushRegistration(t.Context(), v, user, realm) },
+		"profile":    func(v string) error { return s.FlushRegistration(t.Context(), v, user, realm) },
 		"user ":      func(v string) error { return s.FlushRegistration(t.Context(), profile, v, realm) },
 		"host":       func(v string) error { return s.FlushRegistration(t.Context(), profile, user, v) },
-		"profile  ":  func(v string) error { return s.FlushRegistrations(t.Context(), v, realm) },
+		"profile ":   func(v string) error { return s.FlushRegistrations(t.Context(), v, realm) },
 		"realm ":     func(v string) error { return s.FlushRegistrations(t.Context(), profile, v) },
 	}
 	hostile := []string{
@@ -176,7 +128,6 @@ func TestArgumentsAreChecked(t *testing.T) {
 		"realm":    {"a@b", "a_b", "-a", "a..b", "10.0.0.1", "a%b"},
 		"user":     {"a@b", "~tls", "-a", "a%b", "a*", "è", strings.Repeat("1", 81)},
 		"profile":  {"a@b", "-a", "*", strings.Repeat("1", 65)},
-		"callID":   {"a@b@c", "@a", "a@", "a<b", "a>b", `a"b`, "a{b", "a}b", "a;b", "a,b", "a&b", "a=b", "è", "reboot", "Reboot", strings.Repeat("1", 256)},
 		"profile ": {"reboot now"}, "user ": {"@"}, "host": {"@", "a_b", "a%b"}, "realm ": {"@"},
 	} {
 		for _, value := range values {
@@ -187,17 +138,6 @@ func TestArgumentsAreChecked(t *testing.T) {
 	}
 	if sent := s.sent(); len(sent) > 0 {
 		t.Errorf("sent %q", sent)
-	}
-	for _, id := range []string{
-		"a84b4c76e66710@pc33.atlanta.com", "f81d4fae-7dec-11d0-a765-00a0c91e6bf6@foo.bar.com", "1-2345@127.0.0.1", "0_123@192.168.1.5", "7Yp~xKm.B..", "x@[2001:db8::1]",
-		"w-.!%*_+~():/[]?", "rebooted",
-	} {
-		if err := s.FlushRegistrationCall(t.Context(), profile, id); err != nil {
-			// The fake knows no such command, and says +OK to each.
-			if command, ok := errors.AsType[*esl.CommandError](err); !ok || command.Reply != "+OK" {
-				t.Errorf("Call-ID %q: %v", id, err)
-			}
-		}
 	}
 }
 

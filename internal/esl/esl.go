@@ -69,9 +69,9 @@ type Options struct {
 	// Handle gets the events in the order in which the switch sent them, one at a time, and not while Resync runs. Its
 	// context ends with the connection; the next connection waits until it has returned.
 	Handle func(context.Context, Event)
-	// Resync reads the state that the events change. It runs when a connection has been made, before the first event of that
-	// connection, and again after each gap in the events; events that come meanwhile are handled after it. When it fails it
-	// is tried again. Commands work while it runs. Its context ends with the connection.
+	// Resync reads the state that the events change. It runs when a connection has been made, before the first event of
+	// that connection, and again after each gap in the events; events that come meanwhile are handled after it. When it
+	// fails it is tried again. Commands work while it runs. Its context ends with the connection.
 	Resync func(context.Context, *Client) error
 	// Metrics may be shared with other clients.
 	Metrics *Metrics
@@ -122,8 +122,8 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// kindOfEvent is what Options.Events may hold. The switch takes what follows CUSTOM in a subscription for subclasses, and
-// ALL would send us everything that happens in every call.
+// kindOfEvent is what Options.Events may hold. The switch takes what follows CUSTOM in a subscription for subclasses,
+// and ALL would send us everything that happens in every call.
 var kindOfEvent = regexp.MustCompile(`^(CUSTOM [A-Za-z0-9_.:-]+|[A-Z][A-Z_]*)$`)
 
 const heartbeat = "HEARTBEAT"

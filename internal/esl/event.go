@@ -22,12 +22,12 @@ type Event struct {
 	Body string
 }
 
-// Header is one line of an event, its value decoded. A value that is not encoded as the switch should have is left as it
-// came.
+// Header is one line of an event, its value decoded. A value that is not encoded as the switch should have is left as
+// it came.
 type Header struct{ Name, Value string }
 
-// Get returns the first value with a name, spelled exactly as the switch does, or nothing. The first is also the one that
-// the switch itself would take: an account's variables come after the facts and cannot hide them.
+// Get returns the first value with a name, spelled exactly as the switch does, or nothing. The first is also the one
+// that the switch itself would take: an account's variables come after the facts and cannot hide them.
 func (e Event) Get(name string) string {
 	for _, h := range e.Headers {
 		if h.Name == name {
@@ -37,8 +37,8 @@ func (e Event) Get(name string) string {
 	return ""
 }
 
-// parseEvent reads the body of a text/event-plain frame (switch_event.c, switch_event_serialize): lines of "Name: value",
-// values encoded, names not; a blank line; the event's own body.
+// parseEvent reads the body of a text/event-plain frame (switch_event.c, switch_event_serialize): lines of "Name:
+// value", values encoded, names not; a blank line; the event's own body.
 func parseEvent(text string) (Event, error) {
 	var e Event
 	for text != "" {

@@ -31,8 +31,8 @@ type frame struct {
 	body        []byte
 }
 
-// readFrame reads a frame. At the end of the stream it returns io.EOF before a frame and io.ErrUnexpectedEOF within one;
-// any other error than those and that of the stream wraps errFrame.
+// readFrame reads a frame. At the end of the stream it returns io.EOF before a frame and io.ErrUnexpectedEOF within
+// one; any other error than those and that of the stream wraps errFrame.
 func readFrame(r *bufio.Reader) (frame, error) {
 	var f frame
 	length, err := f.readHeader(r)

@@ -74,8 +74,8 @@ func TestReadFrameTrustsNoLength(t *testing.T) {
 	}
 }
 
-// Law: whatever a switch sends, reading it ends without a crash and within bounds; what is read makes the same frame when
-// it is passed on.
+// Law: whatever a switch sends, reading it ends without a crash and within bounds; what is read makes the same frame
+// when it is passed on.
 func FuzzReadFrame(f *testing.F) {
 	f.Add([]byte("Content-Type: auth/request\n\n"))
 	f.Add([]byte("Content-Type: command/reply\nReply-Text: +OK accepted\n\n\nContent-Type: api/response\nContent-Length: 4\n\n+OK\n"))

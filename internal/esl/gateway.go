@@ -69,7 +69,8 @@ func newGateway(id uuid.UUID, state, ping string) Gateway {
 	return Gateway{Trunk: id, State: known(gatewayStates, state), Ping: known([]string{"UP", "DOWN"}, ping)}
 }
 
-// ListGateways returns the gateways of the carriers' profile, those that are being removed too, but not their revisions.
+// ListGateways returns the gateways of the carriers' profile, those that are being removed too, but not their
+// revisions.
 func (c *Client) ListGateways(ctx context.Context) ([]Gateway, error) {
 	answer, err := c.API(ctx, "sofia", "xmlstatus", "gateway")
 	if err != nil {
@@ -81,8 +82,8 @@ func (c *Client) ListGateways(ctx context.Context) ([]Gateway, error) {
 	return parseGateways(answer), nil
 }
 
-// Gateway returns the gateway of a trunk, with the revision that is in a variable of it; ok is false if there is none, or it
-// is being removed.
+// Gateway returns the gateway of a trunk, with the revision that is in a variable of it; ok is false if there is none,
+// or it is being removed.
 func (c *Client) Gateway(ctx context.Context, id uuid.UUID) (g Gateway, ok bool, err error) {
 	answer, err := c.API(ctx, "sofia", "xmlstatus", "gateway", id.String())
 	if err != nil {
@@ -111,8 +112,8 @@ func (c *Client) gatewayRevision(ctx context.Context, id uuid.UUID) (int64, erro
 	return n, nil
 }
 
-// RemoveGateway makes the switch remove the gateway of a trunk, which takes it some time; an event tells when it has. It is no
-// error if there is none.
+// RemoveGateway makes the switch remove the gateway of a trunk, which takes it some time; an event tells when it has.
+// It is no error if there is none.
 func (c *Client) RemoveGateway(ctx context.Context, id uuid.UUID) error {
 	err := c.sofia(ctx, "profile", directory.ProfileExternal, "killgw", id.String())
 	if refusal, ok := errors.AsType[*CommandError](err); ok && strings.HasPrefix(refusal.Reply, "-ERR no such gateway") {
@@ -121,9 +122,9 @@ func (c *Client) RemoveGateway(ctx context.Context, id uuid.UUID) error {
 	return err
 }
 
-// LoadGateway makes the switch load the gateway of a trunk, which it does not have; that there is one afterwards Gateway tells.
-// It uses startgw and not rescan, which would read the settings of the profile too, and warn of every other gateway
-// that it is there already.
+// LoadGateway makes the switch load the gateway of a trunk, which it does not have; that there is one afterwards
+// Gateway tells. It uses startgw and not rescan, which would read the settings of the profile too, and warn of every
+// other gateway that it is there already.
 func (c *Client) LoadGateway(ctx context.Context, id uuid.UUID) error {
 	return c.report(ctx, "sofia", "profile", directory.ProfileExternal, "startgw", id.String())
 }
@@ -140,8 +141,8 @@ func (c *Client) report(ctx context.Context, command string, args ...string) err
 	return err
 }
 
-// parseGateways reads the answer to "sofia xmlstatus gateway", of the carriers' profile and of trunks. It goes by lines, as
-// parseRegistrations does and for the same reason: the switch writes values as they are.
+// parseGateways reads the answer to "sofia xmlstatus gateway", of the carriers' profile and of trunks. It goes by
+// lines, as parseRegistrations does and for the same reason: the switch writes values as they are.
 func parseGateways(answer string) []Gateway {
 	var list []Gateway
 	var name, profile, state, ping string

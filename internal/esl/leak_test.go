@@ -13,8 +13,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fakefs"
 )
 
-// However connections end or do not come about, a client that has stopped leaves no goroutine, of ours or of eslgo, and no
-// open socket. Not in parallel with others, which have goroutines and sockets too.
+// However connections end or do not come about, a client that has stopped leaves no goroutine, of ours or of eslgo, and
+// no open socket. Not in parallel with others, which have goroutines and sockets too.
 func TestNothingIsLeft(t *testing.T) {
 	sockets := openFiles(t)
 	for welcome := fakefs.Normal; welcome <= fakefs.Brief; welcome++ {

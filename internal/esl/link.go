@@ -23,10 +23,10 @@ import (
 //	FreeSWITCH ── TCP ── relay ── unix socket ── eslgo.Conn ── send
 //	                       └── events, read here ── queue
 //
-// eslgo v1.5.0 by itself notices few of the ways in which a connection ends, waits for ever for a greeting or for a reply
-// that does not come, hands replies to the wrong caller, has no bound on what it reads, starts a goroutine for each event
-// and loses what it cannot parse. So the relay reads the switch's frames with bounds and deadlines and keeps to these
-// rules:
+// eslgo v1.5.0 by itself notices few of the ways in which a connection ends, waits for ever for a greeting or for a
+// reply that does not come, hands replies to the wrong caller, has no bound on what it reads, starts a goroutine for
+// each event and loses what it cannot parse. So the relay reads the switch's frames with bounds and deadlines and keeps
+// to these rules:
 //
 //   - eslgo gets a greeting as soon as it connects, and then for each command exactly one reply: the switch's, or the
 //     relay's own once the connection is lost.
@@ -68,8 +68,8 @@ var (
 // lostReply is what the relay answers when the switch cannot.
 const lostReply = "-ERR edgvoip: connection lost"
 
-// partTime bounds how long eslgo may take for its part, be it to take a reply or to close itself. It takes microseconds;
-// the bound is for a version of it that does not play its part at all.
+// partTime bounds how long eslgo may take for its part, be it to take a reply or to close itself. It takes
+// microseconds; the bound is for a version of it that does not play its part at all.
 const partTime = 5 * time.Second
 
 // dial connects and logs in. Events go to a queue, which may be nil. The link ends with ctx or when the connection is
@@ -102,7 +102,8 @@ func dial(ctx context.Context, o *Options, events *queue) (*link, error) {
 // why returns the reason for the end of the link.
 func (l *link) why() error { return context.Cause(l.life) }
 
-// greeting reads the first frame. Without the deadline, what accepts connections and says nothing would hold us for ever.
+// greeting reads the first frame. Without the deadline, what accepts connections and says nothing would hold us for
+// ever.
 func (l *link) greeting(deadline time.Time) error {
 	if err := l.conn.SetReadDeadline(deadline); err != nil {
 		return err
@@ -148,8 +149,8 @@ func (l *link) logIn(o *Options) error {
 
 // joinClient has eslgo dial the relay. What it dialled, or nil if it could not log in, comes over the channel.
 func (l *link) joinClient(o *Options) (<-chan *eslgo.Conn, error) {
-	// An abstract name: no file, and gone with the listener. Whoever else might connect to it meets what he would meet on
-	// the switch's own port, a request for the password.
+	// An abstract name: no file, and gone with the listener. Whoever else might connect to it meets what he would meet
+	// on the switch's own port, a request for the password.
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: "@edgvoip-esl-" + rand.Text()})
 	if err != nil {
 		return nil, err
@@ -165,8 +166,8 @@ func (l *link) joinClient(o *Options) (<-chan *eslgo.Conn, error) {
 	go func() {
 		client, err := options.Dial(listener.Addr().String())
 		if err != nil {
-			// It may not have come as far as to connect. If it did, the cause of the link's end says more than this error, which
-			// holds the switch's whole reply.
+			// It may not have come as far as to connect. If it did, the cause of the link's end says more than this
+			// error, which holds the switch's whole reply.
 			hide()
 		}
 		dialled <- client
@@ -334,10 +335,10 @@ func (l *link) writeLocked(f frame) {
 // part waits for the end of the link's life and takes eslgo down.
 //
 // eslgo's Close writes to a map that two of its goroutines, authLoop and disconnectLoop, read without a lock, and its
-// handling of the end of a stream reads it too: data races, which the race detector reports at each Dial and Close. So we
-// never call Close and never show eslgo an end. We have it close itself in an order that has no race: asked to log in
-// again, authLoop sends the password, after which it reads the map under the lock only; that, seen here, is answered with
-// a notice of disconnection, on which disconnectLoop, the other reader, closes.
+// handling of the end of a stream reads it too: data races, which the race detector reports at each Dial and Close. So
+// we never call Close and never show eslgo an end. We have it close itself in an order that has no race: asked to log
+// in again, authLoop sends the password, after which it reads the map under the lock only; that, seen here, is answered
+// with a notice of disconnection, on which disconnectLoop, the other reader, closes.
 func (l *link) part() {
 	defer close(l.gone)
 	<-l.hungUp

@@ -3,13 +3,16 @@ package esl
 import (
 	"context"
 	"sync"
+
+	"github.com/edgvoip/edgvoip/internal/background"
 )
 
 // queue holds the events of one connection between the goroutine that reads them and the one that handles them. The
 // reader never waits: FreeSWITCH would keep what is not read, and finally throw it away without a word.
 //
-// When the queue is full it loses the event and every later one until what it holds has been handled. So what is handled
-// has one gap at most before errGap tells of it, and nothing after the gap is handled before the state has been read anew.
+// When the queue is full it loses the event and every later one until what it holds has been handled. So what is
+// handled has one gap at most before errGap tells of it, and nothing after the gap is handled before the state has been
+// read anew.
 type queue struct {
 	most   int
 	onLoss func()
@@ -37,7 +40,7 @@ func (q *queue) push(e Event) {
 	if lost {
 		q.onLoss()
 	}
-	q.signal()
+	background.Poke(q.wake)
 }
 
 // lose makes a gap for an event that could not be read.
@@ -46,14 +49,7 @@ func (q *queue) lose() {
 	q.gap = true
 	q.mu.Unlock()
 	q.onLoss()
-	q.signal()
-}
-
-func (q *queue) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
+	background.Poke(q.wake)
 }
 
 // next waits for the next event. With gap there is none: events were lost, and those from now on are kept again. It

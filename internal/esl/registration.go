@@ -23,8 +23,8 @@ type Registration struct {
 // Registered is the kind of event that tells of a registration; NewRegistration reads it.
 const Registered = "CUSTOM sofia::register"
 
-// NewRegistration reads the event of a registration. Its names are the switch's: "from" is the address that is kept, whatever
-// From said (sofia_reg.c, sofia_reg_handle_register_token).
+// NewRegistration reads the event of a registration. Its names are the switch's: "from" is the address that is kept,
+// whatever From said (sofia_reg.c, sofia_reg_handle_register_token).
 func NewRegistration(e Event) Registration {
 	r := Registration{
 		Profile: e.Get("profile-name"), User: e.Get("from-user"), Host: e.Get("from-host"), AuthUser: e.Get("username"), AuthRealm: e.Get("realm"),
@@ -49,8 +49,8 @@ func (c *Client) ListRegistrations(ctx context.Context, profile string) ([]Regis
 }
 
 // parseRegistrations reads the answer to "sofia xmlstatus profile … reg". It goes by lines and not by XML, since the
-// switch writes what phones wrote as it is (mod_sofia.c, show_reg_callback_xml): a Call-ID can break the document, but it
-// holds no line break, so it cannot leave its line.
+// switch writes what phones wrote as it is (mod_sofia.c, show_reg_callback_xml): a Call-ID can break the document, but
+// it holds no line break, so it cannot leave its line.
 func parseRegistrations(profile, answer string) []Registration {
 	var list []Registration
 	inside := false

@@ -6,10 +6,12 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/edgvoip/edgvoip/internal/background"
 )
 
-// Run connects, and connects again whenever a connection is lost, until ctx ends; then it returns nil and nothing of the
-// client is left running. The error is for a client that runs already.
+// Run connects, and connects again whenever a connection is lost, until ctx ends; then it returns nil and nothing of
+// the client is left running. The error is for a client that runs already.
 func (c *Client) Run(ctx context.Context) error {
 	if !c.running.CompareAndSwap(false, true) {
 		return errors.New("the client runs already")
@@ -37,7 +39,7 @@ func (c *Client) keep(ctx context.Context, connection string, serve func(context
 		}
 		wait := pause.next()
 		c.log.WarnContext(ctx, "no connection to the switch", "connection", connection, "error", err, "retry_in", wait.Round(time.Millisecond))
-		sleep(ctx, wait)
+		background.Pause(ctx, wait)
 	}
 }
 
@@ -123,7 +125,7 @@ func (c *Client) resync(ctx context.Context) bool {
 		count("failed")
 		wait := pause.next()
 		c.log.WarnContext(ctx, "resync with the switch failed", "error", err, "retry_in", wait.Round(time.Millisecond))
-		sleep(ctx, wait)
+		background.Pause(ctx, wait)
 	}
 }
 
@@ -142,14 +144,4 @@ func (b *backoff) next() time.Duration {
 	wait := b.now - rand.N(b.now/2+1) //nolint:gosec // Jitter is no secret.
 	b.now = min(2*b.now, b.most)
 	return wait
-}
-
-// sleep waits for a time or the end of ctx.
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

@@ -109,17 +109,17 @@ func (s *Server) Restart() {
 	s.listen(s.Addr())
 }
 
-// OnAPI sets what answers api commands: it gets the connection and the command with its arguments, and returns the reply;
-// it may also write to the connection or break it. It runs while the connection waits, as on a switch, so one that takes
-// its time is a slow command.
+// OnAPI sets what answers api commands: it gets the connection and the command with its arguments, and returns the
+// reply; it may also write to the connection or break it. It runs while the connection waits, as on a switch, so one
+// that takes its time is a slow command.
 func (s *Server) OnAPI(f func(c *Conn, line string) string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.api = f
 }
 
-// OnSubscribe sets what answers subscriptions: it gets the connection and a kind of event, as Emit does, and returns the
-// reply. One that is not +OK refuses.
+// OnSubscribe sets what answers subscriptions: it gets the connection and a kind of event, as Emit does, and returns
+// the reply. One that is not +OK refuses.
 func (s *Server) OnSubscribe(f func(c *Conn, kind string) string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,8 +167,8 @@ func (s *Server) Break(f Fault, kind string) {
 	}
 }
 
-// Emit sends an event to those who have subscribed to its kind: HEARTBEAT, CUSTOM sofia::register. Headers are names and
-// values in turn.
+// Emit sends an event to those who have subscribed to its kind: HEARTBEAT, CUSTOM sofia::register. Headers are names
+// and values in turn.
 func (s *Server) Emit(kind string, headers ...string) {
 	name, subclass, _ := strings.Cut(kind, " ")
 	all := append([]string{"Event-Name", name}, headers...)

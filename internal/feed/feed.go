@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/edgvoip/edgvoip/internal/background"
 )
 
 // Subject is what a change is about.
@@ -210,22 +212,13 @@ func (f *Follower) Run(ctx context.Context) {
 
 func (f *Follower) listen(ctx context.Context) {
 	const pause = 30 * time.Second
-	for {
-		err := f.opts.Source.ListenForChanges(ctx, func() {
-			select {
-			case f.wake <- struct{}{}:
-			default:
-			}
-		})
+	for ctx.Err() == nil {
+		err := f.opts.Source.ListenForChanges(ctx, func() { background.Poke(f.wake) })
 		if ctx.Err() != nil {
 			return
 		}
 		f.opts.Log.InfoContext(ctx, "no notifications of changes; the list is read at intervals", "interval", f.opts.Interval.String(), "error", err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
+		background.Pause(ctx, pause)
 	}
 }
 

@@ -17,10 +17,11 @@ type Primary interface {
 	PruneChanges(ctx context.Context, keep time.Duration) (int, error)
 }
 
-// BeatInterval is the time between two heartbeats.
-const BeatInterval = 2 * time.Second
+// beatInterval is the time between two heartbeats.
+const beatInterval = 2 * time.Second
 
-// Bounds of what Keep does. It prunes less often than followers do, who may all be reading from replicas and can then not.
+// Bounds of what Keep does. It prunes less often than followers do, who may all be reading from replicas and can then
+// not.
 const (
 	beatTimeout       = 5 * time.Second
 	keepPruneInterval = time.Hour
@@ -31,7 +32,7 @@ const (
 func Keep(ctx context.Context, p Primary, log *slog.Logger) {
 	var parts sync.WaitGroup
 	parts.Go(func() {
-		every(ctx, BeatInterval, background.NewOutage(log, "heartbeats for replicas cannot be written"), func() error {
+		every(ctx, beatInterval, background.NewOutage(log, "heartbeats for replicas cannot be written"), func() error {
 			asking, cancel := context.WithTimeout(ctx, beatTimeout)
 			defer cancel()
 			return p.Beat(asking)

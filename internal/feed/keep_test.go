@@ -46,8 +46,8 @@ func (p *primary) PruneChanges(_ context.Context, keep time.Duration) (int, erro
 	return 20000, nil
 }
 
-// A heartbeat comes at once and every two seconds, a prune at once and every hour, until nothing is left. An outage ends
-// neither, and is logged when it begins and when it ends.
+// A heartbeat comes at once and every two seconds, a prune at once and every hour, until nothing is left. An outage
+// ends neither, and is logged when it begins and when it ends.
 func TestKeep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -107,8 +107,8 @@ func (p place) read(f *feed.Follower) {
 	}
 }
 
-// settled returns a follower that is sure of where it is: all transactions are over that were open when it began, those of
-// other tests' databases too.
+// settled returns a follower that is sure of where it is: all transactions are over that were open when it began, those
+// of other tests' databases too.
 func (p place) settled() (*feed.Follower, *notes) {
 	p.Helper()
 	n := newNotes()
@@ -161,7 +161,8 @@ func (p place) commit(tx *sql.Tx) {
 	}
 }
 
-// Two transactions commit in the other order than they took their numbers, while a third is open, and a fourth is rolled back.
+// Two transactions commit in the other order than they took their numbers, while a third is open, and a fourth is
+// rolled back.
 func TestTransactionsOutOfOrder(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
@@ -200,8 +201,8 @@ func TestTransactionsOutOfOrder(t *testing.T) {
 	}
 }
 
-// A transaction that began later can take its number earlier, and is then above what PostgreSQL calls the end of a snapshot
-// (pg_snapshot_xmax): one past the newest that is over.
+// A transaction that began later can take its number earlier, and is then above what PostgreSQL calls the end of a
+// snapshot (pg_snapshot_xmax): one past the newest that is over.
 func TestLaterTransactionWithEarlierNumber(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
@@ -374,7 +375,8 @@ func (p place) arrives(n *notes, name string) {
 	}
 }
 
-// listener returns the process of the server that notifies the follower, and waits until there is another one than before.
+// listener returns the process of the server that notifies the follower, and waits until there is another one than
+// before.
 func (p place) listener(before int) (pid int) {
 	p.Helper()
 	p.until("the follower listens", func() bool {

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// MaxBehind is how far a replica may be behind its primary and still be taken for new: heartbeats come every BeatInterval, are
-// replayed a moment later, and the clocks of two servers differ a little.
-const MaxBehind = 5 * BeatInterval
+// MaxBehind is how far a replica may be behind its primary and still be taken for new: heartbeats come every
+// beatInterval, are replayed a moment later, and the clocks of two servers differ a little.
+const MaxBehind = 5 * beatInterval
 
 // replica says in the log what becomes of a source that is one.
 type replica struct {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// checkCache looks whether a switch that is not said to keep users does. Such a switch is told of hardly any change, and the
-// only way to see what it keeps is to have it forget that, which does no harm.
+// checkCache looks whether a switch that is not said to keep users does. Such a switch is told of hardly any change,
+// and the only way to see what it keeps is to have it forget that, which does no harm.
 func (m *member) checkCache(ctx context.Context) {
 	if m.node.CachesUsers {
 		return

@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// A switch that keeps users though it is not said to is found out, when it is connected to and later. One that is said to is left
-// what it keeps.
+// A switch that keeps users though it is not said to is found out, when it is connected to and later. One that is said
+// to is left what it keeps.
 func TestUsersKeptBySwitchThatIsNotSaidTo(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

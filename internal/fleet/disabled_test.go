@@ -9,8 +9,8 @@ import (
 	"github.com/edgvoip/edgvoip/node"
 )
 
-// A switch that was disabled while a password changed drops the registration that the old one made, which no watch could tell from
-// another.
+// A switch that was disabled while a password changed drops the registration that the old one made, which no watch
+// could tell from another.
 func TestPasswordChangedWhileDisabled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -27,13 +27,13 @@ import (
 type Store interface {
 	// Nodes returns every switch.
 	Nodes(ctx context.Context) ([]node.Node, error)
-	// ListenForJobs calls wake whenever there may be new jobs or changed switches, until ctx ends. It is a courtesy: the
-	// fleet also looks by itself every second.
+	// ListenForJobs calls wake whenever there may be new jobs or changed switches, until ctx ends. It is a courtesy:
+	// the fleet also looks by itself every second.
 	ListenForJobs(ctx context.Context, wake func()) error
 	// ClaimJob gives the next job of a switch for the length of a lease. Error: node.ErrNoJob.
 	ClaimJob(ctx context.Context, nodeID uuid.UUID, lease time.Duration) (node.Job, error)
-	// UntriedJobs returns the jobs of a switch about users and domains that are due and were never claimed, the first so many
-	// with higher numbers than last, in order of number.
+	// UntriedJobs returns the jobs of a switch about users and domains that are due and were never claimed, the first
+	// so many with higher numbers than last, in order of number.
 	UntriedJobs(ctx context.Context, nodeID uuid.UUID, last int64, limit int) ([]node.Job, error)
 	// AddClaimedJob writes a job that the caller carries out himself. Error: node.ErrSameJob.
 	AddClaimedJob(ctx context.Context, j node.Job, lease time.Duration) (node.Job, error)
@@ -44,11 +44,11 @@ type Store interface {
 	BuryJob(ctx context.Context, j node.Job, reason string) error
 	// Backlogs returns what each switch still has to do.
 	Backlogs(ctx context.Context) ([]node.Backlog, error)
-	// PruneJobs removes jobs that were done longer ago than keepDone, or given up longer ago than keepDead. It returns how
-	// many, also with an error.
+	// PruneJobs removes jobs that were done longer ago than keepDone, or given up longer ago than keepDead. It returns
+	// how many, also with an error.
 	PruneJobs(ctx context.Context, keepDone, keepDead time.Duration) (int, error)
-	// Gateways returns the gateways that every switch is to have, Gateway that of one trunk, with revision 0 if there is to be
-	// none.
+	// Gateways returns the gateways that every switch is to have, Gateway that of one trunk, with revision 0 if there
+	// is to be none.
 	Gateways(ctx context.Context) ([]node.Gateway, error)
 	Gateway(ctx context.Context, trunk uuid.UUID) (node.Gateway, error)
 	// NoteGateways writes down what is known of gateways on a switch, ForgetGateways that it has none but
@@ -72,8 +72,8 @@ type Options struct {
 	Connect Connect
 	// Witness takes down channels that ended; nil means nobody does.
 	Witness Witness
-	// Settle is how long after a change the users that a switch caches are forgotten once more (node.SecondRound). It must
-	// be longer than any xmlcurl takes to hear of a change. Zero means 3 s.
+	// Settle is how long after a change the users that a switch caches are forgotten once more (node.SecondRound). It
+	// must be longer than any xmlcurl takes to hear of a change. Zero means 3 s.
 	Settle time.Duration
 	// Patrol is how often all registrations of each switch are checked, besides each when it is made. Zero means 5 min.
 	Patrol time.Duration
@@ -92,8 +92,8 @@ const (
 	defaultGatewayPatrol = time.Minute
 	// How often the fleet looks for work and for switches without being told.
 	pollInterval = time.Second
-	// A job takes milliseconds. The lease is what its subject waits when the process dies in the middle, and longer than
-	// a job may take.
+	// A job takes milliseconds. The lease is what its subject waits when the process dies in the middle, and longer
+	// than a job may take.
 	lease      = 30 * time.Second
 	jobTimeout = 20 * time.Second
 	// storeTimeout bounds one question to the store.
@@ -101,7 +101,8 @@ const (
 	// How often what the fleet shows at /metrics is counted.
 	countInterval = 5 * time.Second
 	pruneInterval = time.Hour
-	// keepDone is how long a job that is done can be looked up, keepDead how long one that was given up can be replayed.
+	// keepDone is how long a job that is done can be looked up, keepDead how long one that was given up can be
+	// replayed.
 	keepDone = 7 * 24 * time.Hour
 	keepDead = 30 * 24 * time.Hour
 )
@@ -172,7 +173,8 @@ func (f *Fleet) Census() Census {
 	return c
 }
 
-// Switch tells of one switch whether it is connected to, and how many phones are registered there. It is safe for concurrent use.
+// Switch tells of one switch whether it is connected to, and how many phones are registered there. It is safe for
+// concurrent use.
 func (f *Fleet) Switch(id uuid.UUID) (registrations int, connected bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

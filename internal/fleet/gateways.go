@@ -52,8 +52,8 @@ func (g *gateways) obey(ctx context.Context, t node.Trunk) error {
 	return nil
 }
 
-// lagPauses are how long after each other a switch is made to ask again which was given an old gateway, or none: the xmlcurl
-// that it asked had not yet heard of the change.
+// lagPauses are how long after each other a switch is made to ask again which was given an old gateway, or none: the
+// xmlcurl that it asked had not yet heard of the change.
 var lagPauses = []time.Duration{
 	20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second,
 }
@@ -88,8 +88,9 @@ func (g *gateways) converge(ctx context.Context, id uuid.UUID) error {
 	}
 }
 
-// replace removes a gateway, if there is one, and loads it anew, if there is to be one. One that registers must be gone first:
-// it takes its registration back, from the same contact that the new one registers, and whichever is heard last counts.
+// replace removes a gateway, if there is one, and loads it anew, if there is to be one. One that registers must be gone
+// first: it takes its registration back, from the same contact that the new one registers, and whichever is heard last
+// counts.
 func (g *gateways) replace(ctx context.Context, has esl.Gateway, ok bool, wanted node.Gateway) error {
 	gone, forget := g.awaitRemoval(wanted.Trunk)
 	defer forget()
@@ -128,7 +129,8 @@ func (g *gateways) awaitRemoval(id uuid.UUID) (gone <-chan struct{}, forget func
 // removalPoll is how often the switch is asked whether a gateway is gone, should the event be missed.
 const removalPoll = time.Second
 
-// untilGone waits until the switch has done with a gateway that it removes, which is up to two seconds after it was told to.
+// untilGone waits until the switch has done with a gateway that it removes, which is up to two seconds after it was
+// told to.
 func (g *gateways) untilGone(ctx context.Context, id uuid.UUID, gone <-chan struct{}) error {
 	for {
 		list, err := g.m.sw.ListGateways(ctx)
@@ -268,8 +270,8 @@ func (g *gateways) patrol(ctx context.Context) {
 	}
 }
 
-// sweep looks at every gateway that the switch has or is to have, and puts right those that are not as they are to be. One that
-// cannot be put right does not keep the others from it.
+// sweep looks at every gateway that the switch has or is to have, and puts right those that are not as they are to be.
+// One that cannot be put right does not keep the others from it.
 func (g *gateways) sweep(ctx context.Context) error {
 	wanted, err := g.wanted(ctx)
 	if err != nil {
@@ -296,8 +298,8 @@ func (g *gateways) sweep(ctx context.Context) error {
 	return nil
 }
 
-// wanted returns the revision of each gateway that the switch is to have, and has it written down that it has no others: those
-// that it has all the same are about to be removed.
+// wanted returns the revision of each gateway that the switch is to have, and has it written down that it has no
+// others: those that it has all the same are about to be removed.
 func (g *gateways) wanted(ctx context.Context) (map[uuid.UUID]int64, error) {
 	asking, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()

@@ -17,8 +17,8 @@ import (
 	"github.com/edgvoip/edgvoip/node"
 )
 
-// carriers are the gateways of a fakeSwitch. It loads them from the database, as a switch does through xmlcurl, or from what
-// is put before it instead.
+// carriers are the gateways of a fakeSwitch. It loads them from the database, as a switch does through xmlcurl, or from
+// what is put before it instead.
 type carriers struct {
 	mu      sync.Mutex
 	has     map[uuid.UUID]esl.Gateway

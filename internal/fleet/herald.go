@@ -11,10 +11,10 @@ import (
 // heralded is how many jobs the herald takes at once. Where more wait, each does its part when its turn comes.
 const heralded = 200
 
-// herald makes a switch that caches forget at once whom a change is about, ahead of the job's turn: the jobs before it may wait
-// for the database of a SIP profile, and as long as he is in the cache he can register. It does a part of the job that does no
-// harm twice and needs no order; the job does all of it. A job whose transaction committed after that of a higher number it
-// passes over.
+// herald makes a switch that caches forget at once whom a change is about, ahead of the job's turn: the jobs before it
+// may wait for the database of a SIP profile, and as long as he is in the cache he can register. It does a part of the
+// job that does no harm twice and needs no order; the job does all of it. A job whose transaction committed after that
+// of a higher number it passes over.
 func (m *member) herald(ctx context.Context) {
 	if !m.node.CachesUsers {
 		return
@@ -39,7 +39,8 @@ func (m *member) herald(ctx context.Context) {
 	}
 }
 
-// announceOld announces jobs anew that have waited for so long that a later change may have joined them (edgvoip.ask_switches).
+// announceOld announces jobs anew that have waited for so long that a later change may have joined them
+// (edgvoip.ask_switches).
 func (m *member) announceOld(ctx context.Context) {
 	waiting, err := m.untried(ctx, 0)
 	if err != nil {

@@ -177,7 +177,8 @@ func (m *member) conclude(ctx context.Context, job node.Job, task any, failure e
 	case failure == nil:
 		return outcomeDone, m.finish(ctx, job, task)
 	case unsent(failure):
-		// It falls due at once, and is claimed when the switch is back. Being away is no failure of the job, however often.
+		// It falls due at once, and is claimed when the switch is back. Being away is no failure of the job, however
+		// often.
 		return outcomeRetried, store.RetryJob(ctx, job, 0, failure.Error())
 	case errors.Is(failure, node.ErrPayload), errors.Is(failure, errUnnameable), job.Attempts >= maxAttempts:
 		return outcomeDead, store.BuryJob(ctx, job, failure.Error())

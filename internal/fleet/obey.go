@@ -33,8 +33,8 @@ func (m *member) obey(ctx context.Context, task any) error {
 	}
 }
 
-// forgetUser first forgets the cached user, also on a switch that is not said to cache: as long as he is in the cache he
-// can register again.
+// forgetUser first forgets the cached user, also on a switch that is not said to cache: as long as he is in the cache
+// he can register again.
 func (m *member) forgetUser(ctx context.Context, u node.User) error {
 	for _, name := range cachedNames(u) {
 		if err := m.sw.FlushUser(ctx, u.Realm.String(), name); err != nil {
@@ -53,10 +53,10 @@ func (m *member) forgetUser(ctx context.Context, u node.User) error {
 	return nil
 }
 
-// echoPauses are how long after each other a switch that caches is told again what it was told to forget. It may have asked
-// an xmlcurl that had not yet heard of the change, and have kept the old truth once more (node.SecondRound); most hear
-// within milliseconds, and nearly all before the last of these. The second round is what may be relied on; this makes it
-// quicker.
+// echoPauses are how long after each other a switch that caches is told again what it was told to forget. It may have
+// asked an xmlcurl that had not yet heard of the change, and have kept the old truth once more (node.SecondRound); most
+// hear within milliseconds, and nearly all before the last of these. The second round is what may be relied on; this
+// makes it quicker.
 var echoPauses = []time.Duration{
 	20 * time.Millisecond, 20 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond, 50 * time.Millisecond, 50 * time.Millisecond,
 	100 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 400 * time.Millisecond,
@@ -68,8 +68,8 @@ const maxEchoes = 64
 // echo is one task that is being repeated.
 type echo struct{ stop context.CancelFunc }
 
-// startEcho repeats, in the background, what a switch that caches was just told to forget. A later change of the same user
-// begins anew.
+// startEcho repeats, in the background, what a switch that caches was just told to forget. A later change of the same
+// user begins anew.
 func (m *member) startEcho(ctx context.Context, task any) {
 	again, ok := node.SecondRound(task)
 	if !ok || !m.node.CachesUsers {
@@ -114,8 +114,8 @@ func cachedNames(u node.User) []string {
 	return slices.Compact(names)
 }
 
-// forgetDomain forgets everybody who is cached, since a switch cannot be asked to forget by domain, and every registration
-// of the domain.
+// forgetDomain forgets everybody who is cached, since a switch cannot be asked to forget by domain, and every
+// registration of the domain.
 func (m *member) forgetDomain(ctx context.Context, d node.Domain) error {
 	if err := m.sw.FlushUsers(ctx); err != nil {
 		return fmt.Errorf("flush users: %w", err)
@@ -134,8 +134,8 @@ func nameable(r node.Registration) bool {
 	return esl.CheckRegistration(r.Profile, r.User, r.Realm) == nil
 }
 
-// dropRegistration drops a registration by its address. Not by its Call-ID: that is the phone's text, and the switch also
-// takes it for a domain (sofia_reg.c, sofia_reg_expire_call_id), so that a Call-ID of "@other.example" would drop
+// dropRegistration drops a registration by its address. Not by its Call-ID: that is the phone's text, and the switch
+// also takes it for a domain (sofia_reg.c, sofia_reg_expire_call_id), so that a Call-ID of "@other.example" would drop
 // every phone there. An address has one registration (docs/decisions/0005-registrations-by-device.md).
 func (m *member) dropRegistration(ctx context.Context, r node.Registration) error {
 	if !nameable(r) {

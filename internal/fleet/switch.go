@@ -13,8 +13,8 @@ import (
 	"github.com/edgvoip/edgvoip/node"
 )
 
-// Switch is a connection to a switch, as far as the fleet needs one. A command that fails because the switch is away says
-// so, see down. Implementations are safe for concurrent use.
+// Switch is a connection to a switch, as far as the fleet needs one. A command that fails because the switch is away
+// says so, see down. Implementations are safe for concurrent use.
 type Switch interface {
 	// Run connects, and connects again, until ctx ends.
 	Run(ctx context.Context) error
@@ -26,21 +26,22 @@ type Switch interface {
 	FlushUsers(ctx context.Context) error
 	// EmptyCache is FlushUsers that returns how many entries there were.
 	EmptyCache(ctx context.Context) (int, error)
-	// FlushRegistration drops the registrations of a stored user at a host on a profile, FlushRegistrations those of everybody
-	// in a realm.
+	// FlushRegistration drops the registrations of a stored user at a host on a profile, FlushRegistrations those of
+	// everybody in a realm.
 	FlushRegistration(ctx context.Context, profile, user, host string) error
 	FlushRegistrations(ctx context.Context, profile, realm string) error
 	// Registrations counts registrations.
 	Registrations(ctx context.Context) (int, error)
 	// ListRegistrations returns the registrations of a profile.
 	ListRegistrations(ctx context.Context, profile string) ([]esl.Registration, error)
-	// ListGateways returns the gateways of the carriers' profile, those that are being removed too, but not their revisions.
+	// ListGateways returns the gateways of the carriers' profile, those that are being removed too, but not their
+	// revisions.
 	ListGateways(ctx context.Context) ([]esl.Gateway, error)
 	// Gateway returns the gateway of a trunk; ok is false if there is none, or it is being removed.
 	Gateway(ctx context.Context, trunk uuid.UUID) (g esl.Gateway, ok bool, err error)
-	// RemoveGateway makes the switch remove the gateway of a trunk, which takes it some time; Handlers.Gateway tells when it
-	// has. LoadGateway makes it load one that it does not have; that there is one afterwards Gateway tells. Neither touches
-	// a call or another gateway.
+	// RemoveGateway makes the switch remove the gateway of a trunk, which takes it some time; Handlers.Gateway tells
+	// when it has. LoadGateway makes it load one that it does not have; that there is one afterwards Gateway tells.
+	// Neither touches a call or another gateway.
 	RemoveGateway(ctx context.Context, trunk uuid.UUID) error
 	LoadGateway(ctx context.Context, trunk uuid.UUID) error
 	// ReadAddresses makes the switch read the lists of carriers' addresses anew.
@@ -66,8 +67,8 @@ type Connect func(n node.Node, password string, h Handlers) (Switch, error)
 // down tells whether an error means that the switch is away.
 func down(err error) bool { return unsent(err) || errors.Is(err, esl.ErrLost) }
 
-// unsent tells whether a command failed because the switch was away already. Not so a command that it was lost over: that
-// may be the very command which it does not answer.
+// unsent tells whether a command failed because the switch was away already. Not so a command that it was lost over:
+// that may be the very command which it does not answer.
 func unsent(err error) bool { return errors.Is(err, esl.ErrDown) }
 
 // maxReconnect is the longest wait before the next attempt to reach a switch that is away: its jobs wait as long.

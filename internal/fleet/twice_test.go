@@ -11,7 +11,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/esl"
 )
 
-// Two processes hear of the same forged registration. It is dropped and counted once; the next one, of another event, again.
+// Two processes hear of the same forged registration. It is dropped and counted once; the next one, of another event,
+// again.
 func TestForgeryIsCountedOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -93,7 +93,8 @@ func isOwn(e directory.Extension, stored string) bool {
 	return err == nil && name.Same(e.Username)
 }
 
-// watch judges every registration of a switch, in the order in which it hears of them. While the store is away they wait.
+// watch judges every registration of a switch, in the order in which it hears of them. While the store is away they
+// wait.
 type watch struct {
 	m *member
 
@@ -208,9 +209,9 @@ func (w *watch) check(ctx context.Context, s esl.Registration) error {
 	return w.drop(ctx, s, v)
 }
 
-// drop drops a registration at once. The job is there for the record, and to be tried again if that fails; it is claimed
-// from the beginning, so that it does not wait behind others. There is none for what cannot be named: it would be given up
-// each time that the registration is seen.
+// drop drops a registration at once. The job is there for the record, and to be tried again if that fails; it is
+// claimed from the beginning, so that it does not wait behind others. There is none for what cannot be named: it would
+// be given up each time that the registration is seen.
 func (w *watch) drop(ctx context.Context, s esl.Registration, v verdict) error {
 	m := w.m
 	ctx = telemetry.WithCorrelation(ctx, uuid.NewString())

@@ -8,8 +8,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/esl"
 )
 
-// Witness takes down channels that switches were seen to end, in case their records do not come. Implementations are safe for
-// concurrent use.
+// Witness takes down channels that switches were seen to end, in case their records do not come. Implementations are
+// safe for concurrent use.
 type Witness interface {
 	AddSightings(ctx context.Context, list []cdr.Sighting) error
 }
@@ -28,8 +28,8 @@ func hungUp(e esl.Event) map[string]string {
 	return m
 }
 
-// Bounds on sightings: how many wait to be written, and are written at once. What comes while the queue is full is lost, and
-// counted: it is the second witness, and the first is the document.
+// Bounds on sightings: how many wait to be written, and are written at once. What comes while the queue is full is
+// lost, and counted: it is the second witness, and the first is the document.
 const (
 	sightingQueue = 10_000
 	sightingBatch = 200
@@ -51,8 +51,8 @@ func (m *member) sight(event map[string]string) {
 	}
 }
 
-// witness writes sightings down until ctx ends, those that wait together in one go. While the store is away they wait. When the
-// connection has ended, no more will come, and what is left is written.
+// witness writes sightings down until ctx ends, those that wait together in one go. While the store is away they wait.
+// When the connection has ended, no more will come, and what is left is written.
 func (m *member) witness(ctx context.Context, ended <-chan struct{}) {
 	outage := background.NewOutage(m.log, "sightings cannot be written")
 	var list []cdr.Sighting

@@ -9,14 +9,14 @@ import (
 	"testing"
 )
 
-// The ports are below those that the system hands out to whoever connects (ip_local_port_range), which may take a port between here
-// and the program, and below those of media, which for FreeSWITCH begin at 16384.
+// The ports are below those that the system hands out to whoever connects (ip_local_port_range), which may take a port
+// between here and the program, and below those of media, which for FreeSWITCH begin at 16384.
 const first, last = 10000, 16383
 
 var handedOut sync.Map // int to true
 
-// New returns a port of 127.0.0.1 that is free for UDP and TCP, and that this process has not handed out before. It may be called by
-// several goroutines.
+// New returns a port of 127.0.0.1 that is free for UDP and TCP, and that this process has not handed out before. It may
+// be called by several goroutines.
 func New(t testing.TB) int {
 	t.Helper()
 	for range 1000 {

@@ -8,8 +8,8 @@ import (
 // Codecs is a list of codecs in order of preference, as FreeSWITCH writes it. The zero value is empty.
 type Codecs struct{ list Text }
 
-// NewCodecs accepts 1 to 16 names of codecs that a switch may speak, without repetition. Names are in upper case. It is for what
-// is stored; see ParseCodecs.
+// NewCodecs accepts 1 to 16 names of codecs that a switch may speak, without repetition. Names are in upper case. It is
+// for what is stored; see ParseCodecs.
 func NewCodecs(names []string) (Codecs, error) {
 	if len(names) == 0 || len(names) > 16 {
 		return Codecs{}, unsafeText("a codec list has 1 to 16 codecs")
@@ -25,8 +25,8 @@ func NewCodecs(names []string) (Codecs, error) {
 	return Codecs{Text{strings.Join(names, ",")}}, nil
 }
 
-// ParseCodecs reads a list as people write it: names in any letter case. One at least is audio that every switch of ours speaks:
-// with nothing else in common, a call has no way to be heard.
+// ParseCodecs reads a list as people write it: names in any letter case. One at least is audio that every switch of
+// ours speaks: with nothing else in common, a call has no way to be heard.
 func ParseCodecs(names []string) (Codecs, error) {
 	upper := make([]string, len(names))
 	for i, n := range names {

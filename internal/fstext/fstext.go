@@ -20,8 +20,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrUnsafe is what every constructor's error wraps. The errors say what is wrong and never repeat the text, which may be a
-// secret or an attack on the log.
+// ErrUnsafe is what every constructor's error wraps. The errors say what is wrong and never repeat the text, which may
+// be a secret or an attack on the log.
 var ErrUnsafe = errors.New("text not allowed")
 
 func unsafeText(format string, args ...any) error {

@@ -20,15 +20,15 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 )
 
-// ErrHazard is returned by Bytes when a value holds something that FreeSWITCH would act on. It means that a constructor of
-// package fstext has a gap; nothing must be sent.
+// ErrHazard is returned by Bytes when a value holds something that FreeSWITCH would act on. It means that a constructor
+// of package fstext has a gap; nothing must be sent.
 var ErrHazard = errors.New("document holds text that FreeSWITCH would act on")
 
 // ErrTooLarge is returned by Bytes for a document that FreeSWITCH would drop.
 var ErrTooLarge = errors.New("document is larger than FreeSWITCH reads")
 
-// MaxBytes is the largest document: what freeswitch-conf/ allows (response-max-bytes), less a margin.
-const MaxBytes = 16<<20 - 4096
+// maxBytes is the largest document: what freeswitch-conf/ allows (response-max-bytes), less a margin.
+const maxBytes = 16<<20 - 4096
 
 // name keeps element and attribute names constants: only untyped constants convert to it outside this package.
 type name string
@@ -59,8 +59,8 @@ const (
 // maxDepth bounds the nesting of elements; the deepest document, a user in a group, has seven.
 const maxDepth = 12
 
-// Document is one answer in the making: <document type="freeswitch/xml"> around one section. Elements are written in order;
-// Bytes closes what is open. A Document belongs to one goroutine. The zero value is not usable, see New.
+// Document is one answer in the making: <document type="freeswitch/xml"> around one section. Elements are written in
+// order; Bytes closes what is open. A Document belongs to one goroutine. The zero value is not usable, see New.
 type Document struct {
 	buf   []byte
 	open  [maxDepth]name
@@ -74,8 +74,8 @@ var buffers = sync.Pool{New: func() any { return new([usualBytes]byte) }}
 // usualBytes is what most documents fit in.
 const usualBytes = 4096
 
-// Release gives the bytes of a document back, to be written anew. Whoever calls it must be the last to hold them. Bytes that
-// are never released are the garbage collector's.
+// Release gives the bytes of a document back, to be written anew. Whoever calls it must be the last to hold them. Bytes
+// that are never released are the garbage collector's.
 func Release(b []byte) {
 	if cap(b) == usualBytes {
 		buffers.Put((*[usualBytes]byte)(b[:usualBytes]))
@@ -227,7 +227,7 @@ func (d *Document) Bytes() ([]byte, error) {
 	for d.depth > 0 {
 		d.Close()
 	}
-	if len(d.buf) > MaxBytes {
+	if len(d.buf) > maxBytes {
 		return nil, ErrTooLarge
 	}
 	return d.buf, nil

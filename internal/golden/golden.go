@@ -1,7 +1,7 @@
 // Package golden compares what a program made with a file in testdata, byte for byte. Only tests may import it.
 //
-// When a difference is intended, the tests of that package rewrite their files with the flag -update; the change is then
-// reviewed as a diff of those files:
+// When a difference is intended, the tests of that package rewrite their files with the flag -update; the change is
+// then reviewed as a diff of those files:
 //
 //	go test ./internal/xmlcurl -update
 package golden
@@ -20,9 +20,9 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files with what the tests got")
 
-// Check compares got with the file at path, which is relative to the directory of the tested package, and fails the test
-// where they differ; the test goes on, so that one run shows every difference. With -update it writes the file instead,
-// and the directories above it.
+// Check compares got with the file at path, which is relative to the directory of the tested package, and fails the
+// test where they differ; the test goes on, so that one run shows every difference. With -update it writes the file
+// instead, and the directories above it.
 func Check(t testing.TB, path string, got []byte) {
 	t.Helper()
 	want, err := os.ReadFile(path) //nolint:gosec // The path is the test's own.

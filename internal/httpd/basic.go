@@ -9,8 +9,8 @@ import (
 	"github.com/gofiber/fiber/v2"
 )
 
-// Basic is HTTP basic authentication (RFC 7617) with one pair of credentials. Its zero value is not usable, see NewBasic. It is safe
-// for concurrent use.
+// Basic is HTTP basic authentication (RFC 7617) with one pair of credentials. Its zero value is not usable, see
+// NewBasic. It is safe for concurrent use.
 type Basic struct {
 	// header is what a client usually sends, sum that of what it says in whatever form.
 	header []byte
@@ -25,8 +25,8 @@ func NewBasic(credentials string) Basic {
 	}
 }
 
-// Check returns nil for a request with the credentials, else the error that answers it, and the challenge is in the answer. It
-// compares in constant time.
+// Check returns nil for a request with the credentials, else the error that answers it, and the challenge is in the
+// answer. It compares in constant time.
 func (b *Basic) Check(c *fiber.Ctx) error {
 	if b.allows(c.Request().Header.Peek(fiber.HeaderAuthorization)) {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Certificate is a server certificate in files, read again when they change. Connections that are open keep the one they
-// began with. It is safe for concurrent use.
+// Certificate is a server certificate in files, read again when they change. Connections that are open keep the one
+// they began with. It is safe for concurrent use.
 type Certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -22,7 +22,8 @@ type Certificate struct {
 	looked  time.Time
 }
 
-// lookEvery is how long a certificate is used without a look at its files. They are small, and a handshake costs far more.
+// lookEvery is how long a certificate is used without a look at its files. They are small, and a handshake costs far
+// more.
 const lookEvery = time.Second
 
 // LoadCertificate reads a certificate chain and its key, both PEM. The error names neither's contents.

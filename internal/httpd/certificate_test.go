@@ -46,8 +46,8 @@ func pair(t *testing.T, name string) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
-// A certificate that is replaced is served from the next second on, without a restart; while its files do not fit together
-// the one before is; and a connection that is open stays.
+// A certificate that is replaced is served from the next second on, without a restart; while its files do not fit
+// together the one before is; and a connection that is open stays.
 func TestCertificateIsReadAgain(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -34,8 +34,8 @@ type Options struct {
 	Name string
 	// BodyLimit is the largest body taken, in bytes.
 	BodyLimit int
-	// RequestTimeout bounds the handling of one request; the context of a handler ends then. A request that had to wait as
-	// long for its turn is refused.
+	// RequestTimeout bounds the handling of one request; the context of a handler ends then. A request that had to wait
+	// as long for its turn is refused.
 	RequestTimeout time.Duration
 	// MaxConnections bounds connections at the same time; more are refused at once. Zero means 1024.
 	MaxConnections int
@@ -45,7 +45,8 @@ type Options struct {
 	Ready func(context.Context) error
 	// Immutable gives handlers strings that stay as they are after they returned, for the price of a copy each.
 	Immutable bool
-	// Answer writes the answer to a request that failed, for a reason that the client may know; nil writes it as plain text.
+	// Answer writes the answer to a request that failed, for a reason that the client may know; nil writes it as plain
+	// text.
 	Answer func(c *fiber.Ctx, status int, reason string)
 	// Public leaves out /readyz and /metrics: strangers reach this server, and another one is for operators.
 	Public bool
@@ -152,8 +153,8 @@ func clip(s string, most int) string {
 	return s
 }
 
-// shown is a path, or an error that may repeat one, as it is logged: a long hexadecimal part of it, as the signature of a link
-// is, opens what it signs.
+// shown is a path, or an error that may repeat one, as it is logged: a long hexadecimal part of it, as the signature of
+// a link is, opens what it signs.
 func shown(text string) string {
 	if len(text) < signatureDigits {
 		return text

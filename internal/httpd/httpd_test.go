@@ -87,7 +87,8 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// A link to a recording is good for whoever has its signature: no part of that is in the log, however the link is written.
+// A link to a recording is good for whoever has its signature: no part of that is in the log, however the link is
+// written.
 func TestSignaturesAreNotLogged(t *testing.T) {
 	t.Parallel()
 	const id, signature = "6f1f45e0-7b12-4d2e-8a3c-0242ac120002", "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"

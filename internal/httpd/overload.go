@@ -16,9 +16,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// What is more than can be answered in time is refused at once, so that what is taken is answered: beyond MaxConnections a
-// connection gets 503 and is closed without being read, and a request that waited for its turn until its time was up gets 503
-// without being looked at. FreeSWITCH then asks its next binding.
+// What is more than can be answered in time is refused at once, so that what is taken is answered: beyond
+// MaxConnections a connection gets 503 and is closed without being read, and a request that waited for its turn until
+// its time was up gets 503 without being looked at. FreeSWITCH then asks its next binding.
 
 func (s *Server) countRefused() {
 	const name, help = "http_refused_total", "Requests refused because there were too many: connections beyond the limit, and requests that waited too long for their turn."
@@ -30,8 +30,8 @@ func (s *Server) countRefused() {
 	s.opts.Registry.MustRegister(s.late, connections)
 }
 
-// inTime refuses the first request of a connection if it has waited so long, since the connection was accepted, that whoever
-// asked has given up.
+// inTime refuses the first request of a connection if it has waited so long, since the connection was accepted, that
+// whoever asked has given up.
 func (s *Server) inTime(c *fiber.Ctx, now time.Time) error {
 	conn := c.Context().Conn()
 	if t, ok := conn.(*tls.Conn); ok {
@@ -45,12 +45,12 @@ func (s *Server) inTime(c *fiber.Ctx, now time.Time) error {
 	return &Error{Status: fiber.StatusServiceUnavailable, Reason: "too late: the request waited for its turn longer than it may take"}
 }
 
-// drainTime is how long a listener that is to finish waits for one more connection: that long a handshake may take that the
-// kernel has begun.
+// drainTime is how long a listener that is to finish waits for one more connection: that long a handshake may take that
+// the kernel has begun.
 const drainTime = 50 * time.Millisecond
 
-// Listen opens a port as a Server needs it. An IPv4 address stays one: 0.0.0.0 alone would listen on IPv6 too. And it is no
-// multipath TCP, which no switch speaks: a listener of that kind cannot be finished without resets (see shut).
+// Listen opens a port as a Server needs it. An IPv4 address stays one: 0.0.0.0 alone would listen on IPv6 too. And it
+// is no multipath TCP, which no switch speaks: a listener of that kind cannot be finished without resets (see shut).
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	network := "tcp"
 	if host, _, err := net.SplitHostPort(address); err == nil {
@@ -116,7 +116,8 @@ func (l *stampedListener) acceptOne() (net.Conn, error) {
 	return &stampedConn{Conn: c, accepted: time.Now(), leave: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
 }
 
-// finish makes Accept return net.ErrClosed once it has returned everybody who is connected or about to be, and waits for that.
+// finish makes Accept return net.ErrClosed once it has returned everybody who is connected or about to be, and waits
+// for that.
 func (l *stampedListener) finish() error {
 	l.finishing.Store(true)
 	_ = l.shut() // a kernel that will not do that lets somebody in until the end, who may be reset
@@ -139,7 +140,8 @@ func (l *stampedListener) drain() error {
 	return d.SetDeadline(time.Now().Add(drainTime))
 }
 
-// withoutSYN is a filter that passes all packets of TCP but those that begin a connection (RFC 9293, 3.1: the flag SYN).
+// withoutSYN is a filter that passes all packets of TCP but those that begin a connection (RFC 9293, 3.1: the flag
+// SYN).
 var withoutSYN = []syscall.SockFilter{
 	{Code: syscall.BPF_LD | syscall.BPF_B | syscall.BPF_ABS, K: 13}, // the flags
 	{Code: syscall.BPF_JMP | syscall.BPF_JSET | syscall.BPF_K, K: 2, Jf: 1},
@@ -147,8 +149,9 @@ var withoutSYN = []syscall.SockFilter{
 	{Code: syscall.BPF_RET | syscall.BPF_K, K: 1<<32 - 1},
 }
 
-// shut makes the kernel take no new connection, and finish those that it has begun. Whoever is closed out is refused when the
-// listener is closed and he tries again. To close it at once would reset all whom the kernel has let in and nobody accepted yet.
+// shut makes the kernel take no new connection, and finish those that it has begun. Whoever is closed out is refused
+// when the listener is closed and he tries again. To close it at once would reset all whom the kernel has let in and
+// nobody accepted yet.
 func (l *stampedListener) shut() error {
 	c, ok := l.Listener.(syscall.Conn)
 	if !ok {

@@ -137,8 +137,8 @@ func (s *service) hold(c net.Conn) {
 	<-s.held
 }
 
-// Beyond MaxConnections a connection has its 503 while all others are held up, before it has asked anything, and is counted.
-// Those that were taken are answered, and their places given to others.
+// Beyond MaxConnections a connection has its 503 while all others are held up, before it has asked anything, and is
+// counted. Those that were taken are answered, and their places given to others.
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
 	s := serve(t, httpd.Options{MaxConnections: 2})
@@ -222,7 +222,8 @@ func (s *service) counted(reason string, n float64) {
 	}
 }
 
-// queue is a listener whose connections wait for their turn once they are accepted: none is read from before it is let go.
+// queue is a listener whose connections wait for their turn once they are accepted: none is read from before it is let
+// go.
 type queue struct {
 	net.Listener
 	waiting, turn chan struct{}
@@ -256,8 +257,8 @@ func (c queued) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// A request that waited for its turn longer than a request may take is refused without being looked at, and counted. The next on
-// its connection is not.
+// A request that waited for its turn longer than a request may take is refused without being looked at, and counted.
+// The next on its connection is not.
 func TestLateRequest(t *testing.T) {
 	t.Parallel()
 	const timeout = time.Second // the next request has no more
@@ -299,8 +300,8 @@ func TestConnectionOpenedInAdvance(t *testing.T) {
 	}
 }
 
-// Somebody who sends his body byte by byte is cut off however often a byte comes, and occupies his connection and no more until
-// then.
+// Somebody who sends his body byte by byte is cut off however often a byte comes, and occupies his connection and no
+// more until then.
 func TestSlowClient(t *testing.T) {
 	t.Parallel()
 	s := serve(t, httpd.Options{MaxConnections: 2})

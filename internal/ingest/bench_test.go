@@ -27,9 +27,9 @@ import (
 // clients is how many post at the same time, as many as connect to PostgreSQL.
 const clients = 16
 
-// BenchmarkIngest posts documents of a usual size and compares the rate with that of pgbench, which does the same INSERT on the
-// same server by as many clients: metric of-pgbench is the share that is reached. Aim: 0.7. Both are measured on a server that
-// waits for its disk at each commit, as an answer of 200 promises, and on one that does not.
+// BenchmarkIngest posts documents of a usual size and compares the rate with that of pgbench, which does the same
+// INSERT on the same server by as many clients: metric of-pgbench is the share that is reached. Aim: 0.7. Both are
+// measured on a server that waits for its disk at each commit, as an answer of 200 promises, and on one that does not.
 func BenchmarkIngest(b *testing.B) {
 	if _, err := exec.LookPath("pgbench"); err != nil {
 		b.Skip("pgbench is not installed: the rate means nothing without it")
@@ -83,8 +83,8 @@ func benchmarkIngest(b *testing.B, dsn string) {
 	b.ReportMetric(rate/floor, "of-pgbench")
 }
 
-// postAll posts documents over one connection until b.N are posted. It does as little as pgbench does, so that what is measured
-// is who takes them: each differs from the others in eight characters.
+// postAll posts documents over one connection until b.N are posted. It does as little as pgbench does, so that what is
+// measured is who takes them: each differs from the others in eight characters.
 func postAll(b *testing.B, addr string, document []byte, next *atomic.Int64) error {
 	b.Helper()
 	c, err := (&net.Dialer{}).DialContext(b.Context(), "tcp", addr)

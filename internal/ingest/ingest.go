@@ -1,6 +1,6 @@
 // Package ingest takes call records as mod_json_cdr posts them. It stores the body as it came and answers when that is
-// durable; nobody reads it before. An answer of 200 is a promise, and anything else makes FreeSWITCH keep the record in a file
-// (mod_json_cdr.c, process_cdr), from where it is sent again.
+// durable; nobody reads it before. An answer of 200 is a promise, and anything else makes FreeSWITCH keep the record in
+// a file (mod_json_cdr.c, process_cdr), from where it is sent again.
 package ingest
 
 import (
@@ -16,15 +16,15 @@ import (
 	"github.com/edgvoip/edgvoip/internal/httpd"
 )
 
-// BodyLimit is the largest body taken. A record of a long call with many stations is some 100 KiB; a phone that ends its call
-// with thousands of headers makes it megabytes, of which little is kept.
+// BodyLimit is the largest body taken. A record of a long call with many stations is some 100 KiB; a phone that ends
+// its call with thousands of headers makes it megabytes, of which little is kept.
 const BodyLimit = 8 << 20
 
 // HeaderFile names the file that a document lay in; a document with it was swept, not posted by a switch.
 const HeaderFile = "X-Cdr-File"
 
-// Path is where documents are taken.
-const Path = "/cdr"
+// path is where documents are taken.
+const path = "/cdr"
 
 // Store keeps documents. Implementations are safe for concurrent use.
 type Store interface {
@@ -68,7 +68,7 @@ func New(o Options) *Handler {
 }
 
 // Register adds the handler to a server.
-func (h *Handler) Register(s *httpd.Server) { s.Handle(fiber.MethodPost, Path, h.serve) }
+func (h *Handler) Register(s *httpd.Server) { s.Handle(fiber.MethodPost, path, h.serve) }
 
 func (h *Handler) serve(c *fiber.Ctx) error {
 	if err := h.credentials.Check(c); err != nil {
@@ -118,8 +118,8 @@ func shorten(s string, most int) string {
 	return s
 }
 
-// named returns the channel that the query names. FreeSWITCH puts "?uuid=" behind the address whether it has a query or not,
-// and a prefix before the UUID of a calling leg if it is told to.
+// named returns the channel that the query names. FreeSWITCH puts "?uuid=" behind the address whether it has a query or
+// not, and a prefix before the UUID of a calling leg if it is told to.
 func named(query string) uuid.UUID {
 	i := strings.LastIndex(query, "uuid=")
 	if i < 0 {

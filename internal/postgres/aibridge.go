@@ -27,8 +27,8 @@ type aiTrunkRow struct {
 	SecretExpiresAt sql.NullTime   `db:"expires_at"`
 }
 
-// AITrunks implements aisession.Store. A trunk whose tenant has no endpoint is left out, and so is, and is logged, one whose endpoint
-// cannot be read. A paused endpoint counts: what waits there are events, and a caller cannot wait.
+// AITrunks implements aisession.Store. A trunk whose tenant has no endpoint is left out, and so is, and is logged, one
+// whose endpoint cannot be read. A paused endpoint counts: what waits there are events, and a caller cannot wait.
 func (d *DB) AITrunks(ctx context.Context) ([]aisession.Trunk, error) {
 	const query = `
 		SELECT k.id AS trunk_id, k.tenant_id AS trunk_tenant, k.store_id, k.ai_agent_ref, e.base_url,

@@ -9,7 +9,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/testdb"
 )
 
-// ai-bridge's role reads the trunks that have an agent and work, with the secrets that have not ended, and nothing else.
+// ai-bridge's role reads the trunks that have an agent and work, with the secrets that have not ended, and nothing
+// else.
 func TestAITrunks(t *testing.T) {
 	t.Parallel()
 	dsn := testdb.New(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/testdb"
 )
 
-// Each ai-bridge says which gateways it leaves alone and takes back only what it said itself; tenants hear of their own gateway, for
-// as long as it is so; and nobody writes or reads more than that.
+// Each ai-bridge says which gateways it leaves alone and takes back only what it said itself; tenants hear of their own
+// gateway, for as long as it is so; and nobody writes or reads more than that.
 func TestOpenBreakers(t *testing.T) {
 	t.Parallel()
 	dsn := testdb.New(t)

@@ -3,9 +3,7 @@ package postgres
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,12 +19,12 @@ import (
 
 // Times of the ledger.
 const (
-	// A called leg is read at once when its caller's comes. Whether that was missed is looked at after as long as it has waited, within
-	// these two.
+	// A called leg is read at once when its caller's comes. Whether that was missed is looked at after as long as it
+	// has waited, within these two.
 	leastPostponement = 15 * time.Second
 	mostPostponement  = 10 * time.Minute
-	// orphanAge is after how long a call is recorded without its calling leg, of which there is neither a document nor a sighting: it
-	// may be a caller who still talks, and hardly anybody does for a day.
+	// orphanAge is after how long a call is recorded without its calling leg, of which there is neither a document nor
+	// a sighting: it may be a caller who still talks, and hardly anybody does for a day.
 	orphanAge = 24 * time.Hour
 	// A document that the database does not take is tried so often before it counts as unreadable.
 	documentAttempts = 5
@@ -46,8 +44,8 @@ type entry struct {
 	failure  error // why it is not in the ledger yet
 }
 
-// awaits is the channel whose leg an entry waits for: the one that began its call or, if nobody knows whose that is, the one that
-// called it.
+// awaits is the channel whose leg an entry waits for: the one that began its call or, if nobody knows whose that is,
+// the one that called it.
 func (e *entry) awaits() uuid.UUID { return cmp.Or(e.call.call, e.leg.Parent) }
 
 // callKey names a call.
@@ -60,8 +58,8 @@ var (
 	errStored     = errors.New("a leg of the call that is stored already cannot be read")
 )
 
-// ReadDocuments reads up to so many documents into call records, in one transaction: what cannot be read is marked and kept,
-// and keeps nobody up. Several processes may do it at the same time.
+// ReadDocuments reads up to so many documents into call records, in one transaction: what cannot be read is marked and
+// kept, and keeps nobody up. Several processes may do it at the same time.
 func (d *DB) ReadDocuments(ctx context.Context, most int) (cdr.Tally, error) {
 	return inBatch(most, func(most int) (t cdr.Tally, err error) {
 		err = d.repeated(ctx, func(tx *txn) error {
@@ -80,8 +78,8 @@ func (d *DB) ReadDocuments(ctx context.Context, most int) (cdr.Tally, error) {
 	})
 }
 
-// errPoisoned means that the database does not take something of a batch, and so nothing of the batch may stay: which of them
-// it is shows when it is alone.
+// errPoisoned means that the database does not take something of a batch, and so nothing of the batch may stay: which
+// of them it is shows when it is alone.
 var errPoisoned = errors.New("the batch holds what the database does not take")
 
 // inBatch runs a transaction about up to so many documents or sightings, and about each half of them if they cannot go
@@ -125,7 +123,8 @@ func claimDocuments(ctx context.Context, tx *txn, most int) ([]*entry, error) {
 	return entries, nil
 }
 
-// attempt runs f behind a savepoint. A failure that is not the database's own is returned apart, and what f wrote is gone.
+// attempt runs f behind a savepoint. A failure that is not the database's own is returned apart, and what f wrote is
+// gone.
 func attempt(ctx context.Context, tx *txn, f func() error) (failure, err error) {
 	if _, err := tx.Tx.ExecContext(ctx, `SAVEPOINT attempt`); err != nil {
 		return nil, fmt.Errorf("savepoint: %w", err)
@@ -150,9 +149,9 @@ func attempt(ctx context.Context, tx *txn, f func() error) (failure, err error) 
 	return failure, nil
 }
 
-// lockLegs keeps others away from the channels of documents, from those that called them and from those of the other call of an
-// attended transfer, until the end of the transaction: whoever comes second sees what the first wrote. The order keeps two of us from
-// waiting for each other in most cases; see repeated for the others.
+// lockLegs keeps others away from the channels of documents, from those that called them and from those of the other
+// call of an attended transfer, until the end of the transaction: whoever comes second sees what the first wrote. The
+// order keeps two of us from waiting for each other in most cases; see repeated for the others.
 func lockLegs(ctx context.Context, tx *txn, entries []*entry) error {
 	var ids []string
 	for _, e := range entries {
@@ -280,8 +279,8 @@ func postpone(ctx context.Context, tx *txn, e *entry) error {
 	return nil
 }
 
-// releaseDocuments makes documents that wait for legs due before all others, also those that have been put aside as nobody's, and
-// returns how many. One that somebody has in hand is let alone: he waits for us, and sees what we wrote.
+// releaseDocuments makes documents that wait for legs due before all others, also those that have been put aside as
+// nobody's, and returns how many. One that somebody has in hand is let alone: he waits for us, and sees what we wrote.
 func releaseDocuments(ctx context.Context, tx *txn, legs []uuid.UUID) (int, error) {
 	const query = `
 		UPDATE edgvoip.cdr_documents SET state = 'new', due_at = received_at
@@ -298,129 +297,6 @@ func releaseDocuments(ctx context.Context, tx *txn, legs []uuid.UUID) (int, erro
 		return 0, fmt.Errorf("release documents: %w", err)
 	}
 	return int(n), nil
-}
-
-// AddSightings writes down channels that a switch was seen to end, but for those that are recorded already.
-func (d *DB) AddSightings(ctx context.Context, list []cdr.Sighting) error {
-	const query = `
-		INSERT INTO edgvoip.cdr_sightings (leg_id, node_id, event)
-		SELECT s.leg, (SELECT id FROM edgvoip.switch_nodes WHERE id = s.node), s.event::jsonb
-		  FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS s (leg, node, event)
-		 WHERE NOT EXISTS (SELECT FROM edgvoip.cdr_legs WHERE leg_id = s.leg)
-		ON CONFLICT DO NOTHING`
-	legs, nodes, events := make([]string, len(list)), make([]string, len(list)), make([]string, len(list))
-	for i, s := range list {
-		event, err := json.Marshal(s.Event)
-		if err != nil {
-			return fmt.Errorf("add sightings: %w", err)
-		}
-		legs[i], nodes[i], events[i] = s.LegID.String(), s.NodeID.String(), string(event)
-	}
-	_, err := bounded(ctx, func() (sql.Result, error) {
-		return d.db.ExecContext(ctx, query, pq.StringArray(legs), pq.StringArray(nodes), pq.StringArray(events))
-	})
-	if err != nil {
-		return fmt.Errorf("add sightings: %w", err)
-	}
-	return nil
-}
-
-// sightingRow is a channel that was seen to end.
-type sightingRow struct {
-	LegID uuid.UUID `db:"leg_id"`
-	Event []byte    `db:"event"`
-	// Recorded tells that its document has come: it was read when the channel was seen to end.
-	Recorded bool `db:"recorded"`
-}
-
-// entry makes a document of a sighting.
-func (r sightingRow) entry() *entry {
-	e := &entry{}
-	var event map[string]string
-	if e.failure = json.Unmarshal(r.Event, &event); e.failure == nil {
-		e.doc, e.failure = cdr.Reconstruct(event)
-		e.leg = e.doc.Leg()
-	}
-	return e
-}
-
-// Reconstruct makes records of channels that were seen to end so long ago, up to so many, and of which no document came. It
-// waits while documents wait to be read, as theirs may be among them.
-func (d *DB) Reconstruct(ctx context.Context, after time.Duration, most int) (cdr.Tally, error) {
-	const query = `
-		SELECT leg_id, event, EXISTS (SELECT FROM edgvoip.cdr_legs l WHERE l.leg_id = s.leg_id) AS recorded FROM edgvoip.cdr_sightings s
-		 WHERE seen_at < now() - make_interval(secs => $1)
-		   AND NOT EXISTS (SELECT FROM edgvoip.cdr_documents WHERE state = 'new' AND due_at < now() - interval '5 s')
-		 ORDER BY seen_at LIMIT $2 FOR UPDATE SKIP LOCKED`
-	return inBatch(most, func(most int) (t cdr.Tally, err error) {
-		err = d.repeated(ctx, func(tx *txn) error {
-			t = cdr.Tally{}
-			var rows []sightingRow
-			if err := tx.SelectContext(ctx, &rows, query, after.Seconds(), most); err != nil {
-				return fmt.Errorf("select sightings: %w", err)
-			}
-			t.Taken = len(rows)
-			return enterSightings(ctx, tx, rows, &t)
-		})
-		return t, err
-	})
-}
-
-func enterSightings(ctx context.Context, tx *txn, rows []sightingRow, t *cdr.Tally) error {
-	var entries []*entry
-	var seen []sightingRow
-	for _, r := range rows {
-		if !r.Recorded {
-			entries, seen = append(entries, r.entry()), append(seen, r)
-		} else if err := endSighting(ctx, tx, r.LegID); err != nil {
-			return err
-		}
-	}
-	if err := enter(ctx, tx, entries, t); err != nil {
-		return err
-	}
-	for i, r := range seen {
-		if err := settleSighting(ctx, tx, r, entries[i], t); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func endSighting(ctx context.Context, tx *txn, leg uuid.UUID) error {
-	if _, err := tx.ExecContext(ctx, `DELETE FROM edgvoip.cdr_sightings WHERE leg_id = $1`, leg); err != nil {
-		return fmt.Errorf("delete sighting: %w", err)
-	}
-	return nil
-}
-
-// settleSighting ends a sighting. That of a called leg goes on as a document that waits for the caller; one that makes no record is kept
-// as a document that cannot be read.
-func settleSighting(ctx context.Context, tx *txn, r sightingRow, e *entry, t *cdr.Tally) error {
-	if err := endSighting(ctx, tx, r.LegID); err != nil {
-		return err
-	}
-	state, body, awaits := cdr.DocumentUnreadable, r.Event, uuid.Nil
-	switch {
-	case e.failure == nil:
-		t.Recorded++
-		return nil
-	case errors.Is(e.failure, errWaits):
-		state, body, awaits = cdr.DocumentNew, e.doc.JSON(), e.awaits()
-		t.Postponed++
-	default:
-		t.Unreadable++
-	}
-	const query = `
-		INSERT INTO edgvoip.cdr_documents (sha256, leg_id, source, sender, content_type, body, state, error, awaits, due_at)
-		VALUES ($1, $2, 'post', 'CHANNEL_HANGUP_COMPLETE', 'application/json', $3, $4, $5, $6, now() + make_interval(secs => $7))
-		    ON CONFLICT (sha256) DO NOTHING`
-	sum := sha256.Sum256(r.Event)
-	if _, err := tx.ExecContext(ctx, query, sum[:], r.LegID, body, string(state), clipped(e.failure.Error()), nullID(awaits),
-		leastPostponement.Seconds()); err != nil {
-		return fmt.Errorf("keep sighting: %w", err)
-	}
-	return nil
 }
 
 // WaitingDocuments counts what has still to be read, and what waits for an operator.

@@ -11,8 +11,9 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
-// mend puts right what was recorded of other calls before the legs of this one had come: calls that turn out to be parts of it end, and
-// the other call of an attended transfer names the whole of it. The record of the call itself is written before.
+// mend puts right what was recorded of other calls before the legs of this one had come: calls that turn out to be
+// parts of it end, and the other call of an attended transfer names the whole of it. The record of the call itself is
+// written before.
 func mend(ctx context.Context, tx *txn, key callKey, docs []cdr.Document) error {
 	parts, err := partsOfCall(ctx, tx, key, docs)
 	if err != nil {
@@ -36,9 +37,10 @@ func mend(ctx context.Context, tx *txn, key callKey, docs []cdr.Document) error 
 	return relate(ctx, tx, key, docs, related)
 }
 
-// partsOfCall returns the records of calls whose legs are of this call now, locked, also of those that are known to be parts of it. Only a
-// leg that called others can have stood for a call while it had not come. A call that has legs goes on, whatever a leg of ours says of
-// its caller, as channels may say that they called each other; and one whose own leg is of another call is a part of that one.
+// partsOfCall returns the records of calls whose legs are of this call now, locked, also of those that are known to be
+// parts of it. Only a leg that called others can have stood for a call while it had not come. A call that has legs goes
+// on, whatever a leg of ours says of its caller, as channels may say that they called each other; and one whose own leg
+// is of another call is a part of that one.
 func partsOfCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document) ([]cdr.Record, error) {
 	var ids []string
 	for _, d := range docs {
@@ -66,8 +68,8 @@ func partsOfCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document)
 	return parts, nil
 }
 
-// absorb ends a call that is a part of another, and tells W3. Whoever takes its recording or its events for its own meanwhile waits for
-// its row.
+// absorb ends a call that is a part of another, and tells W3. Whoever takes its recording or its events for its own
+// meanwhile waits for its row.
 func absorb(ctx context.Context, tx *txn, part, whole cdr.Record) error {
 	left := part.Absorbed(whole)
 	if err := updateCall(ctx, tx, left, left.Start, []byte("{}")); err != nil {
@@ -108,7 +110,8 @@ func relate(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, othe
 	return nil
 }
 
-// eraseParts erases from calls that became parts of one what may still hold a number: what was told of them, and a recording of their own.
+// eraseParts erases from calls that became parts of one what may still hold a number: what was told of them, and a
+// recording of their own.
 func eraseParts(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, concerned bool) error {
 	parts, err := partsOfCall(ctx, tx, key, docs)
 	if err != nil {
@@ -128,9 +131,9 @@ func eraseParts(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, 
 	return nil
 }
 
-// lockFamilies locks legs and the calls that they are of: whoever brings the leg between such a call and its caller moves all legs of the
-// call, and would miss one that is being written. They are looked for first, so that all are locked in one order but
-// for those that became another call's while we waited; see repeated.
+// lockFamilies locks legs and the calls that they are of: whoever brings the leg between such a call and its caller
+// moves all legs of the call, and would miss one that is being written. They are looked for first, so that all are
+// locked in one order but for those that became another call's while we waited; see repeated.
 func lockFamilies(ctx context.Context, tx *txn, legs []string) error {
 	const query = `SELECT DISTINCT call_id::text FROM edgvoip.cdr_legs WHERE leg_id = ANY ($1::uuid[]) AND call_id <> ALL ($1::uuid[])`
 	for locked := 0; ; {

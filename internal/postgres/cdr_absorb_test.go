@@ -18,6 +18,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/edgvoip/edgvoip/cdr"
+	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 )
 
@@ -27,8 +28,8 @@ type family struct {
 	documents []string
 }
 
-// newFamily makes the documents of a call. parents holds the place of each leg's caller, -1 for the calling leg. more are variables of
-// all legs.
+// newFamily makes the documents of a call. parents holds the place of each leg's caller, -1 for the calling leg. more
+// are variables of all legs.
 func newFamily(name string, parents []int, more ...string) family {
 	f := family{}
 	for i := range parents {
@@ -135,8 +136,8 @@ func (l ledger) told(call uuid.UUID) (e cdr.Event, ever bool) {
 	return e, true
 }
 
-// A leg of which only another leg knows whose it is was recorded as a call of its own, as the other did not come. When it comes after
-// all, the two are one call, and W3 is told which of them goes on.
+// A leg of which only another leg knows whose it is was recorded as a call of its own, as the other did not come. When
+// it comes after all, the two are one call, and W3 is told which of them goes on.
 func TestAbsorbed(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -180,8 +181,8 @@ func TestAbsorbed(t *testing.T) {
 	l.want("events after duplicates", `SELECT count(*) FROM edgvoip.webhook_events`, before)
 }
 
-// However the legs of a call come, in whatever order and however much later than the others, they make the same one record; every
-// other call that W3 heard of meanwhile is said to be that one.
+// However the legs of a call come, in whatever order and however much later than the others, they make the same one
+// record; every other call that W3 heard of meanwhile is said to be that one.
 func TestLegsInAnyOrder(t *testing.T) {
 	t.Parallel()
 	for name, parents := range map[string][]int{
@@ -192,7 +193,8 @@ func TestLegsInAnyOrder(t *testing.T) {
 			anyOrder(t, len(parents), func(n string) family { return newFamily(name+n, parents) })
 		})
 	}
-	// A switch's own: a caller who transferred the carrier's leg, which was called over the second trunk, to a colleague.
+	// A switch's own: a caller who transferred the carrier's leg, which was called over the second trunk, to a
+	// colleague.
 	t.Run("captured", func(t *testing.T) {
 		t.Parallel()
 		anyOrder(t, 4, func(n string) family {
@@ -227,7 +229,8 @@ func capturedFamily(t *testing.T, name, prefix string) (f family) {
 	return f
 }
 
-// arrival is an order in which the legs of a call come, and after which of them so long a time passes that nobody waits any more.
+// arrival is an order in which the legs of a call come, and after which of them so long a time passes that nobody waits
+// any more.
 type arrival struct {
 	family
 	order []int
@@ -340,7 +343,8 @@ func TestAbsorbedByConcurrentReaders(t *testing.T) {
 	}
 }
 
-// A leg that is read while another process reads the one between its call and the caller goes with the others of its call.
+// A leg that is read while another process reads the one between its call and the caller goes with the others of its
+// call.
 func TestLegBesideAbsorption(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -504,7 +508,7 @@ func TestRetentionOfAbsorbed(t *testing.T) {
 		exec1(t, l.look, `UPDATE edgvoip.`+table+` SET start_time = start_time - interval '31 days'`)
 	}
 	days := 30
-	if _, err := l.db.ChangeCallPolicy(t.Context(), tenantA, cdr.PolicyPatch{CDRDays: &days}, "test"); err != nil {
+	if _, _, err := l.db.ChangeTenant(t.Context(), tenantA, directory.TenantChange{}, cdr.PolicyPatch{CDRDays: &days}, "test"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.db.ExpireCalls(t.Context()); err != nil {

@@ -20,7 +20,8 @@ const callColumns = `
 	trunk_id, caller_id, callee_id, answered_by, transferred_to, related_call_id, route, reason, ai_agent_ref,
 	recording_path, recording_state, recording_url, reconstructed, erased, revision, absorbed_by`
 
-// callRow is the record of a call as the database has it, but for its document. It goes there as JSON, whose names are the columns'.
+// callRow is the record of a call as the database has it, but for its document. It goes there as JSON, whose names are
+// the columns'.
 type callRow struct {
 	TenantID       uuid.UUID  `db:"tenant_id" json:"tenant_id"`
 	CallID         uuid.UUID  `db:"call_id" json:"call_id"`
@@ -92,8 +93,8 @@ func orZero[T any](p *T) (v T) {
 	return v
 }
 
-// storeCall writes the record that legs make over the one that is there, if it is another, and tells W3. raw is the number of the
-// leg whose document the record carries.
+// storeCall writes the record that legs make over the one that is there, if it is another, and tells W3. raw is the
+// number of the leg whose document the record carries.
 func storeCall(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, raw int, kept *cdr.Record) error {
 	r, err := joinLegs(ctx, tx, key, docs, kept, trunksRead{})
 	if err != nil || r == *kept {
@@ -111,7 +112,8 @@ func changeCall(ctx context.Context, tx *txn, r cdr.Record, start time.Time, raw
 	return tell(ctx, tx, r, eventDelay)
 }
 
-// joinLegs makes the record of a call of its legs, with the revision of the one that is there, or the first if that is nil.
+// joinLegs makes the record of a call of its legs, with the revision of the one that is there, or the first if that is
+// nil.
 func joinLegs(ctx context.Context, tx *txn, key callKey, docs []cdr.Document, kept *cdr.Record, trunks trunksRead) (cdr.Record, error) {
 	legs := make([]cdr.Leg, len(docs))
 	for i, d := range docs {
@@ -177,8 +179,8 @@ func (t trunksRead) read(ctx context.Context, tx *txn, tenant, id uuid.UUID) (tr
 	return trunk, nil
 }
 
-// complete adds to a record what legs do not tell. What was found before stays: a trunk may be of another store, and have another agent,
-// by now.
+// complete adds to a record what legs do not tell. What was found before stays: a trunk may be of another store, and
+// have another agent, by now.
 func complete(ctx context.Context, tx *txn, r, kept *cdr.Record, trunks trunksRead) (err error) {
 	if r.RelatedID != uuid.Nil {
 		if r.RelatedID, err = callOfLeg(ctx, tx, r.TenantID, r.RelatedID); err != nil {

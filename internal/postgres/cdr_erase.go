@@ -11,8 +11,8 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
-// Erasing goes by pages of documents, of a tenant's legs and of its events, and by batches of those with the number, each a
-// transaction: a tenant with millions of them holds neither locks nor a connection for long.
+// Erasing goes by pages of documents, of a tenant's legs and of its events, and by batches of those with the number,
+// each a transaction: a tenant with millions of them holds neither locks nor a connection for long.
 const (
 	erasureDocuments = 200
 	erasureLegs      = 2000
@@ -20,10 +20,10 @@ const (
 	erasureBatch     = 50
 )
 
-// EraseNumber takes a person's number out of a tenant's call records, their legs, what is not read yet, the events about calls and
-// the recordings, whose files go as soon as somebody has removed them; see RemovedRecordings. It begins where another has stopped, and stops after a
-// while, but not before one page: it returns in how many calls the number was, and where to go on. The audit log has how many there were, and not
-// the number.
+// EraseNumber takes a person's number out of a tenant's call records, their legs, what is not read yet, the events
+// about calls and the recordings, whose files go as soon as somebody has removed them; see RemovedRecordings. It begins
+// where another has stopped, and stops after a while, but not before one page: it returns in how many calls the number
+// was, and where to go on. The audit log has how many there were, and not the number.
 func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.ErasurePlace, patience time.Duration, actor string) (calls int, next cdr.ErasurePlace, err error) {
 	finds := p.Finder()
 	next = from
@@ -49,7 +49,8 @@ func (d *DB) EraseNumber(ctx context.Context, tenant uuid.UUID, p cdr.Person, fr
 	})
 }
 
-// eraseRead erases a page of a tenant's legs, and the calls that they are of. It stops in the middle when its time is over.
+// eraseRead erases a page of a tenant's legs, and the calls that they are of. It stops in the middle when its time is
+// over.
 func (d *DB) eraseRead(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.ErasurePlace, until time.Time) (calls int, next cdr.ErasurePlace, err error) {
 	found, last, done, err := d.callsOfPerson(ctx, tenant, p, from.Leg)
 	if err != nil {
@@ -70,7 +71,8 @@ func (d *DB) eraseRead(ctx context.Context, tenant uuid.UUID, p cdr.Person, from
 	return len(found), cdr.ErasurePlace{Stage: cdr.EraseLegs, Leg: last}, nil
 }
 
-// callsOfPerson returns the calls of one page of legs in which a number stands anywhere, and the key of the page's last leg.
+// callsOfPerson returns the calls of one page of legs in which a number stands anywhere, and the key of the page's last
+// leg.
 func (d *DB) callsOfPerson(ctx context.Context, tenant uuid.UUID, p cdr.Person, after cdr.LegKey) (calls []uuid.UUID, last cdr.LegKey, done bool, err error) {
 	query := `
 		SELECT start_time, leg_id, call_id, ` + closedUp("raw::text") + ` ~ $4 AS hit
@@ -158,8 +160,8 @@ func eraseCall(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 	return eraseEvents(ctx, tx, key)
 }
 
-// eraseWhole erases from the call that one without legs has become a part of since its legs were looked for. It is locked out of order;
-// see repeated.
+// eraseWhole erases from the call that one without legs has become a part of since its legs were looked for. It is
+// locked out of order; see repeated.
 func eraseWhole(ctx context.Context, tx *txn, key callKey, p cdr.Person) error {
 	whole, err := callOfLeg(ctx, tx, key.tenant, key.call)
 	if err != nil || whole == key.call {

@@ -15,9 +15,10 @@ import (
 	"github.com/edgvoip/edgvoip/directory"
 )
 
-// eraseUnread takes a person's number out of what is no call record yet: a page of the documents that are the tenant's or, as far as can
-// be told, nobody's, and with the first page channels of the tenant that were seen to end. What is read of them later is erased, and its
-// call with it. Only documents with the number are locked: until those are read or erased, readers go on with the others.
+// eraseUnread takes a person's number out of what is no call record yet: a page of the documents that are the tenant's
+// or, as far as can be told, nobody's, and with the first page channels of the tenant that were seen to end. What is
+// read of them later is erased, and its call with it. Only documents with the number are locked: until those are read
+// or erased, readers go on with the others.
 func (d *DB) eraseUnread(ctx context.Context, tenant uuid.UUID, p cdr.Person, finds func(string) bool, from cdr.ErasurePlace) (cdr.ErasurePlace, error) {
 	if from.Document == 0 {
 		if err := d.repeated(ctx, func(tx *txn) error { return eraseSightings(ctx, tx, tenant, p) }); err != nil {
@@ -71,8 +72,8 @@ func readable(body []byte) string {
 	return string(body)
 }
 
-// eraseDocument erases a document that the number stands in. It stays known by the digest of what came, so that the same does
-// not come again.
+// eraseDocument erases a document that the number stands in. It stays known by the digest of what came, so that the
+// same does not come again.
 func eraseDocument(ctx context.Context, tx *txn, tenant uuid.UUID, id int64, body []byte, p cdr.Person) error {
 	erased := []byte(cdr.Erased)
 	if doc, err := cdr.Parse(body); err == nil {
@@ -147,7 +148,8 @@ func eraseSightings(ctx context.Context, tx *txn, tenant uuid.UUID, p cdr.Person
 	return nil
 }
 
-// eraseStrayEvents takes a person's number out of a page of events about calls, of which there may be no record any more.
+// eraseStrayEvents takes a person's number out of a page of events about calls, of which there may be no record any
+// more.
 func (d *DB) eraseStrayEvents(ctx context.Context, tenant uuid.UUID, p cdr.Person, from cdr.ErasurePlace) (cdr.ErasurePlace, error) {
 	query := `
 		SELECT id, kind = 'cdr' AND ` + closedUp("payload") + ` ~ $3 AS hit FROM edgvoip.webhook_events

@@ -14,8 +14,9 @@ import (
 	"github.com/edgvoip/edgvoip/internal/storetest"
 )
 
-// An erased number is nowhere either in what is not read yet, in what cannot be read, in channels that were only seen to end, and in
-// events about calls that are gone; a document that comes again stays erased. Another tenant's documents keep it.
+// An erased number is nowhere either in what is not read yet, in what cannot be read, in channels that were only seen
+// to end, and in events about calls that are gone; a document that comes again stays erased. Another tenant's documents
+// keep it.
 func TestErasureOfWhatIsNotRead(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -64,8 +65,8 @@ func TestErasureOfWhatIsNotRead(t *testing.T) {
 	}
 }
 
-// An erasure goes on where it stopped, through more documents, legs and events than it looks at in one go, and keeps nobody from reading
-// documents without the number.
+// An erasure goes on where it stopped, through more documents, legs and events than it looks at in one go, and keeps
+// nobody from reading documents without the number.
 func TestErasureByPages(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)

@@ -10,7 +10,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/storetest"
 )
 
-// Both calls of an attended transfer name the other, and the one that was handed on says to whom, whichever is recorded first.
+// Both calls of an attended transfer name the other, and the one that was handed on says to whom, whichever is recorded
+// first.
 func TestAttendedTransfer(t *testing.T) {
 	t.Parallel()
 	for name, order := range map[string][]int{"in order": {0, 1, 2, 3}, "the other call first": {2, 3, 0, 1}, "from the end": {3, 2, 1, 0}} {
@@ -37,8 +38,8 @@ func TestAttendedTransfer(t *testing.T) {
 	}
 }
 
-// A call that was routed to an agent names him, also when the trunk has another by the time that the next leg comes; what became
-// of him is in the reason.
+// A call that was routed to an agent names him, also when the trunk has another by the time that the next leg comes;
+// what became of him is in the reason.
 func TestAgentOfCall(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -57,8 +58,8 @@ func TestAgentOfCall(t *testing.T) {
 		WHERE subject = $1 ORDER BY id DESC LIMIT 1`, "reception "+reason, id)
 }
 
-// A call is of the store that its trunk had when it was recorded, also when the trunk is another's by the time that the next leg comes;
-// if that leg says that another trunk took the call, it is of that one's.
+// A call is of the store that its trunk had when it was recorded, also when the trunk is another's by the time that the
+// next leg comes; if that leg says that another trunk took the call, it is of that one's.
 func TestStoreOfCall(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)

@@ -44,8 +44,8 @@ func TestChannelsThatCalledEachOther(t *testing.T) {
 	}
 }
 
-// A channel that was taken for a calling one, until a better document says who called it, ends no call: not that of its caller, and not
-// one that is a part of another call by now.
+// A channel that was taken for a calling one, until a better document says who called it, ends no call: not that of its
+// caller, and not one that is a part of another call by now.
 func TestCallerThatIsLearntLate(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)

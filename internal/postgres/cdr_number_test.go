@@ -32,7 +32,8 @@ func (l ledger) crowd(many int) {
 	exec1(l, l.look, `ANALYZE edgvoip.cdr`)
 }
 
-// A number is found wherever it stands in a record, once, newest first, page by page, with the other filters and without.
+// A number is found wherever it stands in a record, once, newest first, page by page, with the other filters and
+// without.
 func TestCallsOfNumber(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)

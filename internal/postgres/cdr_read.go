@@ -42,8 +42,8 @@ const (
 	callsInOrder = ` ORDER BY start_time DESC, call_id DESC LIMIT $9`
 )
 
-// numberPlaces are where in a record a number may stand, each as an index has it: one statement with OR would read all records
-// of the tenant.
+// numberPlaces are where in a record a number may stand, each as an index has it: one statement with OR would read all
+// records of the tenant.
 var numberPlaces = []string{
 	`ltrim(c."from", '+') = $10`,
 	`ltrim(c."to", '+') = $10`,
@@ -212,12 +212,6 @@ func (d *DB) CallPolicies(ctx context.Context) (map[uuid.UUID]cdr.Policy, error)
 	return policies, nil
 }
 
-// ChangeCallPolicy changes what a tenant wants of its call records. Errors: directory.ErrUnknownTenant, *invalid.FieldError.
-func (d *DB) ChangeCallPolicy(ctx context.Context, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (cdr.Policy, error) {
-	_, p, err := d.ChangeTenant(ctx, tenant, directory.TenantChange{}, patch, actor)
-	return p, err
-}
-
 func changePolicy(ctx context.Context, tx *txn, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (changed cdr.Policy, err error) {
 	var row policyRow
 	err = tx.GetContext(ctx, &row, `SELECT`+policyColumns+` FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR UPDATE`, tenant)
@@ -251,8 +245,8 @@ func (d *DB) EnsurePartitions(ctx context.Context) error {
 	return nil
 }
 
-// ExpireRecordings gives up recordings that are older than their tenants keep them, or than they keep the records: their files
-// are then removed, see RemovedRecordings.
+// ExpireRecordings gives up recordings that are older than their tenants keep them, or than they keep the records:
+// their files are then removed, see RemovedRecordings.
 func (d *DB) ExpireRecordings(ctx context.Context) error {
 	const query = `
 		UPDATE edgvoip.cdr SET recording_state = 'removed', recording_url = NULL, updated_at = now()
@@ -273,8 +267,9 @@ func (d *DB) ExpireRecordings(ctx context.Context) error {
 	}
 }
 
-// ExpireCalls removes call records that are older than their tenants keep them, but for those whose recordings are still
-// there: without them nobody would know of the files; and events about calls that were given up as long ago. It returns how many rows.
+// ExpireCalls removes call records that are older than their tenants keep them, but for those whose recordings are
+// still there: without them nobody would know of the files; and events about calls that were given up as long ago. It
+// returns how many rows.
 func (d *DB) ExpireCalls(ctx context.Context) (removed int64, err error) {
 	ids, err := list[uuid.UUID](ctx, d, `SELECT id FROM edgvoip.tenants WHERE cdr_days IS NOT NULL`)
 	if err != nil {
@@ -298,7 +293,8 @@ func (d *DB) ExpireCalls(ctx context.Context) (removed int64, err error) {
 	return removed, nil
 }
 
-// expireEvents removes events about calls of a tenant that wait for an operator for as long as the tenant keeps records.
+// expireEvents removes events about calls of a tenant that wait for an operator for as long as the tenant keeps
+// records.
 func (d *DB) expireEvents(ctx context.Context, tenant uuid.UUID) (removed int64, err error) {
 	const query = `
 		DELETE FROM edgvoip.webhook_events WHERE (tenant_id, id) IN (
@@ -316,7 +312,8 @@ func (d *DB) expireEvents(ctx context.Context, tenant uuid.UUID) (removed int64,
 	}
 }
 
-// Recordings returns recordings of a state whose files are expected, lost or to be removed, from after one on, in order of start.
+// Recordings returns recordings of a state whose files are expected, lost or to be removed, from after one on, in order
+// of start.
 func (d *DB) Recordings(ctx context.Context, state cdr.RecordingState, after cdr.Recording, limit int) ([]cdr.Recording, error) {
 	const query = `
 		SELECT tenant_id, call_id, start_time, recording_path AS path FROM edgvoip.cdr

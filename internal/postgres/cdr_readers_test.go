@@ -12,7 +12,8 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
-// Two who read the two calls of an attended transfer at the same time wait for each other, and each call names the other.
+// Two who read the two calls of an attended transfer at the same time wait for each other, and each call names the
+// other.
 func TestAttendedTransferByTwoReaders(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -65,7 +66,8 @@ func TestAttendedTransferByTwoReaders(t *testing.T) {
 	}
 }
 
-// A channel of which only the caller's caller knows whose it is belongs to his tenant, in whatever order they are in a batch.
+// A channel of which only the caller's caller knows whose it is belongs to his tenant, in whatever order they are in a
+// batch.
 func TestTenantOverSeveralSteps(t *testing.T) {
 	t.Parallel()
 	f := newFamily("steps", []int{-1, 0, 1, 2})

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/cdr"
+	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/storetest"
@@ -45,8 +46,8 @@ var began = time.Now().Add(-10 * time.Minute).Truncate(time.Microsecond).UTC()
 
 var tenantA = storetest.TenantID("tenant-a")
 
-// call makes the documents of a call of tenant-a, of its calling leg and of the one that was called, with more variables for
-// both: pairs of name and value.
+// call makes the documents of a call of tenant-a, of its calling leg and of the one that was called, with more
+// variables for both: pairs of name and value.
 func call(name string, more ...string) (id uuid.UUID, caller, called string) {
 	id = uuid.NewSHA1(tenantA, []byte(name))
 	other := uuid.NewSHA1(id, []byte("called"))
@@ -124,7 +125,8 @@ func (l ledger) due() {
 
 const events = `SELECT count(*) || ' ' || coalesce(max(payload::jsonb ->> 'revision'), '0') FROM edgvoip.webhook_events WHERE kind = 'cdr'`
 
-// A call is one record, in whatever order and however often its documents come; W3 hears of it once if they come together.
+// A call is one record, in whatever order and however often its documents come; W3 hears of it once if they come
+// together.
 func TestCallIsRecordedOnce(t *testing.T) {
 	t.Parallel()
 	for name, order := range map[string][]int{"caller first": {0, 1}, "called first": {1, 0}, "twice": {1, 0, 1, 0}} {
@@ -147,8 +149,8 @@ func TestCallIsRecordedOnce(t *testing.T) {
 	}
 }
 
-// When the event has gone out, a leg that changes the call makes another with a higher revision; one that changes nothing
-// makes none.
+// When the event has gone out, a leg that changes the call makes another with a higher revision; one that changes
+// nothing makes none.
 func TestRevision(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -169,8 +171,8 @@ func TestRevision(t *testing.T) {
 	}
 }
 
-// A leg waits for its caller, who may still talk, for a day, and is then recorded without him. He who comes late after all completes the
-// record.
+// A leg waits for its caller, who may still talk, for a day, and is then recorded without him. He who comes late after
+// all completes the record.
 func TestOrphan(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -270,7 +272,8 @@ func TestHostileSighting(t *testing.T) {
 	l.want("sightings", `SELECT count(*) FROM edgvoip.cdr_sightings`, "7")
 }
 
-// What cannot be read, what is nobody's and what the database does not take stays, with the reason, and holds up nothing.
+// What cannot be read, what is nobody's and what the database does not take stays, with the reason, and holds up
+// nothing.
 func TestPoison(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -415,7 +418,8 @@ func (l ledger) reconstruct() cdr.Tally {
 	return t
 }
 
-// A channel that was seen to end and whose document does not come is reconstructed, and replaced by the document after all.
+// A channel that was seen to end and whose document does not come is reconstructed, and replaced by the document after
+// all.
 func TestReconstructed(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -554,7 +558,7 @@ func TestRetention(t *testing.T) {
 		exec1(t, l.look, `UPDATE edgvoip.`+table+` SET start_time = start_time - interval '31 days' WHERE call_id IN ($1, $2)`, old, plain)
 	}
 	days := 30
-	if _, err := l.db.ChangeCallPolicy(t.Context(), tenantA, cdr.PolicyPatch{CDRDays: &days}, "test"); err != nil {
+	if _, _, err := l.db.ChangeTenant(t.Context(), tenantA, directory.TenantChange{}, cdr.PolicyPatch{CDRDays: &days}, "test"); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.db.ExpireRecordings(t.Context()); err != nil {
@@ -577,7 +581,7 @@ func TestRetention(t *testing.T) {
 	l.want("calls", `SELECT count(*) FROM edgvoip.cdr`, "1")
 	l.want("legs", `SELECT count(*) FROM edgvoip.cdr_legs`, "1")
 	for _, bad := range []int{-1, 36501} {
-		if _, err := l.db.ChangeCallPolicy(t.Context(), tenantA, cdr.PolicyPatch{RecordingDays: &bad}, "test"); err == nil {
+		if _, _, err := l.db.ChangeTenant(t.Context(), tenantA, directory.TenantChange{}, cdr.PolicyPatch{RecordingDays: &bad}, "test"); err == nil {
 			t.Errorf("%d days are taken", bad)
 		}
 	}

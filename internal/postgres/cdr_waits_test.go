@@ -22,8 +22,8 @@ func (l ledger) readReleased() {
 	}
 }
 
-// failover is a call over the second trunk: the caller's document, that of the first trunk's leg, that of the one who took it. The
-// documents of the legs tell whose they are, or do not.
+// failover is a call over the second trunk: the caller's document, that of the first trunk's leg, that of the one who
+// took it. The documents of the legs tell whose they are, or do not.
 func failover(t *testing.T, name string, owned bool) family {
 	t.Helper()
 	f := capturedFamily(t, name, "call-out-over-the-second-trunk-")
@@ -35,7 +35,8 @@ func failover(t *testing.T, name string, owned bool) family {
 	return f
 }
 
-// While a caller talks on, W3 hears nothing of the legs of his call that have ended; when he has ended it hears of the call, once.
+// While a caller talks on, W3 hears nothing of the legs of his call that have ended; when he has ended it hears of the
+// call, once.
 func TestLegThatEndsBeforeItsCaller(t *testing.T) {
 	t.Parallel()
 	for name, stored := range map[string]string{"whose it is stands in it": "1", "whose it is only the caller knows": "0"} {
@@ -116,7 +117,8 @@ func TestSeenLegThatEndsBeforeItsCaller(t *testing.T) {
 	l.want("documents", `SELECT count(*) FROM edgvoip.cdr_documents`, "0")
 }
 
-// A leg of nobody's is put aside when it has waited long enough, and is taken from there when its caller comes after all.
+// A leg of nobody's is put aside when it has waited long enough, and is taken from there when its caller comes after
+// all.
 func TestUnassignedLegIsReleased(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)

@@ -193,7 +193,8 @@ func (d *DB) Extensions(ctx context.Context, realm fstext.Realm, limit int) (dir
 	return dom, exts, nil
 }
 
-// tenantExtensionQuery finds the extension of a tenant ($1) by a name in lower case ($3), of the domain $2 if that has it.
+// tenantExtensionQuery finds the extension of a tenant ($1) by a name in lower case ($3), of the domain $2 if that has
+// it.
 const tenantExtensionQuery = `
 	SELECT` + domainColumns + `,` + extensionColumns + `
 	  FROM edgvoip.tenants t

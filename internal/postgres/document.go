@@ -24,8 +24,8 @@ const (
 	documentWriters     = 3
 )
 
-// KeepDocument stores a document as it came, before anybody reads it, and returns when that is committed. It returns false for
-// one that is there already.
+// KeepDocument stores a document as it came, before anybody reads it, and returns when that is committed. It returns
+// false for one that is there already.
 func (d *DB) KeepDocument(ctx context.Context, p cdr.Posted) (added bool, err error) {
 	// Whoever posts may be told that his time is over while his document is being written, and use its memory anew.
 	own, _ := bodies.Get().(*bytes.Buffer)
@@ -54,8 +54,8 @@ type posting struct {
 	err   error
 }
 
-// documentWriter writes documents. One that comes alone is written at once; those that come while others are being written
-// wait for these and share a statement, as a statement and its commit cost the server more than a row.
+// documentWriter writes documents. One that comes alone is written at once; those that come while others are being
+// written wait for these and share a statement, as a statement and its commit cost the server more than a row.
 type documentWriter struct {
 	// db sends documents as bytes; the pool of everything else sends them as text of twice the length.
 	db *DB
@@ -121,8 +121,8 @@ func (w *documentWriter) next() []*posting {
 	return batch
 }
 
-// settle writes documents and notes what became of each. If the database does not take one of them, the others are written
-// without it.
+// settle writes documents and notes what became of each. If the database does not take one of them, the others are
+// written without it.
 func (w *documentWriter) settle(ctx context.Context, batch []*posting) {
 	err := w.insert(ctx, batch)
 	if err == nil {
@@ -161,7 +161,8 @@ func (w *documentWriter) insert(ctx context.Context, batch []*posting) error {
 	return nil
 }
 
-// insertDocuments writes documents that are given as an array a column, so that one statement writes however many there are.
+// insertDocuments writes documents that are given as an array a column, so that one statement writes however many there
+// are.
 const insertDocuments = `
 	INSERT INTO edgvoip.cdr_documents (sha256, leg_id, source, sender, content_type, body)
 	SELECT unnest($1::bytea[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]), unnest($6::bytea[])
@@ -184,8 +185,8 @@ func columnsOf(batch []*posting) []any {
 // byteaOID is the type of bytea (pg_type.dat).
 const byteaOID = 17
 
-// binaryArray writes a bytea[] as the server reads it on a connection with binary parameters (arrayfuncs.c, array_recv): text
-// would be twice as long, and driver and server would have to make it and read it.
+// binaryArray writes a bytea[] as the server reads it on a connection with binary parameters (arrayfuncs.c,
+// array_recv): text would be twice as long, and driver and server would have to make it and read it.
 func binaryArray(list [][]byte) []byte {
 	size := 20
 	for _, b := range list {

@@ -12,8 +12,8 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
-// Documents that come at the same time share statements: each is told what became of it alone. One that the database does not
-// take costs nobody else his, and of two that are the same, one is added.
+// Documents that come at the same time share statements: each is told what became of it alone. One that the database
+// does not take costs nobody else his, and of two that are the same, one is added.
 func TestKeepDocumentsTogether(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -50,7 +50,8 @@ func TestKeepDocumentsTogether(t *testing.T) {
 	l.want("documents as they came", `SELECT count(*) FROM edgvoip.cdr_documents WHERE body = '\x7b22003a377d'`, "1")
 }
 
-// Whoever's time is over is told so, and what he sent is neither lost on the others nor written from memory that is his again.
+// Whoever's time is over is told so, and what he sent is neither lost on the others nor written from memory that is his
+// again.
 func TestKeepDocumentInTime(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)

@@ -8,8 +8,8 @@ import (
 	"github.com/lib/pq"
 )
 
-// unavailable is a fault of the server that passes: whoever asks again a little later may have his answer. Its method is
-// how those know it that do not know this package.
+// unavailable is a fault of the server that passes: whoever asks again a little later may have his answer. Its method
+// is how those know it that do not know this package.
 type unavailable struct{ error }
 
 // Unavailable says that it passes.
@@ -34,9 +34,10 @@ func faulty(err error) error {
 // conflictAttempts is how often a transaction is tried that others are in the way of.
 const conflictAttempts = 5
 
-// repeated is inTx for what several do to the same rows at the same time. Locks are taken in one order as far as is known beforehand of
-// what; a call that turns out to be another's, or related to another, is locked later, and two who do so may wait for each other. The
-// server then ends one of them, with an SQLSTATE of class 40, and nothing of that one is done: f runs again, and must begin anew.
+// repeated is inTx for what several do to the same rows at the same time. Locks are taken in one order as far as is
+// known beforehand of what; a call that turns out to be another's, or related to another, is locked later, and two who
+// do so may wait for each other. The server then ends one of them, with an SQLSTATE of class 40, and nothing of that
+// one is done: f runs again, and must begin anew.
 func (d *DB) repeated(ctx context.Context, f func(*txn) error) (err error) {
 	for range conflictAttempts {
 		err = d.inTx(ctx, f)

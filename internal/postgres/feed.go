@@ -20,14 +20,14 @@ var (
 	_ feed.Primary = (*DB)(nil)
 )
 
-// changesQuery reads what is new and what has appeared in the gaps, with the snapshot that it was read in: one statement, so
-// that all of it belongs together. Transaction numbers are sent as text, as xid8 has no other way out. The first transaction not
-// begun is not pg_snapshot_xmax, which is one past the newest that is over: transactions above it may be open, and hold lower
-// numbers than what has been committed. age counts from the one that is next.
+// changesQuery reads what is new and what has appeared in the gaps, with the snapshot that it was read in: one
+// statement, so that all of it belongs together. Transaction numbers are sent as text, as xid8 has no other way out.
+// The first transaction not begun is not pg_snapshot_xmax, which is one past the newest that is over: transactions
+// above it may be open, and hold lower numbers than what has been committed. age counts from the one that is next.
 //
-// On a replica the newest sign of the primary is the heartbeat, or what was replayed after it: an idle primary has nothing else
-// to replay than heartbeats, and without integration-api there is nothing else than what others write. The age is by the
-// replica's clock; of one that is behind the primary's it is not less than zero.
+// On a replica the newest sign of the primary is the heartbeat, or what was replayed after it: an idle primary has
+// nothing else to replay than heartbeats, and without integration-api there is nothing else than what others write. The
+// age is by the replica's clock; of one that is behind the primary's it is not less than zero.
 const changesQuery = `
 	SELECT s.oldest, s.next, s.mark_found, s.head_id, s.head_tx, s.replica, s.beats, s.behind,
 	       c.id, c.tx::text AS tx, c.at, c.subject, c.tenant_id, c.domain_id, c.names
@@ -51,7 +51,8 @@ const changesQuery = `
 	       ) c ON true
 	 ORDER BY c.id`
 
-// changesQueryBefore0006 is for a database that has no heartbeat yet, the primary's or its replica's: programs may be newer.
+// changesQueryBefore0006 is for a database that has no heartbeat yet, the primary's or its replica's: programs may be
+// newer.
 var changesQueryBefore0006 = strings.Replace(changesQuery, "edgvoip.heartbeat h", "(SELECT NULL::timestamptz AS at) h", 1)
 
 // undefinedTable is the SQLSTATE of a table that is not there.
@@ -148,8 +149,8 @@ const (
 	listenSilence = 8 * time.Second
 )
 
-// Listen calls wake for each notification on a channel, and after each reconnection, as notifications were missed then. It
-// returns when ctx ends, or with an error if the server cannot notify (a replica).
+// Listen calls wake for each notification on a channel, and after each reconnection, as notifications were missed then.
+// It returns when ctx ends, or with an error if the server cannot notify (a replica).
 func (d *DB) Listen(ctx context.Context, channel string, wake func()) error {
 	refused := make(chan error, 1)
 	l := pq.NewDialListener(deadlineDialer{silence: listenSilence}, d.dsn, 100*time.Millisecond, 2*time.Second, nil)

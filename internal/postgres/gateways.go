@@ -48,8 +48,8 @@ func (d *DB) Gateway(ctx context.Context, trunk uuid.UUID) (node.Gateway, error)
 	return node.Gateway(row), nil
 }
 
-// noteGateways writes states, of the trunks that there still are. Whether a carrier is asked with OPTIONS the trunk says,
-// since to a switch one that is not asked is always up.
+// noteGateways writes states, of the trunks that there still are. Whether a carrier is asked with OPTIONS the trunk
+// says, since to a switch one that is not asked is always up.
 const noteGateways = `
 	INSERT INTO edgvoip.trunk_gateways AS g (tenant_id, trunk_id, node_id, applied_revision, registration, ping, error)
 	SELECT k.tenant_id, k.id, n.id, coalesce(s.applied, 0), s.registration, CASE WHEN k.ping_seconds > 0 THEN s.ping ELSE '' END, s.error
@@ -84,8 +84,8 @@ func (d *DB) NoteGateways(ctx context.Context, nodeID uuid.UUID, states []node.G
 	return nil
 }
 
-// ForgetGateways writes down that a switch has no gateways but those that every switch is to have now. It asks that in the same
-// statement: by a list that was read before, a gateway would be forgotten that has come meanwhile.
+// ForgetGateways writes down that a switch has no gateways but those that every switch is to have now. It asks that in
+// the same statement: by a list that was read before, a gateway would be forgotten that has come meanwhile.
 func (d *DB) ForgetGateways(ctx context.Context, nodeID uuid.UUID) error {
 	const query = `
 		UPDATE edgvoip.trunk_gateways g SET applied_revision = 0, registration = '', ping = '', error = '', seen_at = now()

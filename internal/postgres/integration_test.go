@@ -50,7 +50,8 @@ func TestIntegrationRoles(t *testing.T) {
 	}
 }
 
-// A signature is remembered without waiting for the disk, and only it: the next transaction of the same connection waits.
+// A signature is remembered without waiting for the disk, and only it: the next transaction of the same connection
+// waits.
 func TestUseSignature(t *testing.T) {
 	t.Parallel()
 	dsn := testdb.New(t)

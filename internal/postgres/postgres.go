@@ -52,8 +52,8 @@ type DB struct {
 	preparing map[string]bool
 }
 
-// ErrSettings is wrapped by the error for a connection string that cannot be read. The string itself is not repeated.
-var ErrSettings = errors.New("DATABASE_URL is not a PostgreSQL URL or connection string")
+// errSettings is for a connection string that cannot be read. It is not repeated: a password may be in it.
+var errSettings = errors.New("DATABASE_URL is not a PostgreSQL URL or connection string")
 
 // Open returns a pool. It does not connect: the server may be away now and come back.
 func Open(o Options, log *slog.Logger) (*DB, error) {
@@ -62,7 +62,7 @@ func Open(o Options, log *slog.Logger) (*DB, error) {
 		// Parameters are added below in the other form.
 		var err error
 		if dsn, err = pq.ParseURL(dsn); err != nil { //nolint:staticcheck // deprecated as not needed to connect, which is not what it is for here
-			return nil, ErrSettings
+			return nil, errSettings
 		}
 	}
 	add := func(key, value string) {
@@ -99,7 +99,7 @@ func Open(o Options, log *slog.Logger) (*DB, error) {
 func pool(dsn string, dialer deadlineDialer, conns int, log *slog.Logger) (*DB, error) {
 	connector, err := pq.NewConnector(dsn)
 	if err != nil {
-		return nil, ErrSettings
+		return nil, errSettings
 	}
 	connector.Dialer(dialer)
 	db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
@@ -171,8 +171,8 @@ func list[T any](ctx context.Context, d *DB, query string, args ...any) ([]T, er
 }
 
 // bounded runs f no longer than ctx allows: what asked must have its answer, and lib/pq does not watch ctx while a
-// server is silent. An f left behind ends with its connection's deadline. A fault of the server that passes is marked, see
-// unavailable.
+// server is silent. An f left behind ends with its connection's deadline. A fault of the server that passes is marked,
+// see unavailable.
 func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -196,9 +196,9 @@ func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	}
 }
 
-// inTx runs f in a transaction: committed if f returns nil, rolled back otherwise. The correlation id of ctx is there for
-// the triggers, which write it into the jobs that f's changes cause. A fault of the server that passes is marked, see
-// unavailable.
+// inTx runs f in a transaction: committed if f returns nil, rolled back otherwise. The correlation id of ctx is there
+// for the triggers, which write it into the jobs that f's changes cause. A fault of the server that passes is marked,
+// see unavailable.
 func (d *DB) inTx(ctx context.Context, f func(*txn) error) (err error) {
 	defer func() { err = faulty(err) }()
 	begun, err := d.db.BeginTxx(ctx, nil)

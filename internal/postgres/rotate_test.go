@@ -26,8 +26,8 @@ func issuer(t *testing.T) (*postgres.DB, *integration.Issuer, uuid.UUID) {
 	return db, integration.NewIssuer(db, storetest.Keys(), time.Now), tenant.ID
 }
 
-// A rotation ends every other secret by its own overlap, also those that an earlier one let live longer; what ends before stays as
-// it is.
+// A rotation ends every other secret by its own overlap, also those that an earlier one let live longer; what ends
+// before stays as it is.
 func TestRotationShortensOverlaps(t *testing.T) {
 	t.Parallel()
 	db, i, tenant := issuer(t)

@@ -23,8 +23,8 @@ func (d *DB) SetTenantStatus(ctx context.Context, id uuid.UUID, active bool, act
 	return t.Tenant, err
 }
 
-// ChangeTenant changes a tenant and what it wants of its call records: both or nothing. Errors: directory.ErrUnknownTenant,
-// *invalid.FieldError.
+// ChangeTenant changes a tenant and what it wants of its call records: both or nothing. Errors:
+// directory.ErrUnknownTenant, *invalid.FieldError.
 func (d *DB) ChangeTenant(ctx context.Context, id uuid.UUID, c directory.TenantChange, patch cdr.PolicyPatch, actor string,
 ) (t directory.TenantRecord, p cdr.Policy, err error) {
 	err = d.inTx(ctx, func(tx *txn) error {
@@ -151,8 +151,8 @@ func (d *DB) DeleteDomain(ctx context.Context, tenant uuid.UUID, realm fstext.Re
 	})
 }
 
-// endings end what answers for a tenant and tell others of it, with a row of the audit log for each thing that has a history of its
-// own. $1 is the tenant, $2 the actor and $3 the correlation id.
+// endings end what answers for a tenant and tell others of it, with a row of the audit log for each thing that has a
+// history of its own. $1 is the tenant, $2 the actor and $3 the correlation id.
 var endings = []string{
 	// As DeleteExtension does.
 	`WITH ended AS (
@@ -188,12 +188,14 @@ var leftovers = []string{
 	`DELETE FROM edgvoip.voip_extension_store_access WHERE tenant_id = $1`,
 	`DELETE FROM edgvoip.sip_trunk_did_ranges WHERE tenant_id = $1`,
 	`DELETE FROM edgvoip.webhook_endpoints WHERE tenant_id = $1`,
-	// Nobody is there to take them. None moves up behind another, which takes a lock for each subject: there are as many as calls.
+	// Nobody is there to take them. None moves up behind another, which takes a lock for each subject: there are as
+	// many as calls.
 	`UPDATE edgvoip.webhook_events SET front = false WHERE tenant_id = $1 AND front AND state IN ('pending', 'leased')`,
 	`UPDATE edgvoip.webhook_events SET state = 'discarded', finished_at = now() WHERE tenant_id = $1 AND state IN ('pending', 'leased', 'dead')`,
 }
 
-// mayForget returns nil if the call records of a tenant do not stay for ever: nobody can erase a number from them afterwards.
+// mayForget returns nil if the call records of a tenant do not stay for ever: nobody can erase a number from them
+// afterwards.
 func mayForget(ctx context.Context, tx *txn, tenant uuid.UUID) error {
 	const query = `
 		SELECT cdr_days IS NULL AND EXISTS (SELECT FROM edgvoip.cdr WHERE tenant_id = $1) FROM edgvoip.tenants WHERE id = $1`
@@ -238,8 +240,8 @@ func (d *DB) DeleteTenant(ctx context.Context, id uuid.UUID, actor string) error
 	})
 }
 
-// lockWhole locks a tenant against everything that could be added to it: extensions by way of their domains, which come first as
-// they do where an extension is written, and domains and trunks by way of the tenant.
+// lockWhole locks a tenant against everything that could be added to it: extensions by way of their domains, which come
+// first as they do where an extension is written, and domains and trunks by way of the tenant.
 func lockWhole(ctx context.Context, tx *txn, tenant uuid.UUID) error {
 	for _, query := range []string{
 		`SELECT FROM edgvoip.sip_domains WHERE tenant_id = $1 AND status <> 'deleted' ORDER BY id FOR UPDATE`,

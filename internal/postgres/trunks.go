@@ -192,8 +192,8 @@ func extensionRings(ctx context.Context, tx *txn, tenant uuid.UUID, number fstex
 
 // lockTrunk returns a trunk, locked, or nil.
 func lockTrunk(ctx context.Context, tx *txn, tenant, id uuid.UUID) (*trunk.Record, error) {
-	// The lock comes first: one statement that locks and reads would take the ranges as they were before it waited. It lets
-	// those pass who write meanwhile what switches have made of the trunk.
+	// The lock comes first: one statement that locks and reads would take the ranges as they were before it waited. It
+	// lets those pass who write meanwhile what switches have made of the trunk.
 	if _, err := tx.ExecContext(ctx, `SELECT FROM edgvoip.sip_trunks WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, tenant, id); err != nil {
 		return nil, fmt.Errorf("lock trunk: %w", err)
 	}

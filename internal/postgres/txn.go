@@ -9,8 +9,9 @@ import (
 )
 
 // txn is a transaction whose statements are prepared once a connection rather than read and planned each time, which is
-// most of what a small write costs the server. A statement is prepared beside the transactions that want it, not by them:
-// preparing takes a connection of the pool, which transactions may hold to the last one. Until that is done it runs unprepared.
+// most of what a small write costs the server. A statement is prepared beside the transactions that want it, not by
+// them: preparing takes a connection of the pool, which transactions may hold to the last one. Until that is done it
+// runs unprepared.
 type txn struct {
 	*sqlx.Tx
 	d *DB
@@ -76,7 +77,8 @@ func (d *DB) ready(ctx context.Context, query string) *sqlx.Stmt {
 	return nil
 }
 
-// prepareLater prepares a query. An error is no matter: whoever runs the query meets it too, and it is tried again then.
+// prepareLater prepares a query. An error is no matter: whoever runs the query meets it too, and it is tried again
+// then.
 func (d *DB) prepareLater(ctx context.Context, query string) {
 	ctx, cancel := context.WithTimeout(ctx, preparePatience)
 	defer cancel()

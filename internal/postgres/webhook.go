@@ -34,9 +34,9 @@ func addEvents(ctx context.Context, tx *txn, events []webhook.Event) error {
 	return nil
 }
 
-// replacePendingEvent gives the last open event of a subject another payload, if it is of the kind and nobody has tried to
-// send it yet; otherwise it returns false and changes nothing, and the caller adds an event. The caller keeps other writers
-// of the subject's events away meanwhile, as whoever writes what the event tells does.
+// replacePendingEvent gives the last open event of a subject another payload, if it is of the kind and nobody has tried
+// to send it yet; otherwise it returns false and changes nothing, and the caller adds an event. The caller keeps other
+// writers of the subject's events away meanwhile, as whoever writes what the event tells does.
 func replacePendingEvent(ctx context.Context, tx *txn, tenant, subject uuid.UUID, kind webhook.Kind, payload []byte) (replaced bool, err error) {
 	// A claim between our look and our lock makes the row one that has been tried: the conditions are read again then.
 	const query = `

@@ -177,8 +177,8 @@ func TestReplacePendingEvent(t *testing.T) {
 	}
 }
 
-// What was given up is listed, made due again under its key, behind what is open of its subject, or given up for good; and
-// all that is audited.
+// What was given up is listed, made due again under its key, behind what is open of its subject, or given up for good;
+// and all that is audited.
 func TestDeadEvents(t *testing.T) {
 	t.Parallel()
 	db, look, tenant := eventsScene(t)
@@ -394,7 +394,8 @@ func TestEventBacklogs(t *testing.T) {
 	}
 }
 
-// fillEvents writes pending events, in one go and without the triggers that work row by row, of many subjects with two each.
+// fillEvents writes pending events, in one go and without the triggers that work row by row, of many subjects with two
+// each.
 func fillEvents(t testing.TB, look *sql.DB, tenant uuid.UUID, n int) {
 	t.Helper()
 	exec1(t, look, `ALTER TABLE edgvoip.webhook_events DISABLE TRIGGER line_up`)
@@ -422,8 +423,8 @@ func (p plan) read() float64 {
 	return most
 }
 
-// What a claim and the search for tenants read does not grow with what waits, also with the plan that a prepared statement
-// ends up with.
+// What a claim and the search for tenants read does not grow with what waits, also with the plan that a prepared
+// statement ends up with.
 func TestClaimReadsLittle(t *testing.T) {
 	t.Parallel()
 	_, look, tenant := eventsScene(t)
@@ -468,8 +469,8 @@ func TestClaimReadsLittle(t *testing.T) {
 	}
 }
 
-// What it takes to claim an event and to deliver it, with nothing else that waits and with a million: the second may take
-// no more than one and a half times the first.
+// What it takes to claim an event and to deliver it, with nothing else that waits and with a million: the second may
+// take no more than one and a half times the first.
 func BenchmarkClaim(b *testing.B) {
 	for _, waiting := range []int{0, 1_000_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {

@@ -66,8 +66,8 @@ const receiversQuery = `
 	   AND EXISTS (SELECT FROM edgvoip.webhook_events e
 	                WHERE e.tenant_id = o.tenant_id AND e.front AND e.state IN ('pending', 'leased') AND e.due_at <= now())`
 
-// DueReceivers returns the tenants that have an active endpoint and an event that is due. An endpoint that cannot be read is
-// left out, and logged.
+// DueReceivers returns the tenants that have an active endpoint and an event that is due. An endpoint that cannot be
+// read is left out, and logged.
 func (d *DB) DueReceivers(ctx context.Context) ([]webhook.Receiver, error) {
 	type row struct {
 		ID      uuid.UUID `db:"id"`
@@ -90,11 +90,11 @@ func (d *DB) DueReceivers(ctx context.Context) ([]webhook.Receiver, error) {
 	return receivers, nil
 }
 
-// claimEventsQuery leases a tenant's first events that are due, of those in front. A lease that ran out makes an event due
-// again: whoever held it has died. An endpoint that was paused a moment ago is sent nothing.
+// claimEventsQuery leases a tenant's first events that are due, of those in front. A lease that ran out makes an event
+// due again: whoever held it has died. An endpoint that was paused a moment ago is sent nothing.
 //
-// The numbers are an array and not a table, as the planner cannot know how few they are, and would read the whole table to
-// join it.
+// The numbers are an array and not a table, as the planner cannot know how few they are, and would read the whole table
+// to join it.
 const claimEventsQuery = `
 	UPDATE edgvoip.webhook_events AS e
 	   SET state = 'leased', attempts = e.attempts + 1, due_at = now() + make_interval(secs => $3),
@@ -106,8 +106,8 @@ const claimEventsQuery = `
 	        ORDER BY c.due_at, c.id LIMIT $2 FOR UPDATE OF c SKIP LOCKED))
 	RETURNING` + eventColumns
 
-// ClaimEvents gives the caller up to limit events of a tenant, each of another subject, for the length of a lease, after
-// which somebody else may claim them.
+// ClaimEvents gives the caller up to limit events of a tenant, each of another subject, for the length of a lease,
+// after which somebody else may claim them.
 func (d *DB) ClaimEvents(ctx context.Context, tenant uuid.UUID, limit int, lease time.Duration) ([]webhook.Delivery, error) {
 	rows, err := list[eventRow](ctx, d, claimEventsQuery, tenant, limit, lease.Seconds())
 	if err != nil {
@@ -116,8 +116,8 @@ func (d *DB) ClaimEvents(ctx context.Context, tenant uuid.UUID, limit int, lease
 	return deliveries(rows), nil
 }
 
-// endAttempt is one statement, as most of what an event costs is round trips: it ends the claim, if that still holds, and
-// writes down the attempt.
+// endAttempt is one statement, as most of what an event costs is round trips: it ends the claim, if that still holds,
+// and writes down the attempt.
 const endAttempt = `
 	WITH ended AS (
 	  UPDATE edgvoip.webhook_events SET %s WHERE tenant_id = $1 AND id = $2 AND attempts = $3 AND state = 'leased' RETURNING tenant_id, id, attempts
@@ -170,8 +170,8 @@ func (d *DB) ListenForEvents(ctx context.Context, wake func()) error {
 	return d.Listen(ctx, "edgvoip_webhooks", wake)
 }
 
-// EventBacklogs returns what waits to be sent to each tenant, of those that have an endpoint or something that waits. It
-// reads all that waits: ask now and then.
+// EventBacklogs returns what waits to be sent to each tenant, of those that have an endpoint or something that waits.
+// It reads all that waits: ask now and then.
 func (d *DB) EventBacklogs(ctx context.Context) ([]webhook.Backlog, error) {
 	const query = `
 		SELECT t.id, t.slug, coalesce(o.pending, 0) AS pending, o.oldest, coalesce(g.dead, 0) AS dead
@@ -202,9 +202,9 @@ func (d *DB) EventBacklogs(ctx context.Context) ([]webhook.Backlog, error) {
 // unwanted is how many days an event waits for its tenant to have an endpoint.
 const unwanted = 30
 
-// PruneEvents removes events, with their attempts, that were delivered or discarded longer ago than keep, and returns how
-// many. What it has removed stays removed if ctx ends or the server fails in the middle. A dead event waits for an operator.
-// Events that have waited 30 days for their tenant to have an endpoint are discarded.
+// PruneEvents removes events, with their attempts, that were delivered or discarded longer ago than keep, and returns
+// how many. What it has removed stays removed if ctx ends or the server fails in the middle. A dead event waits for an
+// operator. Events that have waited 30 days for their tenant to have an endpoint are discarded.
 func (d *DB) PruneEvents(ctx context.Context, keep time.Duration) (int, error) {
 	if err := d.discardUnwanted(ctx); err != nil {
 		return 0, err

@@ -19,8 +19,8 @@ import (
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
-// million is a store of as many extensions as are asked for, a thousand a domain, and of as many DIDs, a hundred a trunk. It is
-// made up while it is read.
+// million is a store of as many extensions as are asked for, a thousand a domain, and of as many DIDs, a hundred a
+// trunk. It is made up while it is read.
 type million struct {
 	memstore.Store
 	extensions, dids int
@@ -110,7 +110,8 @@ func heap() uint64 {
 	return s.HeapAlloc
 }
 
-// The memory that a model of a million extensions and a hundred thousand DIDs takes, to the bound in docs/performance.md.
+// The memory that a model of a million extensions and a hundred thousand DIDs takes, to the bound in
+// docs/performance.md.
 func BenchmarkMemory(b *testing.B) {
 	s := million{extensions: 1_000_000, dids: 100_000}
 	for b.Loop() {

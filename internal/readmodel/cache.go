@@ -5,14 +5,12 @@ import (
 	"errors"
 	"strconv"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/maypok86/otter/v2"
 )
 
-// cache is one bounded table of the model. Otter bounds it and chooses what leaves; what is said here is when an entry may be
-// believed, and that a load never brings back what was forgotten while it ran.
+// cache is one bounded table of the model. Otter bounds it and chooses what leaves; what is said here is when an entry
+// may be believed, and that a load never brings back what was forgotten while it ran.
 type cache[K comparable, V any] struct {
 	model *Model
 	items *otter.Cache[K, entry[V]]
@@ -45,7 +43,8 @@ func newCache[K comparable, V any](m *Model, most int, weigh func(V) uint32) *ca
 
 // request is a question to a cache.
 type request[K comparable, V any] struct {
-	// key is what the answer is kept under: in memory of its own, where the key that was asked for may lie in a whole request.
+	// key is what the answer is kept under: in memory of its own, where the key that was asked for may lie in a whole
+	// request.
 	key K
 	// hash is that of the name asked for. flight is the same for the same question only.
 	hash   uint64
@@ -55,7 +54,8 @@ type request[K comparable, V any] struct {
 	load    func(context.Context) (V, error)
 }
 
-// get returns the value of a key, from memory if it can be believed, else from the store, which is asked as the request says.
+// get returns the value of a key, from memory if it can be believed, else from the store, which is asked as the request
+// says.
 func (c *cache[K, V]) get(ctx context.Context, key K, ask func() request[K, V]) (V, error) {
 	m := c.model
 	e, known := c.items.GetIfPresent(key)
@@ -120,7 +120,8 @@ const (
 	existsHardly
 	// existsNot: there is none as far as was heard, and enough is asked already.
 	existsNot
-	// existsUnheard: there was none before everything was distrusted. There may be one now, and enough is asked already.
+	// existsUnheard: there was none before everything was distrusted. There may be one now, and enough is asked
+	// already.
 	existsUnheard
 )
 
@@ -242,140 +243,5 @@ func (c *cache[K, V]) forgetWhere(seq uint64, match func(V) bool) {
 		if match(e.value) {
 			c.items.Invalidate(k)
 		}
-	}
-}
-
-// gate lets so many loads at the store at once and makes so many more wait. Once a load has failed, the store counts as away:
-// for a moment nobody is let in, then one, until one comes back with an answer.
-type gate struct {
-	places      chan struct{}
-	waiting     atomic.Int64
-	mostWaiting int64
-
-	mu      sync.Mutex
-	away    bool
-	probing bool
-	retry   time.Time
-}
-
-// awayPause is the time between two attempts to reach a store that is away, and tryFor how long one may take: who makes it is a
-// lookup, and may have an answer without the store. A store that takes longer lets everybody in when the feed hears of it.
-const (
-	awayPause = 200 * time.Millisecond
-	tryFor    = 200 * time.Millisecond
-)
-
-// waitersPerPlace bounds who waits for the store: a load takes a millisecond or so, and a lookup has more than one second.
-const waitersPerPlace = 50
-
-func newGate(places int) gate {
-	return gate{places: make(chan struct{}, places), mostWaiting: int64(places) * waitersPerPlace}
-}
-
-// through asks the store as soon as the gate lets it. An error that is an answer tells that the store is there. Of a replica that is
-// behind it is none.
-func through[V any](ctx context.Context, m *Model, answer func(error) bool, load func(context.Context) (V, error)) (v V, err error) {
-	if m.tooLate() {
-		return v, ErrBehind
-	}
-	g := &m.gate
-	trying, err := g.enter(ctx)
-	if err != nil {
-		return v, err
-	}
-	if trying = trying || !m.answers(); trying {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, tryFor)
-		defer cancel()
-	}
-	answered := false
-	defer func() { g.leave(answered) }()
-	start := time.Now()
-	v, err = load(ctx)
-	// Whoever waited for most of his time to get in learned nothing about the store when the rest of it was too short.
-	late := !trying && ctx.Err() != nil && time.Since(start) < longEnough
-	answered = err == nil || answer(err) || late
-	if err != nil && answer(err) && m.late() {
-		err = ErrBehind
-	}
-	return v, err
-}
-
-// longEnough is the time in which a store that is there answers.
-const longEnough = 500 * time.Millisecond
-
-// enter returns ErrAway or ErrBusy at once, or waits for a place. Whoever entered must leave. trying tells that he is the one who
-// finds out whether a store that was away is back.
-func (g *gate) enter(ctx context.Context) (trying bool, err error) {
-	admitted, trying := g.admit()
-	if !admitted {
-		return false, ErrAway
-	}
-	select {
-	case g.places <- struct{}{}:
-		return trying, nil
-	default:
-	}
-	if g.waiting.Add(1) > g.mostWaiting {
-		g.waiting.Add(-1)
-		g.dismiss()
-		return false, ErrBusy
-	}
-	defer g.waiting.Add(-1)
-	select {
-	case g.places <- struct{}{}:
-	case <-ctx.Done():
-		g.dismiss()
-		return false, ErrBusy
-	}
-	if !trying && g.isAway() { // the one before found that out
-		<-g.places
-		return false, ErrAway
-	}
-	return trying, nil
-}
-
-func (g *gate) isAway() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.away
-}
-
-// admit lets everybody in while the store is there, and one at a time while it is not.
-func (g *gate) admit() (admitted, trying bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.away {
-		return true, false
-	}
-	if g.probing || time.Now().Before(g.retry) {
-		return false, false
-	}
-	g.probing = true
-	return true, true
-}
-
-// open lets everybody in: the store has answered somebody else.
-func (g *gate) open() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.away = false
-}
-
-func (g *gate) dismiss() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.probing = false
-}
-
-// leave gives the place back. answered tells whether the store gave an answer, be it that there is none.
-func (g *gate) leave(answered bool) {
-	<-g.places
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.probing = false
-	g.away = !answered
-	if g.away {
-		g.retry = time.Now().Add(awayPause)
 	}
 }

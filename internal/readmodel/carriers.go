@@ -119,8 +119,8 @@ func (t *carrierTable) replace(tenants map[uuid.UUID]uint64, by []Carrier) *carr
 	return arrange(all)
 }
 
-// changed are tenants whose trunks changed and nobody has read yet how. What is known of them is answered only if the database
-// cannot be asked.
+// changed are tenants whose trunks changed and nobody has read yet how. What is known of them is answered only if the
+// database cannot be asked.
 type changed map[uuid.UUID]uint64
 
 func (c changed) has(tenant uuid.UUID) bool {
@@ -128,8 +128,9 @@ func (c changed) has(tenant uuid.UUID) bool {
 	return ok
 }
 
-// consult looks into the table, unless there is none that may be used. trusted tells that what it says of a tenant that has not
-// changed is true, or cannot be known better, as the database is away; complete that what is not in it does not exist.
+// consult looks into the table, unless there is none that may be used. trusted tells that what it says of a tenant that
+// has not changed is true, or cannot be known better, as the database is away; complete that what is not in it does not
+// exist.
 func (m *Model) consult(look func(*carrierTable, changed)) (trusted, complete bool) {
 	c := &m.carriers
 	c.mu.RLock()
@@ -142,8 +143,9 @@ func (m *Model) consult(look func(*carrierTable, changed)) (trusted, complete bo
 	return current || !m.answers(), current && m.answers() && len(c.changed) == 0
 }
 
-// ask asks the store what the table does not tell, once for all who ask the same at the same time, and no more often than the
-// store can bear. What it answers is shared: nobody may change it. flight is the same for the same question only.
+// ask asks the store what the table does not tell, once for all who ask the same at the same time, and no more often
+// than the store can bear. What it answers is shared: nobody may change it. flight is the same for the same question
+// only.
 func ask[V any](ctx context.Context, m *Model, flight string, answer func(error) bool, load func(context.Context) (V, error)) (V, error) {
 	// Whoever asks after a change must not be told what was read before it: he is another flight.
 	return fly(ctx, m, flight+" "+strconv.FormatUint(m.seq.Load(), 10), func(ctx context.Context) (V, error) {
@@ -205,8 +207,8 @@ func (m *Model) ActiveTrunks(ctx context.Context) ([]trunk.Trunk, error) {
 	return m.trunks(ctx, "trunks", func(t *carrierTable, c changed) ([]trunk.Trunk, bool) { return t.active, len(c) == 0 }, m.opts.Store.ActiveTrunks)
 }
 
-// trunks returns a list of the table, unless it may have changed: then the store's, or if that cannot be asked what the table
-// has.
+// trunks returns a list of the table, unless it may have changed: then the store's, or if that cannot be asked what the
+// table has.
 func (m *Model) trunks(ctx context.Context, flight string, look func(*carrierTable, changed) (list []trunk.Trunk, unchanged bool),
 	load func(context.Context) ([]trunk.Trunk, error),
 ) ([]trunk.Trunk, error) {

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// doubts remember of each epoch that is over when the database was last heard of in it: what was read in an epoch, and not
-// anew since, is as old as that, however fresh the rest is. Those are kept that something may still be answered from.
+// doubts remember of each epoch that is over when the database was last heard of in it: what was read in an epoch, and
+// not anew since, is as old as that, however fresh the rest is. Those are kept that something may still be answered
+// from.
 type doubts struct {
 	mu   sync.RWMutex
 	last map[uint32]int64 // Unix nanoseconds
@@ -44,7 +45,8 @@ func (d *doubts) restore(last map[uint32]int64) {
 	d.last = last
 }
 
-// usable tells whether what was read in an epoch may be answered: surely if it is undoubted, else if nothing better can be had.
+// usable tells whether what was read in an epoch may be answered: surely if it is undoubted, else if nothing better can
+// be had.
 func (m *Model) usable(epoch uint32) bool {
 	if !m.fresh() {
 		return false

@@ -38,7 +38,8 @@ func TestOneFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &slow{Store: scene}
-	// The feed was not read yet: what is not in memory may exist. The caches work in the background, outside of the bubble.
+	// The feed was not read yet: what is not in memory may exist. The caches work in the background, outside of the
+	// bubble.
 	m := readmodel.New(readmodel.Options{
 		Store: s, Bulk: s, MaxExtensions: 1000, MaxAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4, LiveFor: time.Hour,
 		Log: slog.New(slog.DiscardHandler),

@@ -9,15 +9,15 @@ import (
 	"syscall"
 )
 
-// A snapshot is written to a file beside the one that it replaces, of the same name with a dot and a random number behind it.
-// Whoever writes holds a lock on the file, which the system takes from him when he ends, killed or not: so one that nobody
-// holds is left over, also where several processes keep snapshots in one place.
+// A snapshot is written to a file beside the one that it replaces, of the same name with a dot and a random number
+// behind it. Whoever writes holds a lock on the file, which the system takes from him when he ends, killed or not: so
+// one that nobody holds is left over, also where several processes keep snapshots in one place.
 
 // unfinished is in no name that an operator gives.
 const unfinished = ".unfinished-"
 
-// createBeside creates a file to write to, and locks it until it is closed. Where there are no locks nobody takes it for a
-// leftover either.
+// createBeside creates a file to write to, and locks it until it is closed. Where there are no locks nobody takes it
+// for a leftover either.
 func createBeside(path string) (*os.File, error) {
 	for {
 		f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+unfinished+"*")

@@ -13,8 +13,8 @@ import (
 // mostAdded is how many names may be added before all are read anew; of a large number, a quarter may.
 const mostAdded = 10_000
 
-// names knows which names exist: a hash of each realm and of each name in its domain, eight bytes a name. It is never wrong
-// about a name that it lacks, and may be about one that it has: names that are gone stay until it is read anew.
+// names knows which names exist: a hash of each realm and of each name in its domain, eight bytes a name. It is never
+// wrong about a name that it lacks, and may be about one that it has: names that are gone stay until it is read anew.
 type names struct {
 	// seed keeps others from choosing names whose hashes collide.
 	seed nameSeed
@@ -39,8 +39,8 @@ func (n *names) hash(domain uuid.UUID, name string) uint64 {
 	var buf [len(nameSeed{}) + 16 + 256]byte
 	b := append(buf[:0], n.seed[:]...)
 	b = append(b, domain[:]...)
-	// A stranger chooses the name, so a fast hash with a seed will not do: for those, names are found that collide under
-	// every seed.
+	// A stranger chooses the name, so a fast hash with a seed will not do: for those, names are found that collide
+	// under every seed.
 	sum := sha256.Sum256(append(b, name...))
 	return binary.LittleEndian.Uint64(sum[:])
 }

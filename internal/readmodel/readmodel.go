@@ -1,5 +1,5 @@
-// Package readmodel answers lookups from memory. It reads through to the database on a miss, forgets what the change feed
-// says has changed, and when the database is away goes on with what it knew.
+// Package readmodel answers lookups from memory. It reads through to the database on a miss, forgets what the change
+// feed says has changed, and when the database is away goes on with what it knew.
 //
 // What it keeps, and how it is bounded:
 //
@@ -47,10 +47,11 @@ type Bulk interface {
 	Realms(ctx context.Context, after string, limit int) ([]string, error)
 	// Names returns up to limit names after one, in order of tenant, domain and name.
 	Names(ctx context.Context, after Name, limit int) ([]Name, error)
-	// AllExtensions returns the extensions among the next so many rows after one, in order of tenant and id, and where the page
-	// ends; the zero key if that was the last.
+	// AllExtensions returns the extensions among the next so many rows after one, in order of tenant and id, and where
+	// the page ends; the zero key if that was the last.
 	AllExtensions(ctx context.Context, after Key, limit int) (page []DomainExtension, last Key, err error)
-	// Carriers returns the active trunks of some tenants, or of all if the list is nil, in order of tenant, priority and id.
+	// Carriers returns the active trunks of some tenants, or of all if the list is nil, in order of tenant, priority
+	// and id.
 	Carriers(ctx context.Context, tenants []uuid.UUID) ([]Carrier, error)
 }
 
@@ -81,7 +82,8 @@ type Carrier struct {
 type Options struct {
 	Store Store
 	Bulk  Bulk
-	// MaxExtensions bounds the names of extensions that are kept: an extension whose username is not its number has two.
+	// MaxExtensions bounds the names of extensions that are kept: an extension whose username is not its number has
+	// two.
 	MaxExtensions int
 	// MaxAge is how long answers are given from memory after the database was last heard of.
 	MaxAge time.Duration
@@ -105,17 +107,17 @@ const (
 	// Names asked for in vain are remembered so many, so long.
 	maxUnknown  = 65_536
 	unknownLife = 10 * time.Second
-	// doubtRate is how many names a second are asked for in the database though no such name is known: one that was created
-	// this very moment must not wait for the feed. A scan gets no more.
+	// doubtRate is how many names a second are asked for in the database though no such name is known: one that was
+	// created this very moment must not wait for the feed. A scan gets no more.
 	doubtRate = 50
-	// doubtPatience is how long such a question waits for its answer. If that is not enough nobody else asks for doubtPause: a
-	// database that has just gone silent must not hold up everybody who dials a public number.
+	// doubtPatience is how long such a question waits for its answer. If that is not enough nobody else asks for
+	// doubtPause: a database that has just gone silent must not hold up everybody who dials a public number.
 	doubtPatience = 200 * time.Millisecond
 	doubtPause    = time.Second
 )
 
-// ErrAway is the error of a lookup that needs the database while it is away; ErrBusy of one that would have to wait too long;
-// ErrBehind of one that needs to know better than a replica that is behind its primary.
+// ErrAway is the error of a lookup that needs the database while it is away; ErrBusy of one that would have to wait too
+// long; ErrBehind of one that needs to know better than a replica that is behind its primary.
 var (
 	ErrAway = errors.New("not known from memory, and the database is away")
 	ErrBusy = errors.New("not known from memory, and too many ask the database already")
@@ -146,16 +148,16 @@ type Model struct {
 	epoch  atomic.Uint32
 	seq    atomic.Uint64
 	doubts doubts
-	// begun is the time, in Unix nanoseconds, that nothing is older than, but what doubts tell of: when the model was made, or
-	// when the database was last heard of before its snapshot.
+	// begun is the time, in Unix nanoseconds, that nothing is older than, but what doubts tell of: when the model was
+	// made, or when the database was last heard of before its snapshot.
 	begun int64
 	// synced is true once the feed has been read by this process.
 	synced atomic.Bool
-	// heard is when the database was last heard of, in Unix nanoseconds; zero for never. What a replica says is as old as its
-	// primary's newest sign.
+	// heard is when the database was last heard of, in Unix nanoseconds; zero for never. What a replica says is as old
+	// as its primary's newest sign.
 	heard atomic.Int64
-	// answered is when the database, a replica however old too, last told its changes; in Unix nanoseconds. behind is how old
-	// what it told was.
+	// answered is when the database, a replica however old too, last told its changes; in Unix nanoseconds. behind is
+	// how old what it told was.
 	answered, behind atomic.Int64
 
 	wake chan struct{} // there is something to refresh
@@ -209,8 +211,8 @@ func (m *Model) live() bool {
 // answers tells whether the database answered a moment ago, so that it can be asked. A replica may have old answers.
 func (m *Model) answers() bool { return m.now().Sub(time.Unix(0, m.answered.Load())) < m.opts.LiveFor }
 
-// late tells whether the database is a replica so far behind that what is not there may exist, tooLate so far that nothing it says
-// may be answered.
+// late tells whether the database is a replica so far behind that what is not there may exist, tooLate so far that
+// nothing it says may be answered.
 func (m *Model) late() bool    { return time.Duration(m.behind.Load()) > feed.MaxBehind }
 func (m *Model) tooLate() bool { return m.late() && !m.fresh() }
 
@@ -220,8 +222,8 @@ func (m *Model) fresh() bool {
 	return known && age <= m.opts.MaxAge
 }
 
-// Ready tells why the model cannot answer: nothing is known, or what is known is too old. It answers nil otherwise, also
-// without the database.
+// Ready tells why the model cannot answer: nothing is known, or what is known is too old. It answers nil otherwise,
+// also without the database.
 func (m *Model) Ready(context.Context) error {
 	if !m.fresh() {
 		return errors.New("nothing is known from memory, or it is too old, and the database is away")

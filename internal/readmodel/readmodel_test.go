@@ -251,7 +251,8 @@ func TestChangesAreForgotten(t *testing.T) {
 	}
 }
 
-// While the database is away known names are answered and unknown ones are not: that a name does not exist cannot be known.
+// While the database is away known names are answered and unknown ones are not: that a name does not exist cannot be
+// known.
 func TestAway(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -319,8 +320,8 @@ func TestTooOld(t *testing.T) {
 	}
 }
 
-// Trunks that changed while nobody can read how are answered as they were: the tenant's calls, calls for help too, must not stop
-// for as long as the database is away.
+// Trunks that changed while nobody can read how are answered as they were: the tenant's calls, calls for help too, must
+// not stop for as long as the database is away.
 func TestTrunkChangedAndDatabaseGone(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -367,8 +368,8 @@ func TestScan(t *testing.T) {
 	}
 }
 
-// Nor does one while everything is in doubt and the names have not been read anew. What is beyond the bound then may have been
-// created, so it is not said not to exist.
+// Nor does one while everything is in doubt and the names have not been read anew. What is beyond the bound then may
+// have been created, so it is not said not to exist.
 func TestScanWhileInDoubt(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/background"
 	"github.com/edgvoip/edgvoip/internal/feed"
 	"github.com/edgvoip/edgvoip/trunk"
 )
@@ -78,12 +79,7 @@ func (m *Model) Synced(at time.Time) {
 // Behind implements feed.Reader.
 func (m *Model) Behind(age time.Duration) { m.behind.Store(int64(age)) }
 
-func (m *Model) refreshSoon() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
-}
+func (m *Model) refreshSoon() { background.Poke(m.wake) }
 
 func (c *carriers) change(tenant uuid.UUID, seq uint64) {
 	c.mu.Lock()
@@ -94,8 +90,9 @@ func (c *carriers) change(tenant uuid.UUID, seq uint64) {
 	c.changed[tenant] = seq
 }
 
-// Run reads in the background what is kept complete, the carriers and the names, whenever the feed makes that necessary, and
-// if told so preloads all extensions, at first and whenever everything was distrusted. It returns when ctx ends.
+// Run reads in the background what is kept complete, the carriers and the names, whenever the feed makes that
+// necessary, and if told so preloads all extensions, at first and whenever everything was distrusted. It returns when
+// ctx ends.
 func (m *Model) Run(ctx context.Context) {
 	const retry = time.Second
 	var last preload
@@ -129,8 +126,9 @@ type preload struct {
 	rest  time.Time
 }
 
-// anew preloads, unless all was read since it was last distrusted. It takes a rest of the same length after each, so that
-// whatever makes the feed distrust everything again and again does not keep the database reading; wait is what is left of it.
+// anew preloads, unless all was read since it was last distrusted. It takes a rest of the same length after each, so
+// that whatever makes the feed distrust everything again and again does not keep the database reading; wait is what is
+// left of it.
 func (p *preload) anew(ctx context.Context, m *Model) (wait time.Duration, err error) {
 	start, epoch := time.Now(), m.epoch.Load()
 	if p.done && p.epoch == epoch {

@@ -55,7 +55,8 @@ func TestReplicaIsBehind(t *testing.T) {
 	}
 }
 
-// What is in doubt is read anew from a replica that is behind, as it may know better, and is not answered if the replica denies it.
+// What is in doubt is read anew from a replica that is behind, as it may know better, and is not answered if the
+// replica denies it.
 func TestDoubtAndReplicaIsBehind(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)

@@ -26,10 +26,11 @@ import (
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
-// A snapshot file lets a process that starts while the database is away answer what another knew. It holds what the model
-// holds, credentials sealed as they are in the database, and how far the feed was read. What is in doubt is in it too, with the
-// epoch that it was read in: whoever loads it counts on from there, and doubts it as well. Layout: snapshotMagic; a gob stream
-// of a snapshotHead, then of []snapshotExtension until an empty one; the SHA-256 of all that.
+// A snapshot file lets a process that starts while the database is away answer what another knew. It holds what the
+// model holds, credentials sealed as they are in the database, and how far the feed was read. What is in doubt is in it
+// too, with the epoch that it was read in: whoever loads it counts on from there, and doubts it as well. Layout:
+// snapshotMagic; a gob stream of a snapshotHead, then of []snapshotExtension until an empty one; the SHA-256 of all
+// that.
 
 const snapshotMagic = "edgvoip snapshot 5\n"
 
@@ -99,9 +100,9 @@ type snapshotCarrier struct {
 // snapshotChunk is the number of extensions that are written at once.
 const snapshotChunk = 1000
 
-// Save writes a snapshot file, readable by its owner only, in place of the one before. from is how far the feed was read before
-// the call: what changes meanwhile is applied again by whoever loads it. It is zero as long as nobody can say: whoever loads the
-// file then has everything in doubt as soon as there is a database.
+// Save writes a snapshot file, readable by its owner only, in place of the one before. from is how far the feed was
+// read before the call: what changes meanwhile is applied again by whoever loads it. It is zero as long as nobody can
+// say: whoever loads the file then has everything in doubt as soon as there is a database.
 func (m *Model) Save(path string, from feed.Position) (err error) {
 	f, err := createBeside(path)
 	if err != nil {
@@ -201,8 +202,9 @@ func (c *carriers) snapshot(m *Model, h *snapshotHead) {
 	}
 }
 
-// Load reads a snapshot file into a model that knows nothing yet, and returns how far the feed was read. A file that is not
-// there is no error: the position is then zero. What is left of processes that were killed while they saved is removed.
+// Load reads a snapshot file into a model that knows nothing yet, and returns how far the feed was read. A file that is
+// not there is no error: the position is then zero. What is left of processes that were killed while they saved is
+// removed.
 func (m *Model) Load(path string) (feed.Position, error) {
 	if err := removeLeftovers(path); err != nil {
 		m.opts.Log.Warn("what is left of unfinished snapshots stays", "error", err)
@@ -330,12 +332,13 @@ func (c *carriers) restore(h snapshotHead, since uint64) error {
 	return nil
 }
 
-// firstSave is the time from the start to the first snapshot. The next ones take twice as long each, up to the interval: most is
-// learned soon after the start.
+// firstSave is the time from the start to the first snapshot. The next ones take twice as long each, up to the
+// interval: most is learned soon after the start.
 const firstSave = 10 * time.Second
 
-// KeepSnapshot saves a snapshot at intervals, the first ones sooner, and once more when ctx ends; also without the database, as
-// what was read since the last one may have been much. What may not be answered any more is not saved: the file stays as it is.
+// KeepSnapshot saves a snapshot at intervals, the first ones sooner, and once more when ctx ends; also without the
+// database, as what was read since the last one may have been much. What may not be answered any more is not saved: the
+// file stays as it is.
 func (m *Model) KeepSnapshot(ctx context.Context, path string, interval time.Duration, position func() feed.Position) {
 	save := func() {
 		if !m.fresh() {

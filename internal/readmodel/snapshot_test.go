@@ -201,7 +201,8 @@ func TestSnapshotWithoutPosition(t *testing.T) {
 	}
 }
 
-// keep keeps snapshots for a time, of which nothing really passes, and returns the error of looking for the file after so long.
+// keep keeps snapshots for a time, of which nothing really passes, and returns the error of looking for the file after
+// so long.
 func keep(t *testing.T, file string, m *readmodel.Model, live bool, long time.Duration) (after, end error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -221,8 +222,8 @@ func keep(t *testing.T, file string, m *readmodel.Model, live bool, long time.Du
 	return after, end
 }
 
-// A snapshot is written soon after the start, and at the end, also while the database is away; but not of what nobody may be
-// told any more.
+// A snapshot is written soon after the start, and at the end, also while the database is away; but not of what nobody
+// may be told any more.
 func TestKeepSnapshot(t *testing.T) {
 	t.Parallel()
 	m := model(t, newSource(t), shortLived)
@@ -336,8 +337,8 @@ func TestSnapshotLeftovers(t *testing.T) {
 	}
 }
 
-// A snapshot in the middle of which everything is distrusted and read anew is no younger than its beginning: whoever loads it and loses
-// the mark trusts nothing of it.
+// A snapshot in the middle of which everything is distrusted and read anew is no younger than its beginning: whoever
+// loads it and loses the mark trusts nothing of it.
 func TestSnapshotDuringDistrust(t *testing.T) {
 	t.Parallel()
 	m := model(t, newSource(t), func(o *readmodel.Options) { o.MaxExtensions = 100_000 })

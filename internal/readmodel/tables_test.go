@@ -25,8 +25,8 @@ import (
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
-// statements change each table that a lookup reads, in every way that SQL knows, one after the other. Foreign keys are gone, so
-// that each changes its own table only; each changes the answer to some lookup.
+// statements change each table that a lookup reads, in every way that SQL knows, one after the other. Foreign keys are
+// gone, so that each changes its own table only; each changes the answer to some lookup.
 var statements = map[string][]string{
 	"tenants": {
 		// Its domain is there already.
@@ -84,8 +84,8 @@ var statements = map[string][]string{
 	},
 }
 
-// No writer can forget: after any statement on any table, once the feed was read, every lookup is answered as the database would
-// answer it.
+// No writer can forget: after any statement on any table, once the feed was read, every lookup is answered as the
+// database would answer it.
 func TestEveryTable(t *testing.T) {
 	t.Parallel()
 	for table, list := range statements {
@@ -175,7 +175,8 @@ func following(tb testing.TB, store *postgres.DB) (*readmodel.Model, *feed.Follo
 		Store: store, Bulk: store, MaxExtensions: 1000, MaxAge: time.Hour, LoadTimeout: 20 * time.Second, MaxLoads: 4, LiveFor: time.Hour, Log: log,
 	})
 	f := feed.New(feed.Options{Source: store, Reader: m, Interval: time.Hour, Timeout: 20 * time.Second, Log: log})
-	// It distrusts everything once more when the transactions that are open now are over, those of other tests' databases too.
+	// It distrusts everything once more when the transactions that are open now are over, those of other tests'
+	// databases too.
 	for deadline := time.Now().Add(2 * time.Minute); f.Position().Mark == (feed.Mark{}); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			tb.Fatal("some transaction in the cluster is not over in two minutes")
@@ -258,8 +259,8 @@ func answers(tb testing.TB, s lookups) map[string]string {
 	return all
 }
 
-// patient asks again for a name that could not be asked for yet: while everything is in doubt, names that were not there before are
-// asked for in the database a few at a time.
+// patient asks again for a name that could not be asked for yet: while everything is in doubt, names that were not
+// there before are asked for in the database a few at a time.
 type patient struct{ lookups }
 
 func (p patient) retry(ask func() error) {
@@ -296,8 +297,8 @@ func noteTrunks(ctx context.Context, s lookups, note func(question string, err e
 	}
 }
 
-// A database that goes away while trunks have changed, or everything is in doubt, takes nothing with it: also in the seconds in
-// which it still counts as there.
+// A database that goes away while trunks have changed, or everything is in doubt, takes nothing with it: also in the
+// seconds in which it still counts as there.
 func TestGoneBeforeCarriersWereRead(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*readmodel.Model){
@@ -350,8 +351,8 @@ func TestBackAfterOutage(t *testing.T) {
 	}
 }
 
-// A public number that somebody dials is no extension, also in the seconds in which a database that has gone away, or silent,
-// still counts as there.
+// A public number that somebody dials is no extension, also in the seconds in which a database that has gone away, or
+// silent, still counts as there.
 func TestDialledNumberWhileGoingAway(t *testing.T) {
 	t.Parallel()
 	for name, goAway := range map[string]func(*source){

@@ -9,7 +9,8 @@ import (
 	"github.com/edgvoip/edgvoip/directory"
 )
 
-// TrunkTenant implements dialplan.Store. A tenant is known with its domains; one that has none is asked for in the database.
+// TrunkTenant implements dialplan.Store. A tenant is known with its domains; one that has none is asked for in the
+// database.
 func (m *Model) TrunkTenant(ctx context.Context, tenant uuid.UUID) (directory.Tenant, error) {
 	domains, err := m.domainsOf(ctx, tenant)
 	if err != nil {

@@ -28,8 +28,8 @@ var mixture = []string{"internal-call", "call-from-a-carrier", "call-out-over-th
 // tenant is whose they are.
 var tenant = uuid.MustParse("890d6828-8750-4a75-96f0-506b1976e35d")
 
-// BenchmarkRead has a worker read documents that wait, those of a call one after the other as switches post them: metric
-// documents/s is how many of them become records, with the events that tell W3.
+// BenchmarkRead has a worker read documents that wait, those of a call one after the other as switches post them:
+// metric documents/s is how many of them become records, with the events that tell W3.
 func BenchmarkRead(b *testing.B) {
 	dsn := testdb.New(b)
 	db := openStore(b, dsn)

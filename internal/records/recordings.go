@@ -82,9 +82,9 @@ func (f *Files) trust() error {
 // Close ends the use of the directory.
 func (f *Files) Close() error { return f.root.Close() }
 
-// A file is complete when nobody has written to it for a while, and is lost if it is not there a day after its call began. It may
-// come all the same, from a disk that was away: so it is looked for again for a month, and a file that is to be removed must have been
-// away for a week.
+// A file is complete when nobody has written to it for a while, and is lost if it is not there a day after its call
+// began. It may come all the same, from a disk that was away: so it is looked for again for a month, and a file that is
+// to be removed must have been away for a week.
 const (
 	quiet    = 2 * time.Second
 	lostAge  = 24 * time.Hour
@@ -151,7 +151,8 @@ func (w *Worker) remove(ctx context.Context) (more bool, err error) {
 	})
 }
 
-// each does something with every recording of a state, from after one on. One that fails does not keep the others from their turn.
+// each does something with every recording of a state, from after one on. One that fails does not keep the others from
+// their turn.
 func (w *Worker) each(ctx context.Context, state cdr.RecordingState, after cdr.Recording, f func(cdr.Recording) error) error {
 	var failures error
 	for {

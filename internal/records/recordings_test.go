@@ -17,8 +17,9 @@ import (
 	"github.com/edgvoip/edgvoip/internal/records"
 )
 
-// A recording is ready when nobody has written to its file for a while; without one it is lost after a day. A file that was given
-// up is removed, or away for a week. One that was lost is found when it comes. What is no file of the directory is none.
+// A recording is ready when nobody has written to its file for a while; without one it is lost after a day. A file that
+// was given up is removed, or away for a week. One that was lost is found when it comes. What is no file of the
+// directory is none.
 func TestRecordings(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -1,5 +1,5 @@
-// Package records makes call records of the documents that were taken, looks for their recordings, and removes what is older
-// than its tenant keeps it. Several processes may do so at the same time.
+// Package records makes call records of the documents that were taken, looks for their recordings, and removes what is
+// older than its tenant keeps it. Several processes may do so at the same time.
 package records
 
 import (
@@ -17,8 +17,8 @@ import (
 
 // Store is where records are. Implementations are safe for concurrent use.
 type Store interface {
-	// ReadDocuments reads up to so many documents into call records, Reconstruct up to so many channels that were seen to end
-	// so long ago.
+	// ReadDocuments reads up to so many documents into call records, Reconstruct up to so many channels that were seen
+	// to end so long ago.
 	ReadDocuments(ctx context.Context, most int) (cdr.Tally, error)
 	Reconstruct(ctx context.Context, after time.Duration, most int) (cdr.Tally, error)
 	// WaitingDocuments counts what has still to be done.
@@ -26,14 +26,15 @@ type Store interface {
 
 	// EnsurePartitions makes room for the months to come.
 	EnsurePartitions(ctx context.Context) error
-	// ExpireRecordings gives up recordings, and ExpireCalls removes records, that are older than their tenants keep them. With
-	// files, records stay whose recordings are still there.
+	// ExpireRecordings gives up recordings, and ExpireCalls removes records, that are older than their tenants keep
+	// them. With files, records stay whose recordings are still there.
 	ExpireRecordings(ctx context.Context) error
 	ExpireCalls(ctx context.Context) (removed int64, err error)
 
 	// Recordings returns recordings of a state, from after one on.
 	Recordings(ctx context.Context, state cdr.RecordingState, after cdr.Recording, limit int) ([]cdr.Recording, error)
-	// RecordingReady says that the file is there, RecordingLost that it will not come, RecordingGone that it is removed.
+	// RecordingReady says that the file is there, RecordingLost that it will not come, RecordingGone that it is
+	// removed.
 	RecordingReady(ctx context.Context, r cdr.Recording, url string) error
 	RecordingLost(ctx context.Context, r cdr.Recording) error
 	RecordingGone(ctx context.Context, r cdr.Recording) error
@@ -59,8 +60,8 @@ const (
 	defaultPatience = 2 * time.Minute
 	defaultPoll     = 500 * time.Millisecond
 	batch           = 100
-	// gather is how long documents are let come after the first: a document that is read alone costs nearly five times as much as
-	// one of a hundred, and the event about a call waits much longer for its legs.
+	// gather is how long documents are let come after the first: a document that is read alone costs nearly five times
+	// as much as one of a hundred, and the event about a call waits much longer for its legs.
 	gather = 100 * time.Millisecond
 	// storeTimeout bounds one question to the store.
 	storeTimeout      = 30 * time.Second
@@ -86,8 +87,8 @@ func New(o Options) *Worker {
 // Wake tells that there may be documents. It does not block.
 func (w *Worker) Wake() { background.Poke(w.due) }
 
-// readers is how many batches are read at the same time: while the database writes one, another is parsed. The legs of a call
-// that are in both wait for each other in the store.
+// readers is how many batches are read at the same time: while the database writes one, another is parsed. The legs of
+// a call that are in both wait for each other in the store.
 const readers = 2
 
 // Run works until ctx ends and everything it started has ended.
@@ -112,8 +113,8 @@ func (w *Worker) Run(ctx context.Context) {
 	parts.Wait()
 }
 
-// repeat does something again and again: at once while there is more, otherwise every so often. It logs when that begins to
-// fail and when it works again.
+// repeat does something again and again: at once while there is more, otherwise every so often. It logs when that
+// begins to fail and when it works again.
 func (w *Worker) repeat(ctx context.Context, what string, every time.Duration, wake <-chan struct{}, f func(context.Context) (bool, error)) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -141,8 +142,8 @@ type reader struct {
 	most int // documents in the next batch
 }
 
-// read reads a batch. After one that failed, as it may have been too much for the time that there is, one document is read at
-// a time, then twice as many each time.
+// read reads a batch. After one that failed, as it may have been too much for the time that there is, one document is
+// read at a time, then twice as many each time.
 func (r *reader) read(ctx context.Context) (more bool, err error) {
 	most := r.most
 	t, err := r.opts.Store.ReadDocuments(ctx, most)
@@ -179,8 +180,8 @@ func (w *Worker) count(ctx context.Context) (more bool, err error) {
 	return false, err
 }
 
-// missFiles tells of recordings whose files nobody looks for or removes, and without that their records stay, whatever the tenant
-// wants.
+// missFiles tells of recordings whose files nobody looks for or removes, and without that their records stay, whatever
+// the tenant wants.
 func (w *Worker) missFiles(ctx context.Context) error {
 	if w.opts.Files != nil {
 		return nil

@@ -141,7 +141,8 @@ func (l *ledger) hurry() {
 
 var quietly = slog.New(slog.DiscardHandler)
 
-// What cannot be read, what is nobody's and what the database does not take stay, with the reason; all others are recorded.
+// What cannot be read, what is nobody's and what the database does not take stay, with the reason; all others are
+// recorded.
 func TestPoisonBlocksNobody(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, testdb.New(t))
@@ -331,8 +332,8 @@ func (s *still) RecordingGone(_ context.Context, r cdr.Recording) error {
 	return s.settle(r, "gone "+r.Path)
 }
 
-// After a batch that failed, one document is read at a time, then twice as many each time: what was too much for the time that
-// there is gets through in the end. Full batches follow each other at once.
+// After a batch that failed, one document is read at a time, then twice as many each time: what was too much for the
+// time that there is gets through in the end. Full batches follow each other at once.
 func TestAfterFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

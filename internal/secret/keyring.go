@@ -135,8 +135,8 @@ func (r *KeyRing) Open(s Sealed, owner string) ([]byte, error) {
 	return plain, nil
 }
 
-// Digests returns keyed hashes of data, 32 bytes each, one under every key of the ring and that of the sealing key first.
-// Whoever has only a database with the hashes cannot try what the data might have been.
+// Digests returns keyed hashes of data, 32 bytes each, one under every key of the ring and that of the sealing key
+// first. Whoever has only a database with the hashes cannot try what the data might have been.
 func (r *KeyRing) Digests(data []byte) [][]byte {
 	list := make([][]byte, len(r.macs))
 	for i, key := range r.macs {

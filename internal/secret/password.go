@@ -22,7 +22,8 @@ const (
 	argonSaltBytes = 16
 )
 
-// Bounds on stored parameters. A row that asks for more was not written by us, and would cost memory at every comparison.
+// Bounds on stored parameters. A row that asks for more was not written by us, and would cost memory at every
+// comparison.
 const (
 	argonMaxMemoryKiB = 256 * 1024
 	argonMaxTime      = 10

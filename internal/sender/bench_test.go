@@ -12,8 +12,8 @@ import (
 )
 
 // How long an event of one tenant takes from being written to being taken, alone and beside a tenant with 10 000 events
-// whose receiver hangs, in turns of one run: the 99th percentile beside it may be a tenth more at most. An iteration is an
-// event of each.
+// whose receiver hangs, in turns of one run: the 99th percentile beside it may be a tenth more at most. An iteration is
+// an event of each.
 func BenchmarkStuckTenant(b *testing.B) {
 	const round = 250 // events until it is the other's turn
 	s := newScene(b)

@@ -38,7 +38,8 @@ var errForbidden = errors.New("the address may not be dialled (WEBHOOK_ALLOW_NET
 func newClient(o Options) *http.Client {
 	dialer := &net.Dialer{
 		Timeout: dialTimeout, Resolver: o.Resolver,
-		// After the name was resolved, for each address that it has: a name that leads elsewhere the second time gains nothing.
+		// After the name was resolved, for each address that it has: a name that leads elsewhere the second time gains
+		// nothing.
 		Control: func(_, address string, _ syscall.RawConn) error {
 			a, err := netip.ParseAddrPort(address)
 			if err != nil || !o.Allow.Allow(a.Addr()) {
@@ -90,8 +91,8 @@ func (s *Sender) send(ctx context.Context, r webhook.Receiver, d webhook.Deliver
 	return answer{status: resp.StatusCode, retryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
 }
 
-// cause says why there was no answer, in words of ours: the texts of net/http and x509 hold parts of what was sent, such as the
-// names in a certificate.
+// cause says why there was no answer, in words of ours: the texts of net/http and x509 hold parts of what was sent,
+// such as the names in a certificate.
 func cause(ctx context.Context, err error) error {
 	var network *net.OpError
 	var resolution *net.DNSError

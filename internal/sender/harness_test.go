@@ -111,8 +111,8 @@ func (w *tenant) endpoint(t testing.TB, url string) {
 	}
 }
 
-// add writes events of a subject, one after the other. No two bodies are alike: those of one second would have one signature,
-// which a receiver takes for a replay.
+// add writes events of a subject, one after the other. No two bodies are alike: those of one second would have one
+// signature, which a receiver takes for a replay.
 func (w *tenant) add(t testing.TB, subject uuid.UUID, n int) {
 	t.Helper()
 	w.s.exec(t, `INSERT INTO edgvoip.webhook_events (tenant_id, key, kind, subject, payload)

@@ -11,8 +11,8 @@ import (
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
-// lane sends the events of one tenant. Its goroutine runs while there is something to send or under way; what it knows of the
-// receiver stays longer, as long as its breaker is not closed.
+// lane sends the events of one tenant. Its goroutine runs while there is something to send or under way; what it knows
+// of the receiver stays longer, as long as its breaker is not closed.
 type lane struct {
 	sender *Sender
 	log    *slog.Logger
@@ -102,8 +102,8 @@ func (l *lane) refresh() {
 	}
 }
 
-// reserve takes up to n places: the tenant's own, if it is free, and others of what all tenants share, as many as there are.
-// Of each it returns whether it is the own.
+// reserve takes up to n places: the tenant's own, if it is free, and others of what all tenants share, as many as there
+// are. Of each it returns whether it is the own.
 func (l *lane) reserve(n int) (places []bool) {
 	if n > 0 && !l.own {
 		l.own = true
@@ -123,8 +123,8 @@ func (l *lane) release(own bool) {
 	}
 }
 
-// claim claims up to n events, and opens what they are signed with. What cannot be sent is not claimed, so that it loses no
-// attempt.
+// claim claims up to n events, and opens what they are signed with. What cannot be sent is not claimed, so that it
+// loses no attempt.
 func (l *lane) claim(ctx context.Context, n int) ([]webhook.Delivery, []string, error) {
 	if !l.receiver.BaseURL.Encrypted() && !l.sender.opts.AllowHTTP {
 		return nil, nil, errPlain

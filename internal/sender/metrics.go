@@ -53,7 +53,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
-// backlogs shows what waits, and forgets tenants of whom nothing is known any more. Counters stay: they count what happened.
+// backlogs shows what waits, and forgets tenants of whom nothing is known any more. Counters stay: they count what
+// happened.
 func (m *metrics) backlogs(all []webhook.Backlog, now time.Time) {
 	shown := map[string]bool{}
 	for _, b := range all {

@@ -1,7 +1,7 @@
-// Package sender sends webhooks: it claims events (webhook.Delivery), signs them, posts them to the tenant's W3, and writes
-// down what came of it. Each tenant has a lane of its own, so that a receiver that is dead, slow or hangs delays no other
-// tenant. Any number of processes may send at once. One that is killed loses nothing: its leases run out, and its events
-// are sent again under the same keys.
+// Package sender sends webhooks: it claims events (webhook.Delivery), signs them, posts them to the tenant's W3, and
+// writes down what came of it. Each tenant has a lane of its own, so that a receiver that is dead, slow or hangs delays
+// no other tenant. Any number of processes may send at once. One that is killed loses nothing: its leases run out, and
+// its events are sent again under the same keys.
 package sender
 
 import (
@@ -30,13 +30,13 @@ import (
 type Store interface {
 	// DueReceivers returns the tenants that have an active endpoint and an event that is due.
 	DueReceivers(ctx context.Context) ([]webhook.Receiver, error)
-	// ListenForEvents calls wake whenever there may be new events or changed endpoints, until ctx ends. It is a courtesy: the
-	// sender also looks by itself every second.
+	// ListenForEvents calls wake whenever there may be new events or changed endpoints, until ctx ends. It is a
+	// courtesy: the sender also looks by itself every second.
 	ListenForEvents(ctx context.Context, wake func()) error
 	// ClaimEvents gives up to limit events of a tenant, each of another subject, for the length of a lease.
 	ClaimEvents(ctx context.Context, tenant uuid.UUID, limit int, lease time.Duration) ([]webhook.Delivery, error)
-	// DeliverEvent, RetryEvent and BuryEvent end a claim and write down the attempt: the event has arrived, is tried again
-	// after a while, or is given up. Error: webhook.ErrLeaseLost.
+	// DeliverEvent, RetryEvent and BuryEvent end a claim and write down the attempt: the event has arrived, is tried
+	// again after a while, or is given up. Error: webhook.ErrLeaseLost.
 	DeliverEvent(ctx context.Context, d webhook.Delivery, a webhook.Attempt) error
 	RetryEvent(ctx context.Context, d webhook.Delivery, a webhook.Attempt, after time.Duration) error
 	BuryEvent(ctx context.Context, d webhook.Delivery, a webhook.Attempt) error
@@ -44,7 +44,8 @@ type Store interface {
 	Secrets(ctx context.Context, tenant uuid.UUID) ([]integration.Secret, error)
 	// EventBacklogs returns what waits to be sent to each tenant.
 	EventBacklogs(ctx context.Context) ([]webhook.Backlog, error)
-	// PruneEvents removes events that were delivered or discarded longer ago than keep. It returns how many, also with an error.
+	// PruneEvents removes events that were delivered or discarded longer ago than keep. It returns how many, also with
+	// an error.
 	PruneEvents(ctx context.Context, keep time.Duration) (int, error)
 }
 
@@ -58,7 +59,8 @@ type Options struct {
 	AllowHTTP bool
 	// Timeout bounds one attempt, from dialling to the end of the answer. Zero means 15 s.
 	Timeout time.Duration
-	// Shared is how many attempts may be under way beyond one of each tenant, which nobody else can take. Zero means 64.
+	// Shared is how many attempts may be under way beyond one of each tenant, which nobody else can take. Zero means
+	// 64.
 	Shared int
 	// Grace is how long what is under way may take at shutdown. Zero means 10 s.
 	Grace time.Duration
@@ -174,8 +176,8 @@ func (s *Sender) look(ctx, sending context.Context) error {
 	return nil
 }
 
-// rest says that a lane has nothing to do; false means that somebody has found something meanwhile. A lane whose breaker is
-// closed is forgotten, unless it has an outage to tell the end of.
+// rest says that a lane has nothing to do; false means that somebody has found something meanwhile. A lane whose
+// breaker is closed is forgotten, unless it has an outage to tell the end of.
 func (s *Sender) rest(l *lane) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -233,7 +233,8 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// What is not to be sent is not claimed: no attempt is lost while an endpoint is paused, plain, or without a secret to sign with.
+// What is not to be sent is not claimed: no attempt is lost while an endpoint is paused, plain, or without a secret to
+// sign with.
 func TestNothingToSendTo(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -293,8 +294,8 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// A receiver that does not answer is left alone after some failures: the rest of what waits loses no attempt. It is tried
-// again after a pause, and all arrives when it works.
+// A receiver that does not answer is left alone after some failures: the rest of what waits loses no attempt. It is
+// tried again after a pause, and all arrives when it works.
 func TestBreaker(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)

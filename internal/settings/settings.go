@@ -5,7 +5,6 @@ package settings
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"reflect"
 	"strings"
 
@@ -40,8 +39,9 @@ func (c Common) CheckKeys() error {
 	return nil
 }
 
-// Parse reads a struct with env tags from an environment, given as KEY=value. A variable that is set and empty has its default
-// like one that is not set, but for a text with the tag empty:"stays". The error names the settings that cannot be read.
+// Parse reads a struct with env tags from an environment, given as KEY=value. A variable that is set and empty has its
+// default like one that is not set, but for a text with the tag empty:"stays". The error names the settings that cannot
+// be read.
 func Parse[T any](environ []string) (T, error) {
 	given := env.ToMap(environ)
 	s, err := env.ParseAsWithOptions[T](env.Options{Environment: given})
@@ -87,13 +87,4 @@ func kind(t reflect.Type) string {
 	default:
 		return t.String()
 	}
-}
-
-// IsLoopback tells whether a host, as it stands in host:port, can be reached from this machine only.
-func IsLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
 }

@@ -22,7 +22,8 @@ func AgentsAddr(addr string) (fstext.Text, error) {
 	return fstext.Join(fstext.Addr(a.Addr()), fstext.Const(":"), fstext.Int(int(a.Port()))), nil
 }
 
-// RecordingsDir reads RECORDINGS_DIR as the switch knows it; no text is no directory. FreeSWITCH takes what follows a space for something else than the path.
+// RecordingsDir reads RECORDINGS_DIR as the switch knows it; no text is no directory. FreeSWITCH takes what follows a
+// space for something else than the path.
 func RecordingsDir(dir string) (fstext.Text, error) {
 	if dir == "" {
 		return fstext.Text{}, nil

@@ -12,8 +12,8 @@ import (
 // row is a line of a table of docs/settings.md: the setting and its default.
 var row = regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| ([^|]+) \\|")
 
-// Documented checks that a document has a row for each setting of a process, T, with its default, and of the settings whose
-// names have one of the prefixes none that the process does not have.
+// Documented checks that a document has a row for each setting of a process, T, with its default, and of the settings
+// whose names have one of the prefixes none that the process does not have.
 func Documented[T any](t *testing.T, path string, prefixes ...string) {
 	t.Helper()
 	doc, err := os.ReadFile(path) //nolint:gosec // a test names it
@@ -44,8 +44,9 @@ func Documented[T any](t *testing.T, path string, prefixes ...string) {
 	}
 }
 
-// Refused checks that a process that is started with a wrong setting ends with a sentence that names it and keeps secrets, which are
-// called s3cret in it, to itself. Each of the list is a setting and the changes, as KEY=value, that make it wrong.
+// Refused checks that a process that is started with a wrong setting ends with a sentence that names it and keeps
+// secrets, which are called s3cret in it, to itself. Each of the list is a setting and the changes, as KEY=value, that
+// make it wrong.
 func Refused(t *testing.T, start func(changes ...string) error, list [][]string) {
 	t.Helper()
 	for _, wrong := range list {

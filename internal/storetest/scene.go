@@ -74,12 +74,12 @@ func Extension(slug, realm, number, username string) directory.Extension {
 		Transport: directory.TransportAny, Codecs: Must(fstext.NewCodecs([]string{"OPUS", "PCMA", "PCMU"})),
 		MaxCalls: 2, Active: true,
 	}
-	Seal(&e, "pw"+number)
+	seal(&e, "pw"+number)
 	return e
 }
 
-// Seal gives an extension a password.
-func Seal(e *directory.Extension, password string) {
+// seal gives an extension a password.
+func seal(e *directory.Extension, password string) {
 	user, realm, keys := e.Username.String(), e.Realm.String(), Keys()
 	e.HA1MD5 = keys.Seal([]byte(secret.HA1MD5(user, realm, password)), directory.CredentialOwner(e.TenantID, e.Username, e.Realm, directory.MD5))
 	e.HA1SHA256 = keys.Seal([]byte(secret.HA1SHA256(user, realm, password)), directory.CredentialOwner(e.TenantID, e.Username, e.Realm, directory.SHA256))

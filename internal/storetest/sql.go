@@ -8,8 +8,8 @@ import (
 	"github.com/edgvoip/edgvoip/trunk"
 )
 
-// SQL is a Sink that writes a scene straight into the tables of schema.sql, over a connection that may write them. An error
-// ends the test.
+// SQL is a Sink that writes a scene straight into the tables of schema.sql, over a connection that may write them. An
+// error ends the test.
 type SQL struct {
 	TB testing.TB
 	DB *sql.DB

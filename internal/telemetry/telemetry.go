@@ -1,5 +1,5 @@
-// Package telemetry sets up what an operator sees of a process: structured logs with a correlation id on every line, and a
-// metrics registry.
+// Package telemetry sets up what an operator sees of a process: structured logs with a correlation id on every line,
+// and a metrics registry.
 package telemetry
 
 import (

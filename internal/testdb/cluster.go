@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Cluster is a PostgreSQL server of a test's own, to be killed: what was committed is there when it comes back. Its methods
-// fail the test if they cannot do what they say; they are not for concurrent use.
+// Cluster is a PostgreSQL server of a test's own, to be killed: what was committed is there when it comes back. Its
+// methods fail the test if they cannot do what they say; they are not for concurrent use.
 type Cluster struct {
 	// DSN is the connection string of an empty database, the same after each start.
 	DSN string

@@ -1,10 +1,10 @@
 // Package testdb gives each test a PostgreSQL database of its own, so that tests of storage run in parallel on the real
 // engine and cannot see each other's rows. Only tests may import it, and it imports nothing else of this module.
 //
-// The server is the one that TEST_DATABASE_URL names; dev/with-postgres starts a private one. Its user must be allowed to
-// create databases and roles. New copies a template database, which is built from schema.sql once per server and
-// carries the hash of that file in its name: a changed schema makes a new template, and the old one stays until somebody
-// drops it or, as usual, the whole private server.
+// The server is the one that TEST_DATABASE_URL names; dev/with-postgres starts a private one. Its user must be allowed
+// to create databases and roles. New copies a template database, which is built from schema.sql once per server and
+// carries the hash of that file in its name: a changed schema makes a new template, and the old one stays until
+// somebody drops it or, as usual, the whole private server.
 package testdb
 
 import (
@@ -35,8 +35,9 @@ const (
 	requireVariable = "EDGVOIP_TEST_REQUIRE_DATABASE"
 )
 
-// templateLock is the key of the advisory lock under which templates are built. Besides the template itself it guards the
-// roles that schema.sql makes: they belong to the whole server, and two sessions that create them at once would collide.
+// templateLock is the key of the advisory lock under which templates are built. Besides the template itself it guards
+// the roles that schema.sql makes: they belong to the whole server, and two sessions that create them at once would
+// collide.
 const templateLock = 0x65646776 // "edgv"
 
 // cleanupTimeout bounds the drop of a database: the test's own context is already done by then.
@@ -148,34 +149,32 @@ func ensureTemplate(ctx context.Context, dsn string) (name string, err error) {
 	if exists {
 		return name, nil
 	}
+	return name, build(ctx, conn, dsn, name, string(schema))
+}
 
-	// Built under another name and renamed at the end, so that a template is complete or does not exist. It then refuses
-	// connections, because a database that somebody is connected to cannot be copied.
+// build makes a template under another name and renames it at the end, so that one is complete or does not exist. It
+// then refuses connections, because a database that somebody is connected to cannot be copied.
+func build(ctx context.Context, conn *sql.Conn, dsn, name, schema string) error {
 	building := name + "_building"
-	for _, statement := range []string{
-		`DROP DATABASE IF EXISTS ` + building + ` WITH (FORCE)`,
-		`CREATE DATABASE ` + building + ` TEMPLATE template0`,
-	} {
-		if _, err := conn.ExecContext(ctx, statement); err != nil {
-			return "", fmt.Errorf("build template %s: %w", name, err)
+	run := func(statements ...string) error {
+		for _, statement := range statements {
+			if _, err := conn.ExecContext(ctx, statement); err != nil {
+				return fmt.Errorf("build template %s: %w", name, err)
+			}
 		}
+		return nil
+	}
+	if err := run(`DROP DATABASE IF EXISTS `+building+` WITH (FORCE)`, `CREATE DATABASE `+building+` TEMPLATE template0`); err != nil {
+		return err
 	}
 	buildingDSN, err := withDatabase(dsn, building)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if err := execute(ctx, buildingDSN, string(schema)); err != nil {
-		return "", fmt.Errorf("apply schema.sql: %w", err)
+	if err := execute(ctx, buildingDSN, schema); err != nil {
+		return fmt.Errorf("apply schema.sql: %w", err)
 	}
-	for _, statement := range []string{
-		`ALTER DATABASE ` + building + ` ALLOW_CONNECTIONS false`,
-		`ALTER DATABASE ` + building + ` RENAME TO ` + name,
-	} {
-		if _, err := conn.ExecContext(ctx, statement); err != nil {
-			return "", fmt.Errorf("build template %s: %w", name, err)
-		}
-	}
-	return name, nil
+	return run(`ALTER DATABASE `+building+` ALLOW_CONNECTIONS false`, `ALTER DATABASE `+building+` RENAME TO `+name)
 }
 
 // execute runs statements on a connection of their own: CREATE and DROP DATABASE want no session around them.

@@ -59,7 +59,8 @@ type configuration struct {
 	onSkip    func(context.Context, error)
 }
 
-// newConfiguration reads the skeletons and writes each once, so that one with a place that nothing fills stops the start.
+// newConfiguration reads the skeletons and writes each once, so that one with a place that nothing fills stops the
+// start.
 func newConfiguration(s SwitchSettings, trunks trunk.Store, keys *secret.KeyRing, onSkip func(context.Context, error)) (*configuration, error) {
 	skeletons, err := templates.Load()
 	if err != nil {

@@ -153,15 +153,15 @@ func fieldOf(name []byte) (field, bool) {
 	return 0, false
 }
 
-// form is a request's body, read. Texts are copies: they outlive the request. They lie side by side in one, so whoever keeps
-// one for long keeps all, and should copy it.
+// form is a request's body, read. Texts are copies: they outlive the request. They lie side by side in one, so whoever
+// keeps one for long keeps all, and should copy it.
 type form struct {
 	hostname, section, tagName, keyName, keyValue string
 
 	values [fieldCount]string
 	given  [fieldCount]bool
-	// contradicts is true if a field came twice with different values. FreeSWITCH repeats a field now and then, but with
-	// the same value (mod_voicemail's second try for a user); a different one was put there by a peer.
+	// contradicts is true if a field came twice with different values. FreeSWITCH repeats a field now and then, but
+	// with the same value (mod_voicemail's second try for a user); a different one was put there by a peer.
 	contradicts bool
 }
 
@@ -231,8 +231,8 @@ func cutField(body []byte) (name, value, rest []byte) {
 	return body, nil, rest
 }
 
-// appendUnescaped undoes FreeSWITCH's encoding (switch_utils.c, switch_url_encode_opt): %XX, and nothing else. A plus sign is
-// a plus sign. What is not a valid escape stays as it is.
+// appendUnescaped undoes FreeSWITCH's encoding (switch_utils.c, switch_url_encode_opt): %XX, and nothing else. A plus
+// sign is a plus sign. What is not a valid escape stays as it is.
 func appendUnescaped(to, b []byte) []byte {
 	for {
 		i := bytes.IndexByte(b, '%')

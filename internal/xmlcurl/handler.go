@@ -190,7 +190,8 @@ func (a answer) describe(e *httpd.Event, f *form) {
 	}
 }
 
-// answer finds the answer to a lookup. An *httpd.Error means that it is none; any other error that the answer is not known.
+// answer finds the answer to a lookup. An *httpd.Error means that it is none; any other error that the answer is not
+// known.
 func (h *Handler) answer(ctx context.Context, f *form) (answer, error) {
 	switch fsxml.Section(f.section) {
 	case fsxml.SectionDirectory:

@@ -142,7 +142,8 @@ func names(user string) []string {
 	return []string{"user=" + user, "sip_auth_username=" + user, "sip_to_user=" + user, "sip_from_user=" + user}
 }
 
-// A SHA-256 response is compared with the SHA-256 A1, and a registration is stored under the name for its kind of device.
+// A SHA-256 response is compared with the SHA-256 A1, and a registration is stored under the name for its kind of
+// device.
 func TestAuthenticationDetails(t *testing.T) {
 	t.Parallel()
 	s, _ := newServer(t, storetest.Scene(t))

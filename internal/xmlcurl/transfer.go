@@ -17,14 +17,14 @@ import (
 // hangUpTimeout bounds a command to the switch, whose SIP profile stands still until it has our answer.
 const hangUpTimeout = time.Second
 
-// transferElsewhere answers a switch that a phone has asked to transfer a call to one that is not there: REFER with a Replaces that names
-// no call (sofia.c, sofia_handle_sip_i_refer).
+// transferElsewhere answers a switch that a phone has asked to transfer a call to one that is not there: REFER with a
+// Replaces that names no call (sofia.c, sofia_handle_sip_i_refer).
 //
-// mod_sofia takes it for a call on another switch. It puts the parameters and headers of Refer-To, as the phone wrote them, into
-// braces before whatever we answer, and originates that. Our answer calls nobody; but a brace or a comma of the phone's makes a dial
-// string of its own: to any address, over any gateway, with variables that run commands of the switch. No answer mends that. The
-// switch does so only while the phone's channel is there, and waits for our answer; so a phone that writes such text is hung up on
-// before it has it. See docs/decisions/0020.
+// mod_sofia takes it for a call on another switch. It puts the parameters and headers of Refer-To, as the phone wrote
+// them, into braces before whatever we answer, and originates that. Our answer calls nobody; but a brace or a comma of
+// the phone's makes a dial string of its own: to any address, over any gateway, with variables that run commands of the
+// switch. No answer mends that. The switch does so only while the phone's channel is there, and waits for our answer;
+// so a phone that writes such text is hung up on before it has it. See docs/decisions/0020.
 func (h *Handler) transferElsewhere(ctx context.Context, f *form) (answer, error) {
 	a := answer{outcome: string(directory.OutcomeRefused), reason: "transfer to a call that is not on this switch"}
 	if f.contradicts || !harmless(f.get(fieldReferParams)) || !harmless(f.get(fieldReferHeaders)) {
@@ -43,12 +43,12 @@ func (h *Handler) transferElsewhere(ctx context.Context, f *form) (answer, error
 	return a, err
 }
 
-// errNoWay is the error where xmlcurl has no event socket; such a switch lets phones transfer nothing (disable-transfer), once its profile
-// was read again.
+// errNoWay is the error where xmlcurl has no event socket; such a switch lets phones transfer nothing
+// (disable-transfer), once its profile was read again.
 var errNoWay = errors.New("EVENT_SOCKET_PASSWORD_FILE is not set")
 
-// harmless tells whether a text stays one value inside the braces of a dial string (switch_ivr_originate.c, switch_event.c:
-// switch_event_create_brackets): Replaces with its tags, percent-encoded, does.
+// harmless tells whether a text stays one value inside the braces of a dial string (switch_ivr_originate.c,
+// switch_event.c: switch_event_create_brackets): Replaces with its tags, percent-encoded, does.
 func harmless(s string) bool {
 	for i := range len(s) {
 		c := s[i]

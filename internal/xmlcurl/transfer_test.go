@@ -13,8 +13,8 @@ import (
 	"github.com/edgvoip/edgvoip/internal/xmlcurl"
 )
 
-// A transfer to a call that is not there is answered with a dial string that calls nobody, and a phone whose text would be one is hung up
-// on before.
+// A transfer to a call that is not there is answered with a dial string that calls nobody, and a phone whose text would
+// be one is hung up on before.
 func TestTransferElsewhere(t *testing.T) {
 	t.Parallel()
 	const phone = "6bd4f2a4-6ec6-4a0f-8d3c-8b5e0d0c1f11"

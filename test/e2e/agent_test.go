@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A call to a trunk with an AI agent reaches the agent in its hours, and the extension that stands in within three seconds of
-// whatever goes wrong. SIPp plays ai-bridge here, as it can be killed, silent and rude.
+// A call to a trunk with an AI agent reaches the agent in its hours, and the extension that stands in within three
+// seconds of whatever goes wrong. SIPp plays ai-bridge here, as it can be killed, silent and rude.
 func TestAgents(t *testing.T) {
 	bridge := freePort(t)
 	s := newScene(t, sceneOptions{env: []string{"AI_BRIDGE_ADDR=127.0.0.1:" + strconv.Itoa(bridge)}})

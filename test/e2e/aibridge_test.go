@@ -50,8 +50,8 @@ func TestAIBridge(t *testing.T) {
 	killed(t, a)
 }
 
-// agents is a scene with an ai-bridge. Tenant A's gateway is in this process and does as it is told; tenant B's is a process of
-// its own, which can be killed.
+// agents is a scene with an ai-bridge. Tenant A's gateway is in this process and does as it is told; tenant B's is a
+// process of its own, which can be killed.
 type agents struct {
 	*scene
 	addr     string // of ai-bridge, for SIP
@@ -457,8 +457,8 @@ func conversation(t *testing.T, a *agents) {
 	})
 }
 
-// early are the faults before there is a conversation. Whoever refuses in good order is among them in the middle, so that not so
-// many fail in a row that the gateway is left alone.
+// early are the faults before there is a conversation. Whoever refuses in good order is among them in the middle, so
+// that not so many fail in a row that the gateway is left alone.
 var early = []mockgateway.Fault{
 	mockgateway.SlowSession, mockgateway.Fail, mockgateway.BadAnswer, mockgateway.BadSDP, mockgateway.Refuse,
 	mockgateway.NoPCMU, mockgateway.NoChannel, mockgateway.DropEarly, mockgateway.NoConnect, mockgateway.Refuse, mockgateway.LateMedia,
@@ -587,8 +587,8 @@ type mix struct {
 	ways map[string]int // how calls went
 }
 
-// pick chooses how a call goes. Most go wrong in a conversation: of those that go wrong before it, not so many may come in a row
-// that the gateway is left alone, and all is tried there is.
+// pick chooses how a call goes. Most go wrong in a conversation: of those that go wrong before it, not so many may come
+// in a row that the gateway is left alone, and all is tried there is.
 func pick(random *mathrand.Rand) mockgateway.Fault {
 	list := late
 	switch n := random.IntN(10); {

@@ -59,8 +59,8 @@ const (
 	busyNumber         = "+33142685300"
 )
 
-// addTrunks adds what the calls need: a carrier for British numbers, one that is always busy for French ones, and two trunks
-// with agents.
+// addTrunks adds what the calls need: a carrier for British numbers, one that is always busy for French ones, and two
+// trunks with agents.
 func (l *lines) addTrunks(t *testing.T, s *scene) {
 	t.Helper()
 	bin, err := binaries()

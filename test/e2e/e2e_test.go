@@ -1,10 +1,10 @@
 // Package e2e_test runs edgvoip against a real FreeSWITCH: a database, xmlcurl and a switch with the project's own
-// freeswitch-conf, phones and carriers played by SIPp (test/sipp) and, where a phone must misbehave or its audio must be
-// told apart, by a small SIP client of its own.
+// freeswitch-conf, phones and carriers played by SIPp (test/sipp) and, where a phone must misbehave or its audio must
+// be told apart, by a small SIP client of its own.
 //
-// It runs with EDGVOIP_E2E=1, freeswitch and sipp in PATH, and TEST_DATABASE_URL naming a PostgreSQL superuser: "make e2e".
-// When it fails, the logs of that run are kept and their place is printed. EDGVOIP_E2E_LOOKUPS=directory keeps every
-// question of the switch and its answer.
+// It runs with EDGVOIP_E2E=1, freeswitch and sipp in PATH, and TEST_DATABASE_URL naming a PostgreSQL superuser: "make
+// e2e". When it fails, the logs of that run are kept and their place is printed. EDGVOIP_E2E_LOOKUPS=directory keeps
+// every question of the switch and its answer.
 package e2e_test
 
 import (

@@ -38,7 +38,8 @@ func TestFleetOfCachingSwitches(t *testing.T) {
 	onlyTenant(t, s)
 	cachedUsers(t, s)
 	commitToRefusal(t, s, "cached")
-	// Users are kept no longer when there are other tenants, but those that are stay: who is kept can claim another's name.
+	// Users are kept no longer when there are other tenants, but those that are stay: who is kept can claim another's
+	// name.
 	s.phoneA(t, "1001")
 	moreTenants(t, s)
 	forgeries(t, s, api)
@@ -284,9 +285,9 @@ func revocations(t *testing.T, s *scene, api *api) {
 	api.expectMetric(t, `edgvoip_node_jobs_dead{node="fs1"}`, "0")
 }
 
-// commitToRefusal measures how long after its suspension was committed an extension is still let in, and when it is told that it
-// is not. The two differ: over one REGISTER in a thousand the switch's SIP stack sleeps for up to a second (sofia.c,
-// su_root_step), whoever sends it, with nothing changed and nobody connected to the event socket.
+// commitToRefusal measures how long after its suspension was committed an extension is still let in, and when it is
+// told that it is not. The two differ: over one REGISTER in a thousand the switch's SIP stack sleeps for up to a second
+// (sofia.c, su_root_step), whoever sends it, with nothing changed and nobody connected to the event socket.
 func commitToRefusal(t *testing.T, s *scene, how string) {
 	t.Helper()
 	const tries = 200

@@ -290,10 +290,11 @@ func (s *scene) expectNothingRan(t *testing.T, sprung func() bool, logFrom int) 
 
 var (
 	severe = regexp.MustCompile(`\[(ERR|CRIT|ALERT)\]`)
-	// unusable are the messages of FreeSWITCH about documents that it could not read, or values in them that it refused.
+	// unusable are the messages of FreeSWITCH about documents that it could not read, or values in them that it
+	// refused.
 	unusable = regexp.MustCompile(`switch_xml\.c|mod_xml_curl\.c|mod_dialplan_xml\.c|contains a variable|Error Parsing|Invalid gateway|unterminated`)
-	// neutralised is how it reports that it dropped what a caller wrote into his own message. Values of ours go by other
-	// names.
+	// neutralised is how it reports that it dropped what a caller wrote into his own message. Values of ours go by
+	// other names.
 	neutralised = regexp.MustCompile(`\$\{(sip_\S+|channel_name|bridge_channel|presence_id)\} contains a variable`)
 	// withheld is how the switch reports an answer of xmlcurl that says it does not know.
 	withheldAnswer = regexp.MustCompile(`Received HTTP error`)

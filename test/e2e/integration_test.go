@@ -39,8 +39,8 @@ type shop struct {
 
 const shopRealm = "shop.example"
 
-// startShop starts the integration API with the scene's certificate, makes the switch known to it, and makes a tenant with
-// credentials.
+// startShop starts the integration API with the scene's certificate, makes the switch known to it, and makes a tenant
+// with credentials.
 func (s *scene) startShop(t *testing.T) *shop {
 	t.Helper()
 	bin, err := binaries()
@@ -248,8 +248,8 @@ func deleted(t *testing.T, s *scene, w *shop) {
 	})
 }
 
-// hostileOrders puts what FreeSWITCH would obey into every field. What is refused is refused by the field's name; what is
-// taken is used by a phone, and the switch's log is looked at.
+// hostileOrders puts what FreeSWITCH would obey into every field. What is refused is refused by the field's name; what
+// is taken is used by a phone, and the switch's log is looked at.
 func hostileOrders(t *testing.T, s *scene, w *shop) {
 	t.Helper()
 	t.Run("hostile text in every field of W3's orders is refused by name or runs nothing", func(t *testing.T) {

@@ -93,8 +93,8 @@ func (o *office) expectSound(t *testing.T, path string) {
 	}
 }
 
-// lost is what becomes of calls whose documents are lost while integration-api is away: the second witness listens to the
-// event socket, and is away too.
+// lost is what becomes of calls whose documents are lost while integration-api is away: the second witness listens to
+// the event socket, and is away too.
 func lost(t *testing.T, o *office, r *shift) {
 	t.Helper()
 	suite := t // what is started here outlives its case
@@ -178,8 +178,8 @@ func (s *scene) spoolFile(channel string) string {
 	return filepath.Join(s.spoolDir(), channel+".cdr.json")
 }
 
-// witnessed is calls of which no document comes while integration-api is there: the event socket stands in for them, until
-// they do come.
+// witnessed is calls of which no document comes while integration-api is there: the event socket stands in for them,
+// until they do come.
 func witnessed(t *testing.T, o *office, r *shift) {
 	t.Helper()
 	suite := t // what is started here outlives its case

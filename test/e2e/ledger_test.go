@@ -15,8 +15,8 @@ import (
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
-// TestLedger is call records whole: what phones, carriers and SIPp say of their calls is in the ledger and at W3, once each,
-// whatever was away.
+// TestLedger is call records whole: what phones, carriers and SIPp say of their calls is in the ledger and at W3, once
+// each, whatever was away.
 func TestLedger(t *testing.T) {
 	bridge := freePort(t)
 	var l lines
@@ -132,8 +132,9 @@ func (s *scene) entries(t *testing.T, since time.Time) []entry {
 	return all
 }
 
-// expectRead waits until every document that was posted is read, but for those of strangers, and no channel waits for its
-// document: of one that was seen to end while its document was read, that is found out two minutes later, or here at once.
+// expectRead waits until every document that was posted is read, but for those of strangers, and no channel waits for
+// its document: of one that was seen to end while its document was read, that is found out two minutes later, or here
+// at once.
 func (o *office) expectRead(t *testing.T, strangers int) {
 	t.Helper()
 	eventually(t, 30*time.Second, func() error {
@@ -227,8 +228,8 @@ func (a account) compare(t *testing.T, e entry) {
 	}
 }
 
-// expectTold waits until W3 knows every record of the shift as it is, and fails if it was told more than there was to tell.
-// Records that came in pieces may have been told in pieces.
+// expectTold waits until W3 knows every record of the shift as it is, and fails if it was told more than there was to
+// tell. Records that came in pieces may have been told in pieces.
 func (r *shift) expectTold(t *testing.T, o *office, pieces bool) {
 	t.Helper()
 	var told map[string][]cdr.Event

@@ -40,8 +40,8 @@ var (
 )
 
 // media is one side's audio: it sends a packet every 20 ms, all filled with one byte, and counts the packets it hears
-// by the byte that fills them. A switch that does not transcode passes payloads on as they are. One with a tone plays that
-// instead.
+// by the byte that fills them. A switch that does not transcode passes payloads on as they are. One with a tone plays
+// that instead.
 type media struct {
 	conn   *net.UDPConn
 	mark   byte

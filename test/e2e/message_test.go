@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// message is a SIP message as far as these tests need one: header lines are kept and sent as they are, so that a test can
-// write what no SIP library would.
+// message is a SIP message as far as these tests need one: header lines are kept and sent as they are, so that a test
+// can write what no SIP library would.
 type message struct {
 	start string
 	lines []string

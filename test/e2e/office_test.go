@@ -21,7 +21,8 @@ import (
 	"github.com/edgvoip/edgvoip/test/w3client"
 )
 
-// office is integration-api with all that it does: it takes call records, looks for recordings, obeys operators and tells W3.
+// office is integration-api with all that it does: it takes call records, looks for recordings, obeys operators and
+// tells W3.
 type office struct {
 	*api
 	url      string // of the API
@@ -37,7 +38,8 @@ type office struct {
 	starts  int
 }
 
-// newOffice makes the operator, W3's credentials and endpoint of the scene's tenants, and makes the switch known. It starts nothing.
+// newOffice makes the operator, W3's credentials and endpoint of the scene's tenants, and makes the switch known. It
+// starts nothing.
 func (s *scene) newOffice(t *testing.T) *office {
 	t.Helper()
 	bin, err := binaries()
@@ -130,7 +132,8 @@ func (o *office) command(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// order sends an operator's request about something of tenant A and returns the answer, which must have the wanted status.
+// order sends an operator's request about something of tenant A and returns the answer, which must have the wanted
+// status.
 func (o *office) order(t *testing.T, want int, method, path string, body any) map[string]any {
 	t.Helper()
 	id := o.s.id(t, `SELECT id FROM edgvoip.tenants WHERE slug = $1 AND $2 = ''`, "")

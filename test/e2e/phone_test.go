@@ -17,7 +17,8 @@ import (
 	"github.com/edgvoip/edgvoip/test/mockgateway"
 )
 
-// answerTime is how long the switch may take to answer a request for good. A trunk that does not answer takes ten seconds.
+// answerTime is how long the switch may take to answer a request for good. A trunk that does not answer takes ten
+// seconds.
 const answerTime = 25 * time.Second
 
 // phone is a SIP endpoint on a socket of its own: a telephone, or with no login a carrier or a stranger.

@@ -116,8 +116,8 @@ func (l *ledger) count() int {
 	return len(l.all)
 }
 
-// expectRecords waits for the records of calls that are over, and returns them, the calling legs first. A record is posted
-// before its channel is gone, so once the switch is idle there are no more.
+// expectRecords waits for the records of calls that are over, and returns them, the calling legs first. A record is
+// posted before its channel is gone, so once the switch is idle there are no more.
 func (s *scene) expectRecords(t *testing.T, l *ledger, legs int) []record {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); l.count() < legs && time.Now().Before(deadline); {

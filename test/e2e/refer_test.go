@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// transfersElsewhere checks that a phone cannot have the switch dial for it by a transfer to a call that is not there. The switch takes
-// that for a call on another switch, and what the phone writes for a part of a dial string (docs/decisions/0020).
+// transfersElsewhere checks that a phone cannot have the switch dial for it by a transfer to a call that is not there.
+// The switch takes that for a call on another switch, and what the phone writes for a part of a dial string
+// (docs/decisions/0020).
 func transfersElsewhere(t *testing.T, s *scene) {
 	t.Helper()
 	for _, tc := range []struct {

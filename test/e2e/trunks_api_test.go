@@ -95,7 +95,8 @@ func TestTrunksOverAPI(t *testing.T) {
 	})
 }
 
-// expectTrunk waits until the API says this of a trunk on the switch: wanted and applied revision, registration, answer to OPTIONS.
+// expectTrunk waits until the API says this of a trunk on the switch: wanted and applied revision, registration, answer
+// to OPTIONS.
 func (o *office) expectTrunk(t *testing.T, id, want string) {
 	t.Helper()
 	eventually(t, 20*time.Second, func() error {

@@ -55,7 +55,8 @@ func (s *scene) setPassword(t *testing.T, l line, password string) {
 	s.exec(t, `UPDATE edgvoip.sip_trunks SET password_sealed = $2, password_key_id = $3 WHERE id = $1`, l.id, sealed.Data, sealed.KeyID)
 }
 
-// expectGateway waits until the database tells this of a trunk's gateway: revision, registration, answer to OPTIONS and error.
+// expectGateway waits until the database tells this of a trunk's gateway: revision, registration, answer to OPTIONS and
+// error.
 func (s *scene) expectGateway(t *testing.T, id uuid.UUID, want string) {
 	t.Helper()
 	eventually(t, 20*time.Second, func() error {

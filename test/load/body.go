@@ -34,7 +34,8 @@ type token struct {
 	slot slot
 }
 
-// readTemplate reads a captured body and cuts it at each token. Of two tokens at one place the first in the list counts.
+// readTemplate reads a captured body and cuts it at each token. Of two tokens at one place the first in the list
+// counts.
 func readTemplate(dir, name string, tokens ...token) (template, error) {
 	body, err := os.ReadFile(filepath.Join(dir, name+".form")) //nolint:gosec // the caller names the directory
 	if err != nil {
@@ -72,8 +73,8 @@ func newTemplate(body string, tokens ...token) (template, error) {
 	return t, nil
 }
 
-// standsAlone tells whether body[from:to] is no part of a longer word or number. What stands before it may be an escape:
-// the 1001 of "%401001" is one.
+// standsAlone tells whether body[from:to] is no part of a longer word or number. What stands before it may be an
+// escape: the 1001 of "%401001" is one.
 func standsAlone(body string, from, to int) bool {
 	if to < len(body) && isAlphanumeric(body[to]) {
 		return false

@@ -33,13 +33,13 @@ func newTarget(addr, credentials string) (*target, error) {
 // maxClients is the number of threads that a run may have.
 const maxClients = 250
 
-// client asks over one new connection a request and is the first to close it, as FreeSWITCH does. It speaks to the kernel
-// itself: a client that costs much hides what the server costs, as they share the processors. It belongs to one
+// client asks over one new connection a request and is the first to close it, as FreeSWITCH does. It speaks to the
+// kernel itself: a client that costs much hides what the server costs, as they share the processors. It belongs to one
 // goroutine.
 //
-// Whoever closes first keeps the pair of ports for a minute (TIME_WAIT), and thousands of connections a second would use
-// up the 28 000 ports of one address. On loopback Linux takes a pair again after a second, so two addresses are enough
-// for 56 000 connections a second to one server, if the port is chosen when the destination is known
+// Whoever closes first keeps the pair of ports for a minute (TIME_WAIT), and thousands of connections a second would
+// use up the 28 000 ports of one address. On loopback Linux takes a pair again after a second, so two addresses are
+// enough for 56 000 connections a second to one server, if the port is chosen when the destination is known
 // (IP_BIND_ADDRESS_NO_PORT); more addresses would only fill the kernel's table of such pairs. A reset (SO_LINGER) would
 // spare them, but the server would see a fault where FreeSWITCH shows it none.
 type client struct {

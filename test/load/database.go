@@ -74,8 +74,8 @@ func (d *database) fill(ctx context.Context, p population, keys *secret.KeyRing,
 	return errors.Join(err, db.Close())
 }
 
-// fill writes the rows of a population in one transaction. Triggers, and with them foreign keys and the change feed, stay
-// out of it: a million rows would take minutes, and nobody reads the database yet.
+// fill writes the rows of a population in one transaction. Triggers, and with them foreign keys and the change feed,
+// stay out of it: a million rows would take minutes, and nobody reads the database yet.
 func fill(ctx context.Context, db *sql.DB, p population, keys *secret.KeyRing) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {

@@ -136,8 +136,8 @@ func (w *worker) work(ctx context.Context, d *driver, id int) {
 // prSetTimerSlack is PR_SET_TIMERSLACK of prctl(2), which package syscall does not have.
 const prSetTimerSlack = 29
 
-// punctual makes the sleeps of a thread end in time rather than up to 50 µs later, which the latencies would hold. If the
-// kernel refuses, they hold it.
+// punctual makes the sleeps of a thread end in time rather than up to 50 µs later, which the latencies would hold. If
+// the kernel refuses, they hold it.
 func punctual() { _, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prSetTimerSlack, 1, 0) }
 
 // sleepUntil blocks the thread: the timers of the Go runtime are late by up to a millisecond.

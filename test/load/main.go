@@ -2,9 +2,9 @@
 // from FreeSWITCH, rewritten so that they ask for every extension of a database that it fills, over one new TCP
 // connection a request, as FreeSWITCH does; it reads each answer, and fails if one is not the one asked for.
 //
-// Beside xmlcurl runs a floor: the same HTTP server with a constant answer of the same size. Rounds of both alternate, so
-// that whatever else the machine does hits both, and what counts is the ratio. docs/performance.md has the aims and the
-// last tables.
+// Beside xmlcurl runs a floor: the same HTTP server with a constant answer of the same size. Rounds of both alternate,
+// so that whatever else the machine does hits both, and what counts is the ratio. docs/performance.md has the aims and
+// the last tables.
 //
 //	load        measure; the options are listed by -help
 //	load scan   ask for names that do not exist, and watch memory and PostgreSQL
@@ -51,7 +51,8 @@ func run(ctx context.Context, args []string, database string, stdout, stderr io.
 	if database == "" {
 		return errors.New("TEST_DATABASE_URL is not set: run dev/with-postgres go run ./test/load")
 	}
-	// Each client is a thread that blocks in the kernel; with a processor for each the scheduler need not look after them.
+	// Each client is a thread that blocks in the kernel; with a processor for each the scheduler need not look after
+	// them.
 	runtime.GOMAXPROCS(o.clients + 2)
 	debug.SetGCPercent(1000)
 	s, err := newStage(ctx, o, database, stderr)

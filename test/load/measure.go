@@ -48,8 +48,8 @@ func (s *stage) measure(ctx context.Context, stdout io.Writer) error {
 	return failure
 }
 
-// contest measures one workload. The error is the first failure; a result comes with it where there is one. first tells that
-// nothing was asked yet.
+// contest measures one workload. The error is the first failure; a result comes with it where there is one. first tells
+// that nothing was asked yet.
 func (s *stage) contest(ctx context.Context, w workload, first bool) (*result, error) {
 	document, err := s.document(w)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// The shape of a population: tenants of perTenant extensions from firstExtension, one domain and one trunk each, and a DID
-// for each extension. All names have the same length at every size, so that documents have too.
+// The shape of a population: tenants of perTenant extensions from firstExtension, one domain and one trunk each, and a
+// DID for each extension. All names have the same length at every size, so that documents have too.
 const (
 	perTenant      = 100
 	firstExtension = 1000
@@ -66,6 +66,6 @@ func id(kind string, n int) uuid.UUID {
 // scatter is a prime above maxExtensions.
 const scatter = 10_000_019
 
-// nth returns the extension that is the nth of those asked for: neighbours in that order are of different tenants, and the
-// first few are spread over all.
+// nth returns the extension that is the nth of those asked for: neighbours in that order are of different tenants, and
+// the first few are spread over all.
 func (p population) nth(n int) int { return n % p.extensions * scatter % p.extensions }

@@ -209,8 +209,8 @@ func machineUsage() (machine, error) {
 	return parseMachine(string(b))
 }
 
-// parseMachine reads the first line of /proc/stat (proc(5)): user, nice, system, idle, iowait, irq, softirq, steal. What
-// follows is part of the first two.
+// parseMachine reads the first line of /proc/stat (proc(5)): user, nice, system, idle, iowait, irq, softirq, steal.
+// What follows is part of the first two.
 func parseMachine(stat string) (machine, error) {
 	line, _, _ := strings.Cut(stat, "\n")
 	fields := strings.Fields(line)

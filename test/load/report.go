@@ -141,11 +141,12 @@ func (r *report) add(w *result) {
 	}
 }
 
-// quiet is how much of a machine, in percent, others may use in a round of the floor for its numbers to be worth keeping.
+// quiet is how much of a machine, in percent, others may use in a round of the floor for its numbers to be worth
+// keeping.
 const quiet = 10
 
-// finish computes medians and compares: everything to the floor, each size to the first, and what is measured to what it
-// is measured against.
+// finish computes medians and compares: everything to the floor, each size to the first, and what is measured to what
+// it is measured against.
 func (r *result) finish(o options) {
 	for _, f := range r.Servers {
 		for _, s := range []*spread{&f.Rate, &f.P50, &f.P99, &f.Max, &f.CPU, &f.Own, &f.RSS, &f.Rest} {

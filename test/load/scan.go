@@ -17,9 +17,9 @@ const (
 	idleTime     = 5 * time.Second
 )
 
-// The aims of a scan: queries a second beyond those that an idle xmlcurl makes, whatever the rate of the scan; and memory
-// from a tenth of the scan on, as a part and in bytes. xmlcurl asks PostgreSQL for some dozens of unknown names a second
-// (docs/decisions/0012-read-model.md); to remember a million would take 50 MiB and more.
+// The aims of a scan: queries a second beyond those that an idle xmlcurl makes, whatever the rate of the scan; and
+// memory from a tenth of the scan on, as a part and in bytes. xmlcurl asks PostgreSQL for some dozens of unknown names
+// a second (docs/decisions/0012-read-model.md); to remember a million would take 50 MiB and more.
 const (
 	scanQueriesAim = 100
 	scanGrowthPart = 0.1

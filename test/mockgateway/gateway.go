@@ -1,6 +1,7 @@
-// Package mockgateway plays W3's voice gateway: it gives sessions as docs/ai-gateway.md says, plays a tone to the caller, hears
-// which tone the caller plays, and reports. It can go wrong in every way that a real one can, so that W3's developers see what
-// becomes of the caller then. It is for tests and for playing; cmd/mockgateway is a program of it.
+// Package mockgateway plays W3's voice gateway: it gives sessions as docs/ai-gateway.md says, plays a tone to the
+// caller, hears which tone the caller plays, and reports. It can go wrong in every way that a real one can, so that
+// W3's developers see what becomes of the caller then. It is for tests and for playing; cmd/mockgateway is a program of
+// it.
 package mockgateway
 
 import (
@@ -27,8 +28,8 @@ import (
 // Fault is a way to go wrong.
 type Fault string
 
-// The faults. They are chosen by what stands behind the last plus sign of the agent's name, as in demo+refuse, or for all calls
-// by Options.Fault. Those in mid-call happen Options.After after the media began.
+// The faults. They are chosen by what stands behind the last plus sign of the agent's name, as in demo+refuse, or for
+// all calls by Options.Fault. Those in mid-call happen Options.After after the media began.
 const (
 	None        Fault = ""
 	SlowSession Fault = "slow-session" // the session is answered too late
@@ -66,8 +67,8 @@ type Options struct {
 	Hz float64
 	// Fault is that of every call whose agent names none.
 	Fault Fault
-	// Choose chooses how a call goes wrong, in the place of the agent's name and Fault; nil leaves it to them. It must be safe for
-	// concurrent use.
+	// Choose chooses how a call goes wrong, in the place of the agent's name and Fault; nil leaves it to them. It must
+	// be safe for concurrent use.
 	Choose func(Request) Fault
 	// After is when faults in mid-call happen; zero means a second.
 	After time.Duration

@@ -56,7 +56,8 @@ type Report struct {
 	Holds     []bool `json:"holds"`
 	Hangup    string `json:"hangup"` // the reason that edgvoip gave; empty while it gave none
 	Over      bool   `json:"over"`
-	// Echo is the share of what the caller sent last that is the gateway's own tone: nearly 1 when he says back what he hears.
+	// Echo is the share of what the caller sent last that is the gateway's own tone: nearly 1 when he says back what he
+	// hears.
 	Echo float64 `json:"echo"`
 }
 
@@ -272,7 +273,8 @@ func (s *Session) Send(m any) {
 	_ = conn.Write(ctx, websocket.MessageText, b) // whoever is gone does not hear it
 }
 
-// Begin goes on with another tone on another stream, of an SSRC that was not announced, as an agent does that begins anew.
+// Begin goes on with another tone on another stream, of an SSRC that was not announced, as an agent does that begins
+// anew.
 func (s *Session) Begin(ssrc uint32, hz float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -280,7 +282,8 @@ func (s *Session) Begin(ssrc uint32, hz float64) {
 	s.track.begin(ssrc)
 }
 
-// Stream sends a packet of audio on another stream, of an SSRC that was not announced. It is what a broken gateway does.
+// Stream sends a packet of audio on another stream, of an SSRC that was not announced. It is what a broken gateway
+// does.
 func (s *Session) Stream(ssrc uint32, payload []byte) { s.track.stream(ssrc, payload) }
 
 // Audio sends a packet of audio beside those that are sent every 20 ms.

@@ -70,8 +70,8 @@ func (e *Ear) Hear(payload []byte) {
 	}
 }
 
-// Share returns which share of what was heard is a tone of a frequency in Hz: nearly 1 for that tone alone, nearly 0 for silence,
-// noise, gaps or another. It is Goertzel's algorithm.
+// Share returns which share of what was heard is a tone of a frequency in Hz: nearly 1 for that tone alone, nearly 0
+// for silence, noise, gaps or another. It is Goertzel's algorithm.
 func (e *Ear) Share(hz float64) float64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -87,8 +87,8 @@ func (t tenant) bodies() []map[string]any {
 	return all
 }
 
-// password makes up a password that is the same in every run, so that a second one changes nothing, and that nobody knows
-// who does not know the tenant's secret.
+// password makes up a password that is the same in every run, so that a second one changes nothing, and that nobody
+// knows who does not know the tenant's secret.
 func (t tenant) password(number string) string {
 	mac := hmac.New(sha256.New, []byte(t.HMAC))
 	_, _ = mac.Write([]byte("password of " + number + "@" + t.Generate.Realm)) // a hash does not fail

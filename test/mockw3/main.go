@@ -1,6 +1,7 @@
-// Command mockw3 plays W3 against an edgvoip: it provisions the extensions of a file over the integration API as W3 would,
-// with an Idempotency-Key for each, sending again what was not answered; it checks every answer and reads back what was
-// stored; and it reports how often each request was sent and what came back. docs/integration.md says what it relies on.
+// Command mockw3 plays W3 against an edgvoip: it provisions the extensions of a file over the integration API as W3
+// would, with an Idempotency-Key for each, sending again what was not answered; it checks every answer and reads back
+// what was stored; and it reports how often each request was sent and what came back. docs/integration.md says what it
+// relies on.
 //
 //	mockw3 [-url https://127.0.0.1:8443] [-ca FILE] [-clients 8] FILE
 //	mockw3 receive -secrets FILE -state FILE [-addr 127.0.0.1:8444] [-cert FILE -key FILE] [-gateway URL] [-fail 10]...

@@ -26,8 +26,8 @@ func write(t *testing.T, content string) string {
 	return file
 }
 
-// standIn is an edgvoip that knows nothing but the form of its answers. It refuses the extension 66, and forgets the name of
-// 77.
+// standIn is an edgvoip that knows nothing but the form of its answers. It refuses the extension 66, and forgets the
+// name of 77.
 func standIn(t *testing.T) *httptest.Server {
 	t.Helper()
 	var mu sync.Mutex

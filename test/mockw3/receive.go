@@ -105,9 +105,9 @@ func listen(ctx context.Context, o receiveOptions, receiver *w3receiver.Receiver
 	return err
 }
 
-// controlled puts beside a receiver what it is controlled by: GET /mock/report, and PUT /mock/behaviour with the JSON of a
-// w3receiver.Behaviour. W3's voice gateway is under the same base URL as its webhooks: requests for sessions are forwarded to
-// gateway, as they are, if there is one.
+// controlled puts beside a receiver what it is controlled by: GET /mock/report, and PUT /mock/behaviour with the JSON
+// of a w3receiver.Behaviour. W3's voice gateway is under the same base URL as its webhooks: requests for sessions are
+// forwarded to gateway, as they are, if there is one.
 func controlled(receiver *w3receiver.Receiver, gateway *url.URL) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", receiver)

@@ -84,8 +84,8 @@ func TestControl(t *testing.T) {
 	}
 }
 
-// The gateway gets the request for a session as it was signed, and its own address in Host, which it makes the address of the
-// channel from.
+// The gateway gets the request for a session as it was signed, and its own address in Host, which it makes the address
+// of the channel from.
 func TestForwardsToGateway(t *testing.T) {
 	t.Parallel()
 	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

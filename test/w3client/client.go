@@ -27,8 +27,8 @@ type Client struct {
 
 	// Attempts is how often a request is sent at most; zero means until the context ends.
 	Attempts int
-	// Pause is how long to wait before a request is sent for the second time; each further pause is twice as long, up to 32
-	// times, and half of it is random. Retry-After may ask for more. Zero means 250 ms.
+	// Pause is how long to wait before a request is sent for the second time; each further pause is twice as long, up
+	// to 32 times, and half of it is random. Retry-After may ask for more. Zero means 250 ms.
 	Pause time.Duration
 }
 
@@ -55,8 +55,8 @@ const NoAnswer = "no answer"
 // Replayed tells whether the answer is that of an earlier request with the same key.
 func (a Answer) Replayed() bool { return a.Header.Get("Idempotent-Replayed") == "true" }
 
-// Do sends a request until there is an answer that sending it again would not change. The error is the last one, if there
-// was no answer; what came back before is in the answer all the same.
+// Do sends a request until there is an answer that sending it again would not change. The error is the last one, if
+// there was no answer; what came back before is in the answer all the same.
 func (c *Client) Do(ctx context.Context, r Request) (Answer, error) {
 	var outcomes []string
 	for {
@@ -100,8 +100,8 @@ func (c *Client) pause(sent int, a Answer) time.Duration {
 
 // send sends a request once. It is signed each time: a signature is good once, and not for long.
 func (c *Client) send(ctx context.Context, r Request) (Answer, error) {
-	// A body that net/http cannot rewind keeps it from sending the request again by itself when a kept connection breaks,
-	// which it does with every GET and every request that has a key: with a signature that may be used up.
+	// A body that net/http cannot rewind keeps it from sending the request again by itself when a kept connection
+	// breaks, which it does with every GET and every request that has a key: with a signature that may be used up.
 	req, err := http.NewRequestWithContext(ctx, r.Method, c.URL+BasePath+r.Path, io.NopCloser(bytes.NewReader(r.Body)))
 	if err != nil {
 		return Answer{}, fmt.Errorf("request: %w", err)

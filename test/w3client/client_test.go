@@ -18,8 +18,8 @@ import (
 // seen is a request as it arrived.
 type seen struct{ signature, key, body string }
 
-// serve answers each request with the next of some answers, and then with the last for ever. It wants every request signed
-// as the contract says.
+// serve answers each request with the next of some answers, and then with the last for ever. It wants every request
+// signed as the contract says.
 func serve(t *testing.T, answers ...http.HandlerFunc) (c *w3client.Client, requests chan seen) {
 	t.Helper()
 	requests = make(chan seen, 32)

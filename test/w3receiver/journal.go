@@ -33,8 +33,8 @@ type journal struct {
 	synced  int64
 }
 
-// openJournal opens a file, gives each line of it to read, and cuts off a last line that is not whole: nobody was answered
-// for that one.
+// openJournal opens a file, gives each line of it to read, and cuts off a last line that is not whole: nobody was
+// answered for that one.
 func openJournal(name string, read func(entry)) (*journal, error) {
 	if name == "" {
 		return &journal{}, nil

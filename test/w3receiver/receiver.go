@@ -1,6 +1,6 @@
-// Package w3receiver is W3's receiving side of the webhooks as W3 might write it: it verifies signatures, takes each event
-// once whatever its sender repeats, and answers 200 only for what is on its disk. Tests and mockw3 use it, and can make it
-// slow, full, silent or a liar. docs/integration.md says why each step is there.
+// Package w3receiver is W3's receiving side of the webhooks as W3 might write it: it verifies signatures, takes each
+// event once whatever its sender repeats, and answers 200 only for what is on its disk. Tests and mockw3 use it, and
+// can make it slow, full, silent or a liar. docs/integration.md says why each step is there.
 package w3receiver
 
 import (

@@ -145,7 +145,8 @@ func TestTampering(t *testing.T) {
 			t.Errorf("%s: answered %d", name, got)
 		}
 	}
-	// Good ones: as they come, at the edges of the time, and with a second signature of a secret that is not known here.
+	// Good ones: as they come, at the edges of the time, and with a second signature of a secret that is not known
+	// here.
 	for name, q := range map[string]*http.Request{
 		"as it comes": sent(now, key), "old enough": sent(now.Add(-298*time.Second), key), "first of two": sent(now, key, "evs_other"), "second of two": sent(now, "evs_other", key),
 	} {
@@ -183,8 +184,8 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// A receiver that comes back knows everything that it answered 200 for, and is not confused by a line that it was writing
-// when it died.
+// A receiver that comes back knows everything that it answered 200 for, and is not confused by a line that it was
+// writing when it died.
 func TestState(t *testing.T) {
 	t.Parallel()
 	state := filepath.Join(t.TempDir(), "state")

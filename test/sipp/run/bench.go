@@ -84,8 +84,8 @@ func (b *bench) problem(format string, args ...any) {
 	b.problems = append(b.problems, fmt.Sprintf(format, args...))
 }
 
-// turn starts one of the switches and runs the scenarios on it: those that the aims are about in every round, the others
-// once.
+// turn starts one of the switches and runs the scenarios on it: those that the aims are about in every round, the
+// others once.
 func (b *bench) turn(ctx context.Context, round int, k kind) error {
 	dir := filepath.Join(b.in.dir, fmt.Sprintf("%d-%s", round+1, k))
 	s, err := startSwitch(ctx, b.in, k, b.static, dir)
@@ -227,8 +227,8 @@ func (t *turn) judge(s sample, want map[string]int) {
 	}
 }
 
-// judgeAnswers notes what went otherwise than it should for those who answer. What the switch tells phones outside calls
-// counts as a call of SIPp's, but not as an INVITE.
+// judgeAnswers notes what went otherwise than it should for those who answer. What the switch tells phones outside
+// calls counts as a call of SIPp's, but not as an INVITE.
 func (t *turn) judgeAnswers(scenario string, who answerer, r result) {
 	if r.failed > 0 {
 		t.problem("%s, %s, %s: %d of %d failed: %v", t.kind, scenario, who.name, r.failed, r.calls, r.why)

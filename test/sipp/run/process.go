@@ -131,8 +131,8 @@ func readMachineTime() (machineTime, error) {
 	return parseMachineTime(string(b))
 }
 
-// parseMachineTime reads the first line of /proc/stat (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq and
-// steal, and two more that are part of the first two.
+// parseMachineTime reads the first line of /proc/stat (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq
+// and steal, and two more that are part of the first two.
 func parseMachineTime(stat string) (m machineTime, err error) {
 	line, _, _ := strings.Cut(stat, "\n")
 	fields := strings.Fields(line)

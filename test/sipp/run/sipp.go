@@ -19,8 +19,8 @@ import (
 type sipp struct {
 	scenario string
 	port     int // its own
-	// Of who calls: the port of the switch, a line for each call (used again from the first when they end), and how many
-	// calls at what rate. Who answers has none of these.
+	// Of who calls: the port of the switch, a line for each call (used again from the first when they end), and how
+	// many calls at what rate. Who answers has none of these.
 	remote      int
 	lines       []string
 	calls, rate int

@@ -82,8 +82,8 @@ const (
 	learntCaller = "+393331234567"
 )
 
-// internalRoutes are the routes of a phone: to a colleague and to the public network. The caller is the second user, the
-// colleague the third: the first is special (didTarget).
+// internalRoutes are the routes of a phone: to a colleague and to the public network. The caller is the second user,
+// the colleague the third: the first is special (didTarget).
 func (in *installation) internalRoutes(ctx context.Context, caller, callee string) (string, error) {
 	callerID, err := extensionID(caller)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command mockgateway plays W3's voice gateway (docs/ai-gateway.md): it gives sessions, plays a tone, hears the caller's, and
-// reports at /report what became of each call.
+// Command mockgateway plays W3's voice gateway (docs/ai-gateway.md): it gives sessions, plays a tone, hears the
+// caller's, and reports at /report what became of each call.
 //
 //	mockgateway [-addr 127.0.0.1:8090] [-secret FILE] [-cert FILE -key FILE] [-fault refuse] [-hz 440] [-loopback]
 //

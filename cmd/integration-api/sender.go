@@ -1,12 +1,12 @@
 package main
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/edgvoip/edgvoip/internal/sender"
+	common "github.com/edgvoip/edgvoip/internal/settings"
 	"github.com/edgvoip/edgvoip/webhook"
 )
 
@@ -34,7 +34,7 @@ func (p *process) buildSender() error {
 	if err != nil {
 		return fmt.Errorf("WEBHOOK_ALLOW_NETWORKS: %w", err)
 	}
-	roots, err := receiverRoots(s.WebhookCAFile)
+	roots, err := common.ReadAuthorities(s.WebhookCAFile)
 	if err != nil {
 		return fmt.Errorf("WEBHOOK_CA_FILE: %w", err)
 	}
@@ -43,12 +43,4 @@ func (p *process) buildSender() error {
 		Grace: s.ShutdownTimeout, Roots: roots, Registry: p.registry, Log: p.log,
 	})
 	return nil
-}
-
-// receiverRoots reads the authorities that receivers' certificates are verified against; nil means the machine's own.
-func receiverRoots(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil //nolint:nilnil // the machine's own
-	}
-	return readPool(file)
 }
