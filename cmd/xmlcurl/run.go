@@ -198,7 +198,7 @@ func (p *process) buildModel(ctx context.Context, registry *prometheus.Registry)
 	}
 	p.feed = feed.New(feed.Options{
 		Source: source{p.lookups, p.bulk}, Reader: reader, Interval: s.ChangesInterval, Timeout: s.RequestTimeout, From: from,
-		Metrics: feed.Metrics{Lag: metrics.Lag, Failed: metrics.ReadFailed, Forgot: metrics.Forgot}, Log: log,
+		Metrics: feed.Metrics{Lag: metrics.Lag, Heard: metrics.Heard, Failed: metrics.ReadFailed, Forgot: metrics.Forgot}, Log: log,
 	})
 }
 

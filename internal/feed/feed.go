@@ -109,6 +109,15 @@ type Position struct {
 	Gaps []Gap
 }
 
+// Heard is the number up to which there is no change that was not applied, nor will be one; zero nowhere.
+func (p Position) Heard() int64 {
+	heard := p.Mark.ID
+	for _, g := range p.Gaps {
+		heard = min(heard, g.First-1)
+	}
+	return heard
+}
+
 // Options describe a follower.
 type Options struct {
 	Source Source
@@ -129,6 +138,8 @@ type Metrics struct {
 	Lag func(time.Duration)
 	// Failed is called for each read that failed, Forgot whenever the reader was told to forget everything.
 	Failed, Forgot func()
+	// Heard is called after each read with Position.Heard.
+	Heard func(id int64)
 }
 
 // Follower reads changes and hands them to a Reader.
@@ -173,6 +184,10 @@ func New(o Options) *Follower {
 func (f *Follower) Position() Position {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.position()
+}
+
+func (f *Follower) position() Position {
 	if f.settle != 0 {
 		return Position{} // not yet sure of anything before the mark
 	}
@@ -261,6 +276,9 @@ func (f *Follower) Read(ctx context.Context) error {
 			f.replica.note(ctx, page)
 			f.opts.Reader.Behind(page.Behind)
 			f.opts.Reader.Synced(asked)
+			if f.opts.Metrics.Heard != nil {
+				f.opts.Metrics.Heard(f.position().Heard())
+			}
 			return nil
 		}
 	}

@@ -171,6 +171,8 @@ type machine struct {
 	follower *feed.Follower
 	// allowed is how often everything may be forgotten.
 	allowed int
+	// heard is the number up to which the follower said that it had told of all.
+	heard int64
 }
 
 func newMachine() *machine {
@@ -181,7 +183,10 @@ func newMachine() *machine {
 
 // follow begins anew, as another process would.
 func (m *machine) follow(from feed.Position) {
-	m.follower = feed.New(feed.Options{Source: m.history, Reader: m.debtor, Timeout: time.Minute, From: from, Log: slog.New(slog.DiscardHandler)})
+	m.follower = feed.New(feed.Options{
+		Source: m.history, Reader: m.debtor, Timeout: time.Minute, From: from, Log: slog.New(slog.DiscardHandler),
+		Metrics: feed.Metrics{Heard: func(id int64) { m.heard = id }},
+	})
 	if from.Mark == (feed.Mark{}) {
 		m.lose()
 	}
@@ -237,6 +242,11 @@ func (m *machine) check(t *rapid.T) {
 	}
 	if m.forgets > m.allowed {
 		t.Errorf("%d times told to forget everything, want at most %d", m.forgets, m.allowed)
+	}
+	for _, tx := range m.open {
+		if i := slices.IndexFunc(tx.rows, func(c feed.Change) bool { return c.ID <= m.heard }); i >= 0 {
+			t.Errorf("all is heard up to %d, and %d is not committed", m.heard, tx.rows[i].ID)
+		}
 	}
 	if future := func(g feed.Gap) bool { return g.Until > m.nextTx }; len(m.open) == 0 && len(at.Gaps) > 0 && !slices.ContainsFunc(at.Gaps, future) {
 		t.Errorf("all transactions are over, and still looking for %+v", at.Gaps)
@@ -314,6 +324,9 @@ func TestEveryChangeIsTold(t *testing.T) {
 		m.check(t)
 		if len(m.owed) > 0 {
 			t.Errorf("never told of %v", m.owed)
+		}
+		if at := m.follower.Position(); m.heard != at.Mark.ID || len(at.Gaps) > 0 {
+			t.Errorf("all is heard up to %d, want %+v", m.heard, at)
 		}
 	})
 }

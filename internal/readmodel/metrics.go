@@ -11,6 +11,7 @@ type Metrics struct {
 	registry prometheus.Registerer
 	lookups  *prometheus.CounterVec
 	lag      prometheus.Histogram
+	heard    prometheus.Gauge
 	failures prometheus.Counter
 	forgot   prometheus.Counter
 	answers  [answerFailed + 1]prometheus.Counter
@@ -29,6 +30,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "xmlcurl_change_lag_seconds", Help: "Time from a change to its being applied.",
 			Buckets: []float64{.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 60},
 		}),
+		heard: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "xmlcurl_change_heard", Help: "Number (edgvoip.changes.id) up to which all changes are applied; 0 while that is not known.",
+		}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "xmlcurl_change_read_failures_total", Help: "Reads of the change feed that failed.",
 		}),
@@ -41,7 +45,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	} {
 		m.answers[a] = m.lookups.WithLabelValues(label)
 	}
-	r.MustRegister(m.lookups, m.lag, m.failures, m.forgot)
+	r.MustRegister(m.lookups, m.lag, m.heard, m.failures, m.forgot)
 	return m
 }
 
@@ -62,10 +66,17 @@ func (m *Metrics) count(a answer) {
 	}
 }
 
-// Lag observes the time from a change to its being applied. It is for feed.Metrics, as the next two are.
+// Lag observes the time from a change to its being applied. It is for feed.Metrics, as the next three are.
 func (m *Metrics) Lag(d time.Duration) {
 	if m != nil {
 		m.lag.Observe(d.Seconds())
+	}
+}
+
+// Heard tells up to which number all changes are applied; zero if that is not known.
+func (m *Metrics) Heard(id int64) {
+	if m != nil {
+		m.heard.Set(float64(id))
 	}
 }
 

@@ -14,6 +14,7 @@ func TestAgents(t *testing.T) {
 	bridge := freePort(t)
 	s := newScene(t, sceneOptions{env: []string{"AI_BRIDGE_ADDR=127.0.0.1:" + strconv.Itoa(bridge)}})
 	s.exec(t, "UPDATE edgvoip.sip_trunks SET ai_agent_ref = 'reception'")
+	s.expectHeard(t)
 	agent := func(t *testing.T, reason string, after time.Duration) *sipp {
 		t.Helper()
 		run := s.startSIPp(t, sipp{

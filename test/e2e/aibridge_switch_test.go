@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,14 +25,18 @@ func (a *agents) legs(direction string) (list []string) {
 	return list
 }
 
-// agentLeg returns the switch's leg to ai-bridge, while there is one call.
-func (a *agents) agentLeg(t *testing.T) string {
+// agentLeg returns the switch's leg to ai-bridge, while there is one call. The list of channels lags behind.
+func (a *agents) agentLeg(t *testing.T) (leg string) {
 	t.Helper()
-	list := a.legs("outbound")
-	if len(list) != 1 {
-		t.Fatalf("the switch has the outbound legs %v, want one", list)
-	}
-	return list[0]
+	eventually(t, answerTime, func() error {
+		list := slices.DeleteFunc(a.legs("outbound"), func(id string) bool { return a.esl.api("uuid_exists "+id) != "true" })
+		if len(list) != 1 {
+			return fmt.Errorf("the switch has the outbound legs %v, want one", list)
+		}
+		leg = list[0]
+		return nil
+	})
+	return leg
 }
 
 // command asks something of the switch that it must do.

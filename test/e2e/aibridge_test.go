@@ -82,6 +82,7 @@ func startAgents(t *testing.T, l *ledger) *agents {
 	// So that callers find no limit but the one that is looked at.
 	a.exec(t, "UPDATE edgvoip.sip_trunks SET ai_agent_ref = 'reception'")
 	a.exec(t, "UPDATE edgvoip.sip_extensions SET max_concurrent_calls = 50")
+	a.expectHeard(t)
 	a.startGatewayA(t)
 	a.startGatewayB(t)
 	a.env = append(slices.Clone(a.scene.env), "DATABASE_URL="+a.login(t, "edgvoip_ai_bridge"), "AI_BRIDGE_SIP_ADDR="+addr, "AI_BRIDGE_METRICS_ADDR="+a.metrics,

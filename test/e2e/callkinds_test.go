@@ -196,8 +196,7 @@ func (r *shift) unanswered(t *testing.T, d *desk) {
 	}
 	for range 2 {
 		c := d.absent.dialRinging(t, "1003")
-		d.ringing.expectCall(t)
-		r.s.giveUp(t)
+		r.s.giveUp(t, d.ringing.expectCall(t))
 		if final := c.final(t, answerTime); final.status() != 480 {
 			t.Errorf("answered %q", final.start)
 		}
@@ -208,17 +207,17 @@ func (r *shift) unanswered(t *testing.T, d *desk) {
 	}
 }
 
-// giveUp has the switch stop ringing a phone as it does after a minute.
-func (s *scene) giveUp(t *testing.T) {
+// giveUp has the switch stop ringing a phone as it does after a minute. Only the channel of that call will do: the one of a call
+// that was cancelled a moment ago may still be there, and takes the command.
+func (s *scene) giveUp(t *testing.T, there *call) {
 	t.Helper()
 	eventually(t, answerTime, func() error {
-		for line := range strings.SplitSeq(s.esl.api("show channels"), "\n") {
-			// The list lags behind: a channel of it may be gone.
-			if f := strings.Split(line, ","); len(f) > 1 && f[1] == "outbound" && strings.HasPrefix(s.esl.api("uuid_kill "+f[0]+" NO_ANSWER"), "+OK") {
+		for _, id := range s.channels(t) {
+			if s.esl.api("uuid_getvar "+id+" sip_call_id") == there.id && strings.HasPrefix(s.esl.api("uuid_kill "+id+" NO_ANSWER"), "+OK") {
 				return nil
 			}
 		}
-		return errors.New("no phone rings")
+		return errors.New("the switch has no channel that rings the phone")
 	})
 }
 

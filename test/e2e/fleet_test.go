@@ -67,6 +67,7 @@ func moreTenants(t *testing.T, s *scene) {
 	s.exec(t, `ALTER TABLE edgvoip.tenants DISABLE TRIGGER tell_switches`)
 	s.exec(t, `UPDATE edgvoip.tenants SET status = 'active'`)
 	s.exec(t, `ALTER TABLE edgvoip.tenants ENABLE TRIGGER tell_switches`)
+	s.expectHeard(t)
 }
 
 // api is a running integration-api serve.
@@ -192,10 +193,11 @@ func (s *scene) expectNotRegistered(t *testing.T, user, realm string) {
 	})
 }
 
-// suspend suspends an extension of tenant A until the test ends, and returns when that was committed.
+// suspend suspends an extension of tenant A until the test ends, and returns when that was committed; xmlcurl may not have heard.
 func (s *scene) suspend(t *testing.T, extension string) time.Time {
 	t.Helper()
-	s.set(t, extension, "status", "suspended")
+	const query = `UPDATE edgvoip.sip_extensions SET status = $1 WHERE extension = $2 AND tenant_id = (SELECT id FROM edgvoip.tenants WHERE slug = $3)`
+	s.commit(t, query, []any{"suspended", extension, tenantA}, []any{"active", extension, tenantA})
 	return time.Now()
 }
 
@@ -348,7 +350,6 @@ func killedSwitch(t *testing.T, s *scene, api *api) {
 	t.Run("a switch that was killed does what it missed when it is back", func(t *testing.T) {
 		s.begin(t)
 		for _, number := range []string{"1003", "1004"} {
-			// Until xmlcurl has heard that the last test is over, 1003 is refused.
 			newPhone(t, s.internal, user(number, realmA)).expectRegister(t, 200)
 			s.expectRegistered(t, number, realmA)
 		}

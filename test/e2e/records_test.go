@@ -372,8 +372,6 @@ func recordings(t *testing.T, s *scene, l *ledger) {
 	s.change(t, policy, []any{tenantA, "external"}, []any{tenantA, "none"})
 	t.Run("recorded call from a carrier", func(t *testing.T) {
 		s.begin(t)
-		s.expectPolicy(t, "external")
-		l.take()
 		target, carrier := s.phoneA(t, "1000"), newPhone(t, s.external, login{})
 		c := carrier.dial(t, "0612345678", asCarrier)
 		conversing(t, c, target.expectCall(t))
@@ -440,24 +438,6 @@ func conversing(t *testing.T, a, b *call) {
 	t.Helper()
 	a.media.hears(t, b.p.mark, 60)
 	b.media.hears(t, a.p.mark, 60)
-}
-
-// expectPolicy waits until xmlcurl has heard which calls are recorded: an answer tells.
-func (s *scene) expectPolicy(t *testing.T, want string) {
-	t.Helper()
-	var policy string
-	if err := s.db.QueryRowContext(t.Context(), `SELECT record_calls FROM edgvoip.tenants WHERE slug = $1`, tenantA).Scan(&policy); err != nil || policy != want {
-		t.Fatalf("policy %q, %v", policy, err)
-	}
-	a := s.phoneA(t, "1001")
-	eventually(t, 5*time.Second, func() error {
-		c := a.dial(t, "+390255551234")
-		s.idle(t)
-		if s.lookups.last("record_session") {
-			return nil
-		}
-		return fmt.Errorf("the call was answered %d and is not to be recorded", c.status())
-	})
 }
 
 // last tells whether the last answer about a call holds a text.
@@ -540,18 +520,25 @@ func (p *phone) dialRinging(t *testing.T, number string) *ringing {
 	return c
 }
 
-// await returns the first answer to the INVITE that is wanted.
+// await returns the first answer to the INVITE that is wanted. After a final one there is no other.
 func (c *ringing) await(t *testing.T, limit time.Duration, wanted func(*message) bool) *message {
 	t.Helper()
 	deadline := time.After(limit)
+	var others []string
 	for {
 		select {
 		case r := <-c.answers:
-			if r.method() == "INVITE" && wanted(r) {
+			switch {
+			case r.method() != "INVITE":
+			case wanted(r):
 				return r
+			case r.status() >= 200:
+				t.Fatalf("%s answered %q", c.invite.start, r.start)
+			default:
+				others = append(others, r.start)
 			}
 		case <-deadline:
-			t.Fatalf("no answer in %v", limit)
+			t.Fatalf("no such answer to %q of Call-ID %s in %v, but %q", c.invite.start, c.invite.get("Call-ID"), limit, others)
 		}
 	}
 }

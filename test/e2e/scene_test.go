@@ -52,6 +52,7 @@ type scene struct {
 	eslPort                      int
 	switchArgs                   []string
 	xmlcurl, freeswitch          *process
+	xmlcurlURL                   string
 	lookups                      *recorder
 	records                      string // where the switch posts call records
 }
@@ -236,7 +237,7 @@ func (s *scene) createKeys(t *testing.T, bin string) {
 	}
 }
 
-// exec changes the database behind the backs of the project's programs.
+// exec changes the database behind the backs of the project's programs. Who acts upon it at once calls expectHeard first.
 func (s *scene) exec(t *testing.T, query string, args ...any) {
 	t.Helper()
 	if _, err := s.db.ExecContext(t.Context(), query, args...); err != nil {
@@ -244,7 +245,7 @@ func (s *scene) exec(t *testing.T, query string, args ...any) {
 	}
 }
 
-// set changes a column of an extension of tenant A and puts it back when the test ends.
+// set changes a column of an extension of tenant A and puts it back when the test ends; as change does.
 func (s *scene) set(t *testing.T, extension, column string, value any) {
 	t.Helper()
 	const where = ` WHERE extension = $2 AND tenant_id = (SELECT id FROM edgvoip.tenants WHERE slug = $1)`
@@ -256,7 +257,7 @@ func (s *scene) set(t *testing.T, extension, column string, value any) {
 }
 
 // setTrunk changes a column of a trunk of tenant A and puts it back when the test ends. Trunks count from 1 in order of
-// preference.
+// preference. As change does.
 func (s *scene) setTrunk(t *testing.T, n int, column string, value any) {
 	t.Helper()
 	id := s.trunk(t, tenantA, n)
@@ -267,13 +268,22 @@ func (s *scene) setTrunk(t *testing.T, n int, column string, value any) {
 	s.change(t, "UPDATE edgvoip.sip_trunks SET "+column+" = $2 WHERE id = $1", []any{id, value}, []any{id, before})
 }
 
+// change changes the database until the test ends, and returns when xmlcurl has heard of it; so does the end of the test.
 func (s *scene) change(t *testing.T, query string, now, after []any) {
+	t.Helper()
+	s.commit(t, query, now, after)
+	s.expectHeard(t)
+}
+
+// commit is change for those who look at what happens until xmlcurl has heard of it.
+func (s *scene) commit(t *testing.T, query string, now, after []any) {
 	t.Helper()
 	s.exec(t, query, now...)
 	t.Cleanup(func() {
 		if _, err := s.db.ExecContext(context.Background(), query, after...); err != nil {
 			t.Error(err)
 		}
+		s.expectHeard(t)
 	})
 }
 
@@ -292,6 +302,7 @@ func (s *scene) trunk(t *testing.T, tenant string, n int) uuid.UUID {
 func (s *scene) startXMLCurl(t *testing.T, bin string) {
 	t.Helper()
 	addr := "127.0.0.1:" + strconv.Itoa(freePort(t))
+	s.xmlcurlURL = "http://" + addr
 	s.internal, s.tls, s.wss, s.external = freePort(t), freePort(t), freePort(t), freePort(t)
 	certificates, password := filepath.Join(s.dir, "tls"), filepath.Join(s.dir, "event-socket-password")
 	writeCertificates(t, certificates)
@@ -312,7 +323,7 @@ func (s *scene) startXMLCurl(t *testing.T, bin string) {
 		if err := s.xmlcurl.alive(); err != nil {
 			t.Fatalf("%v\n%s", err, tail(filepath.Join(s.dir, "xmlcurl.log")))
 		}
-		q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/readyz", nil)
+		q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.xmlcurlURL+"/readyz", nil)
 		if err != nil {
 			return err
 		}
@@ -326,7 +337,7 @@ func (s *scene) startXMLCurl(t *testing.T, bin string) {
 		}
 		return nil
 	})
-	s.lookups = newRecorder(t, "http://"+addr)
+	s.lookups = newRecorder(t, s.xmlcurlURL)
 }
 
 const (
@@ -438,11 +449,12 @@ func (s *scene) log(t *testing.T) string {
 	return string(b)
 }
 
-// idle waits until the switch has no calls.
+// idle waits until the switch has no calls, and has told of those that it had. It counts sessions, as the list of channels
+// lags behind on a busy machine: it may not hold yet those of a call that is answered, or still those of one that is over.
 func (s *scene) idle(t *testing.T) {
 	t.Helper()
 	eventually(t, 15*time.Second, func() error {
-		if out := s.esl.api("show channels count"); !strings.HasPrefix(strings.TrimSpace(out), "0 total") {
+		if out := s.esl.api("status"); !strings.Contains(out, "\n0 session(s) - peak") {
 			return errors.New(out)
 		}
 		return nil

@@ -62,6 +62,7 @@ func TestTrunksOverAPI(t *testing.T) {
 		s.begin(t)
 		o.order(t, http.StatusNoContent, http.MethodDelete, "/trunks/"+id, nil)
 		o.expectTrunk(t, id, "0/0//")
+		s.expectHeard(t)
 		if got := s.esl.api("sofia xmlstatus gateway"); strings.Contains(got, id) {
 			t.Errorf("the switch still has the gateway:\n%s", got)
 		}
