@@ -67,26 +67,41 @@ func (r recordRow) record() (directory.ExtensionRecord, error) {
 }
 
 // recordBy reads one extension.
-func recordBy(ctx context.Context, q sqlx.QueryerContext, condition string, args ...any) (directory.ExtensionRecord, error) {
+func recordBy(ctx context.Context, tx *txn, condition string, args ...any) (directory.ExtensionRecord, error) {
 	var row recordRow
-	query := `SELECT` + recordColumns + ` FROM ` + recordTables + ` WHERE ` + condition
-	if err := sqlx.GetContext(ctx, q, &row, query, args...); errors.Is(err, sql.ErrNoRows) {
+	err := tx.GetContext(ctx, &row, recordQuery(condition), args...)
+	return row.found(err)
+}
+
+// recordBy reads one extension, outside a transaction.
+func (d *DB) recordBy(ctx context.Context, condition string, args ...any) (directory.ExtensionRecord, error) {
+	row, err := get[recordRow](ctx, d, recordQuery(condition), args...)
+	return row.found(err)
+}
+
+func recordQuery(condition string) string {
+	return `SELECT` + recordColumns + ` FROM ` + recordTables + ` WHERE ` + condition
+}
+
+// found returns the record of a row that was looked for, with that error.
+func (r recordRow) found(err error) (directory.ExtensionRecord, error) {
+	if errors.Is(err, sql.ErrNoRows) {
 		return directory.ExtensionRecord{}, directory.ErrUnknownExtension
 	} else if err != nil {
 		return directory.ExtensionRecord{}, fmt.Errorf("select extension: %w", err)
 	}
-	return row.record()
+	return r.record()
 }
 
 // StoredExtension implements directory.Registry.
 func (d *DB) StoredExtension(ctx context.Context, tenant uuid.UUID, realm fstext.Realm, number fstext.Extension) (directory.ExtensionRecord, error) {
-	return recordBy(ctx, d.db, `e.tenant_id = $1 AND d.realm = $2 AND d.status <> 'deleted' AND e.extension = $3 AND e.status <> 'deleted'`,
+	return d.recordBy(ctx, `e.tenant_id = $1 AND d.realm = $2 AND d.status <> 'deleted' AND e.extension = $3 AND e.status <> 'deleted'`,
 		tenant, realm.String(), number.String())
 }
 
 // ExtensionByID implements directory.Registry and directory.Reader.
 func (d *DB) ExtensionByID(ctx context.Context, tenant, id uuid.UUID) (directory.ExtensionRecord, error) {
-	return recordBy(ctx, d.db, `e.tenant_id = $1 AND e.id = $2`, tenant, id)
+	return d.recordBy(ctx, `e.tenant_id = $1 AND e.id = $2`, tenant, id)
 }
 
 // ListExtensions implements directory.Reader.

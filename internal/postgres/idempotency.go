@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/integration"
 )
@@ -19,10 +17,13 @@ func (d *DB) Answered(ctx context.Context, c integration.Claim) (a integration.A
 	if c.Key == "" {
 		return a, false, nil
 	}
-	a, err = answer(ctx, d.db, c)
+	row, err := get[answerRow](ctx, d, answerQuery, c.TenantID, c.Key)
 	if errors.Is(err, sql.ErrNoRows) {
 		return a, false, nil
+	} else if err != nil {
+		return a, false, fmt.Errorf("select answer: %w", err)
 	}
+	a, err = row.answer(c)
 	return a, err == nil, err
 }
 
@@ -38,7 +39,11 @@ func (d *DB) Once(ctx context.Context, c integration.Claim, write func(directory
 			}
 			if !mine {
 				replayed = true
-				a, err = answer(ctx, tx, c)
+				var row answerRow
+				if err := tx.GetContext(ctx, &row, answerQuery, c.TenantID, c.Key); err != nil {
+					return fmt.Errorf("select answer: %w", err)
+				}
+				a, err = row.answer(c)
 				return err
 			}
 		}
@@ -78,23 +83,23 @@ func claim(ctx context.Context, tx *txn, c integration.Claim) (bool, error) {
 	return n == 1, nil
 }
 
-// answer returns what is kept under a key. Errors: sql.ErrNoRows, integration.ErrKeyReused.
-func answer(ctx context.Context, q sqlx.QueryerContext, c integration.Claim) (integration.Answer, error) {
-	const query = `
-		SELECT request_sha256, response_status, response_body FROM edgvoip.idempotency_keys
-		 WHERE tenant_id = $1 AND key = $2 AND expires_at > now()`
-	var row struct {
-		Digest []byte `db:"request_sha256"`
-		Status int    `db:"response_status"`
-		Body   []byte `db:"response_body"`
-	}
-	if err := sqlx.GetContext(ctx, q, &row, query, c.TenantID, c.Key); err != nil {
-		return integration.Answer{}, fmt.Errorf("select answer: %w", err)
-	}
-	if !slices.ContainsFunc(c.Digests, func(d []byte) bool { return bytes.Equal(d, row.Digest) }) {
+// answerQuery reads an answerRow of tenant $1 and key $2.
+const answerQuery = `
+	SELECT request_sha256, response_status, response_body FROM edgvoip.idempotency_keys
+	 WHERE tenant_id = $1 AND key = $2 AND expires_at > now()`
+
+type answerRow struct {
+	Digest []byte `db:"request_sha256"`
+	Status int    `db:"response_status"`
+	Body   []byte `db:"response_body"`
+}
+
+// answer returns what is kept, for a claim of its key. Error: integration.ErrKeyReused.
+func (r answerRow) answer(c integration.Claim) (integration.Answer, error) {
+	if !slices.ContainsFunc(c.Digests, func(d []byte) bool { return bytes.Equal(d, r.Digest) }) {
 		return integration.Answer{}, integration.ErrKeyReused
 	}
-	return integration.Answer{Status: row.Status, Body: row.Body}, nil
+	return integration.Answer{Status: r.Status, Body: r.Body}, nil
 }
 
 // Prune removes signatures and answers whose time is over, and returns their number. Several processes may call it.
