@@ -90,6 +90,8 @@ type Claim struct {
 	Key string
 	// Digests are those of the request, one under each key of the ring, the one to keep first.
 	Digests [][]byte
+	// Ahead takes the key before the write: for one that cannot be undone with the transaction that keeps its answer.
+	Ahead bool
 }
 
 // Answer is what a write was answered with.

@@ -448,8 +448,9 @@ func (w writer) ChangeExtension(ctx context.Context, tenant, id uuid.UUID, c dir
 	return e, effect, err
 }
 
+// lockRecord locks an extension, and before it the tenant against being deleted, in the order of whoever deletes him.
 func lockRecord(ctx context.Context, tx *txn, tenant, id uuid.UUID) (directory.ExtensionRecord, error) {
-	return recordBy(ctx, tx, `e.tenant_id = $1 AND e.id = $2 FOR UPDATE OF e`, tenant, id)
+	return recordBy(ctx, tx, `e.tenant_id = $1 AND e.id = $2 FOR KEY SHARE OF t FOR UPDATE OF e`, tenant, id)
 }
 
 // DeleteExtension implements directory.Writer.
