@@ -20,6 +20,8 @@ type Secret struct {
 	ID           uuid.UUID
 	TenantID     uuid.UUID
 	TenantActive bool
+	// Country is the tenant's, ISO 3166-1 alpha-2.
+	Country string
 	// HMAC is sealed for hmacOwner.
 	HMAC      secret.Sealed
 	CreatedAt time.Time

@@ -17,6 +17,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/invalid"
 	"github.com/edgvoip/edgvoip/node"
+	"github.com/edgvoip/edgvoip/numbering"
 )
 
 // Extension is an extension as it is stored.
@@ -254,7 +255,11 @@ func (a *API) putExtension(ctx context.Context, in *struct {
 		return nil, newProblem(codeTenantMismatch, FieldError{"tenantId", "is not the tenant of the credentials"})
 	}
 	return write(ctx, a, infoOf(ctx).claim(in.Key), func() (func(directory.Writer) (Provisioned, int, directory.Effect, error), error) {
-		e, err := a.provisioner.PrepareExtension(ctx, in.Body.spec())
+		country, err := numbering.NewCountry(caller.Country)
+		if err != nil {
+			return nil, fmt.Errorf("country of the tenant: %w", err)
+		}
+		e, err := a.provisioner.PrepareExtension(ctx, in.Body.spec(), country)
 		return func(w directory.Writer) (Provisioned, int, directory.Effect, error) {
 			id, effect, err := w.PutExtension(ctx, e, caller.Actor())
 			status := http.StatusOK
