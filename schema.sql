@@ -627,6 +627,10 @@ DECLARE
 BEGIN
   IF TG_OP = 'TRUNCATE' THEN
     INSERT INTO edgvoip.changes (tenant_id, subject) VALUES ('00000000-0000-0000-0000-000000000000', 'everything');
+  ELSIF TG_OP = 'INSERT' AND TG_TABLE_NAME = 'sip_extensions' THEN
+    -- As below, but planned once a connection: extensions are provisioned by the thousand.
+    INSERT INTO edgvoip.changes (tenant_id, subject, domain_id, names)
+    SELECT tenant_id, 'extension', domain_id, ARRAY[extension, lower(sip_username COLLATE "C")] FROM new_rows;
   ELSIF TG_OP = 'UPDATE' THEN
     EXECUTE 'INSERT INTO edgvoip.changes (tenant_id, subject, domain_id, names) SELECT ' || columns || ' FROM old_rows UNION SELECT ' || columns || ' FROM new_rows';
   ELSE
@@ -640,14 +644,17 @@ $$;
 DO $$
 DECLARE
   name text;
+  told text;
 BEGIN
   FOREACH name IN ARRAY ARRAY['tenants', 'sip_domains', 'sip_extensions', 'sip_names', 'sip_trunks', 'sip_trunk_did_ranges'] LOOP
+    -- The names that an extension's own change takes along are told with it.
+    told := CASE name WHEN 'sip_names' THEN 'WHEN (pg_trigger_depth() = 0)' ELSE '' END;
     EXECUTE format('CREATE TRIGGER tell_inserts AFTER INSERT ON edgvoip.%I
-      REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION edgvoip.tell_changes()', name);
+      REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT %s EXECUTE FUNCTION edgvoip.tell_changes()', name, told);
     EXECUTE format('CREATE TRIGGER tell_updates AFTER UPDATE ON edgvoip.%I
-      REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION edgvoip.tell_changes()', name);
+      REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT %s EXECUTE FUNCTION edgvoip.tell_changes()', name, told);
     EXECUTE format('CREATE TRIGGER tell_deletes AFTER DELETE ON edgvoip.%I
-      REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION edgvoip.tell_changes()', name);
+      REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT %s EXECUTE FUNCTION edgvoip.tell_changes()', name, told);
     EXECUTE format('CREATE TRIGGER tell_truncates AFTER TRUNCATE ON edgvoip.%I
       FOR EACH STATEMENT EXECUTE FUNCTION edgvoip.tell_changes()', name);
   END LOOP;

@@ -162,7 +162,11 @@ func (p *Provisioner) PutTenant(ctx context.Context, spec TenantSpec, actor stri
 // suspended one stays suspended. The same specification again changes nothing. Errors: *invalid.FieldError,
 // ErrUnknownTenant, ErrRealmTaken, ErrDomainID, ErrNameTaken, the registry's.
 func (p *Provisioner) PutExtension(ctx context.Context, spec ExtensionSpec, actor string) (Extension, error) {
-	e, err := p.PrepareExtension(ctx, spec)
+	tenant, err := p.registry.Tenant(ctx, spec.TenantID)
+	if err != nil {
+		return Extension{}, fmt.Errorf("put extension: %w", err)
+	}
+	e, err := p.PrepareExtension(ctx, spec, tenant.Country)
 	if err != nil {
 		return Extension{}, err
 	}
@@ -173,17 +177,14 @@ func (p *Provisioner) PutExtension(ctx context.Context, spec ExtensionSpec, acto
 }
 
 // PrepareExtension does all of PutExtension that can be done without writing, the hashing above all, so that the record
-// can be written in a short transaction. Errors: *invalid.FieldError, ErrUnknownTenant, the registry's.
-func (p *Provisioner) PrepareExtension(ctx context.Context, spec ExtensionSpec) (ExtensionRecord, error) {
-	tenant, err := p.registry.Tenant(ctx, spec.TenantID)
-	if err != nil {
-		return ExtensionRecord{}, fmt.Errorf("prepare extension: %w", err)
-	}
-	e, err := parseExtension(spec, tenant)
+// can be written in a short transaction. country is that of the tenant, whom the caller has just seen. Errors: *invalid.FieldError, the
+// registry's.
+func (p *Provisioner) PrepareExtension(ctx context.Context, spec ExtensionSpec, country numbering.Country) (ExtensionRecord, error) {
+	e, err := parseExtension(spec, country)
 	if err != nil {
 		return ExtensionRecord{}, err
 	}
-	stored, err := p.registry.StoredExtension(ctx, tenant.ID, e.Realm, e.Number)
+	stored, err := p.registry.StoredExtension(ctx, e.TenantID, e.Realm, e.Number)
 	if err != nil && !errors.Is(err, ErrUnknownExtension) {
 		return ExtensionRecord{}, fmt.Errorf("prepare extension: %w", err)
 	}
@@ -232,9 +233,9 @@ const (
 	maxPassword = 128
 )
 
-func parseExtension(spec ExtensionSpec, tenant Tenant) (ExtensionRecord, error) {
+func parseExtension(spec ExtensionSpec, country numbering.Country) (ExtensionRecord, error) {
 	e := ExtensionRecord{W3DomainID: spec.W3DomainID, W3ExtensionID: spec.W3ExtensionID}
-	e.TenantID, e.Active, e.MaxCalls = tenant.ID, true, spec.MaxConcurrentCalls
+	e.TenantID, e.Active, e.MaxCalls = spec.TenantID, true, spec.MaxConcurrentCalls
 	var err error
 	if e.Realm, err = fstext.NewRealm(spec.Realm); err != nil {
 		return e, invalid.Because("sipRealm", err)
@@ -242,7 +243,7 @@ func parseExtension(spec ExtensionSpec, tenant Tenant) (ExtensionRecord, error) 
 	if e.Number, err = fstext.NewExtension(spec.Extension); err != nil {
 		return e, invalid.Because("extension", err)
 	}
-	if numbering.Emergency(tenant.Country, spec.Extension) {
+	if numbering.Emergency(country, spec.Extension) {
 		return e, &invalid.FieldError{Name: "extension", Reason: "is an emergency number in the tenant's country"}
 	}
 	e.Username = e.Number.Username()

@@ -67,6 +67,8 @@ func Token(authorization string) (hash TokenHash, ok bool) {
 type Caller struct {
 	TenantID uuid.UUID
 	SecretID uuid.UUID
+	// Country is the tenant's, ISO 3166-1 alpha-2.
+	Country string
 }
 
 // Actor is how the audit log names the caller.
@@ -143,7 +145,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Caller, er
 	if !fresh {
 		return Caller{}, &RefusedError{ReasonReplayed, true}
 	}
-	return Caller{TenantID: s.TenantID, SecretID: s.ID}, nil
+	return Caller{TenantID: s.TenantID, SecretID: s.ID, Country: s.Country}, nil
 }
 
 // secret returns the secret of a token and the key to verify with. With ErrUnknownToken the key is the decoy.

@@ -21,6 +21,8 @@ type Secret struct {
 	ID           uuid.UUID
 	TenantID     uuid.UUID
 	TenantActive bool
+	// Country is the tenant's, ISO 3166-1 alpha-2.
+	Country string
 	// HMAC is sealed for hmacOwner.
 	HMAC      secret.Sealed
 	CreatedAt time.Time
@@ -91,6 +93,8 @@ type Claim struct {
 	Key string
 	// Digests are those of the request, one under each key of the ring, the one to keep first.
 	Digests [][]byte
+	// Ahead takes the key before the write: for one that cannot be undone with the transaction that keeps its answer.
+	Ahead bool
 }
 
 // Answer is what a write was answered with.

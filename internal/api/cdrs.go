@@ -246,7 +246,9 @@ func (a *API) eraseOnce(ctx context.Context, key string, p cdr.Person, from cdr.
 }
 
 func (a *API) eraseUnderKey(ctx context.Context, key string, p cdr.Person, from cdr.ErasurePlace) (*written[Erased], error) {
-	return write(ctx, a, key, func() (func(directory.Writer) (Erased, int, directory.Effect, error), error) {
+	claim := infoOf(ctx).claim(key)
+	claim.Ahead = true
+	return write(ctx, a, claim, func() (func(directory.Writer) (Erased, int, directory.Effect, error), error) {
 		return func(directory.Writer) (Erased, int, directory.Effect, error) {
 			out, err := a.erase(ctx, p, from)
 			return out, http.StatusOK, directory.EffectUpdated, err

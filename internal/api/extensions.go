@@ -17,6 +17,7 @@ import (
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/invalid"
 	"github.com/edgvoip/edgvoip/node"
+	"github.com/edgvoip/edgvoip/numbering"
 )
 
 // Extension is an extension as it is stored.
@@ -171,14 +172,18 @@ func (a *API) registerExtensions() {
 		"What the changes of an extension ask of each switch, and whether it is done.", 404, 422), a.getConvergence)
 }
 
+// claim is what a write claims under a key.
+func (i *info) claim(key string) integration.Claim {
+	return integration.Claim{TenantID: i.caller.TenantID, Key: key, Digests: i.digests}
+}
+
 // write runs a write under its Idempotency-Key, and answers. prepare does what takes long, and is not done for a request
 // that was answered before; what it returns writes, in one transaction with the answer.
-func write[T any](ctx context.Context, a *API, key string, prepare func() (func(directory.Writer) (T, int, directory.Effect, error), error)) (*written[T], error) {
+func write[T any](ctx context.Context, a *API, claim integration.Claim, prepare func() (func(directory.Writer) (T, int, directory.Effect, error), error)) (*written[T], error) {
 	i := infoOf(ctx)
-	if !printable(key) {
+	if !printable(claim.Key) {
 		return nil, newProblem(codeIdempotencyHeader)
 	}
-	claim := integration.Claim{TenantID: i.caller.TenantID, Key: key, Digests: i.digests}
 	if kept, found, err := a.store.Answered(ctx, claim); err != nil {
 		return nil, err
 	} else if found {
@@ -249,8 +254,12 @@ func (a *API) putExtension(ctx context.Context, in *struct {
 	if in.Body.TenantID != caller.TenantID {
 		return nil, newProblem(codeTenantMismatch, FieldError{"tenantId", "is not the tenant of the credentials"})
 	}
-	return write(ctx, a, in.Key, func() (func(directory.Writer) (Provisioned, int, directory.Effect, error), error) {
-		e, err := a.provisioner.PrepareExtension(ctx, in.Body.spec())
+	return write(ctx, a, infoOf(ctx).claim(in.Key), func() (func(directory.Writer) (Provisioned, int, directory.Effect, error), error) {
+		country, err := numbering.NewCountry(caller.Country)
+		if err != nil {
+			return nil, fmt.Errorf("country of the tenant: %w", err)
+		}
+		e, err := a.provisioner.PrepareExtension(ctx, in.Body.spec(), country)
 		return func(w directory.Writer) (Provisioned, int, directory.Effect, error) {
 			id, effect, err := w.PutExtension(ctx, e, caller.Actor())
 			status := http.StatusOK
@@ -269,7 +278,7 @@ func (a *API) patchExtension(ctx context.Context, in *struct {
 },
 ) (*written[Extension], error) {
 	caller := infoOf(ctx).caller
-	return write(ctx, a, in.Key, func() (func(directory.Writer) (Extension, int, directory.Effect, error), error) {
+	return write(ctx, a, infoOf(ctx).claim(in.Key), func() (func(directory.Writer) (Extension, int, directory.Effect, error), error) {
 		c, err := a.provisioner.PrepareChange(ctx, caller.TenantID, in.ID, in.Body.patch())
 		return func(w directory.Writer) (Extension, int, directory.Effect, error) {
 			e, effect, err := w.ChangeExtension(ctx, caller.TenantID, in.ID, c, caller.Actor())
@@ -287,7 +296,7 @@ func (a *API) deleteExtension(ctx context.Context, in *struct {
 },
 ) (*written[Deleted], error) {
 	caller := infoOf(ctx).caller
-	return write(ctx, a, in.Key, func() (func(directory.Writer) (Deleted, int, directory.Effect, error), error) {
+	return write(ctx, a, infoOf(ctx).claim(in.Key), func() (func(directory.Writer) (Deleted, int, directory.Effect, error), error) {
 		return func(w directory.Writer) (Deleted, int, directory.Effect, error) {
 			effect, err := w.DeleteExtension(ctx, caller.TenantID, in.ID, caller.Actor())
 			return Deleted{Success: true, ID: in.ID, Status: "deleted"}, http.StatusOK, effect, err
@@ -394,7 +403,7 @@ func (a *API) putStores(ctx context.Context, in *struct {
 },
 ) (*written[StoreAccess], error) {
 	caller := infoOf(ctx).caller
-	return write(ctx, a, in.Key, func() (func(directory.Writer) (StoreAccess, int, directory.Effect, error), error) {
+	return write(ctx, a, infoOf(ctx).claim(in.Key), func() (func(directory.Writer) (StoreAccess, int, directory.Effect, error), error) {
 		return func(w directory.Writer) (StoreAccess, int, directory.Effect, error) {
 			ids, effect, err := w.PutStores(ctx, caller.TenantID, in.ID, in.Body.StoreIDs, caller.Actor())
 			return StoreAccess{ids}, http.StatusOK, effect, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/edgvoip/edgvoip/directory"
 	"github.com/edgvoip/edgvoip/internal/fstext"
+	"github.com/edgvoip/edgvoip/internal/telemetry"
 )
 
 var (
@@ -67,26 +69,41 @@ func (r recordRow) record() (directory.ExtensionRecord, error) {
 }
 
 // recordBy reads one extension.
-func recordBy(ctx context.Context, q sqlx.QueryerContext, condition string, args ...any) (directory.ExtensionRecord, error) {
+func recordBy(ctx context.Context, tx *txn, condition string, args ...any) (directory.ExtensionRecord, error) {
 	var row recordRow
-	query := `SELECT` + recordColumns + ` FROM ` + recordTables + ` WHERE ` + condition
-	if err := sqlx.GetContext(ctx, q, &row, query, args...); errors.Is(err, sql.ErrNoRows) {
+	err := tx.GetContext(ctx, &row, recordQuery(condition), args...)
+	return row.found(err)
+}
+
+// recordBy reads one extension, outside a transaction.
+func (d *DB) recordBy(ctx context.Context, condition string, args ...any) (directory.ExtensionRecord, error) {
+	row, err := get[recordRow](ctx, d, recordQuery(condition), args...)
+	return row.found(err)
+}
+
+func recordQuery(condition string) string {
+	return `SELECT` + recordColumns + ` FROM ` + recordTables + ` WHERE ` + condition
+}
+
+// found returns the record of a row that was looked for, with that error.
+func (r recordRow) found(err error) (directory.ExtensionRecord, error) {
+	if errors.Is(err, sql.ErrNoRows) {
 		return directory.ExtensionRecord{}, directory.ErrUnknownExtension
 	} else if err != nil {
 		return directory.ExtensionRecord{}, fmt.Errorf("select extension: %w", err)
 	}
-	return row.record()
+	return r.record()
 }
 
 // StoredExtension implements directory.Registry.
 func (d *DB) StoredExtension(ctx context.Context, tenant uuid.UUID, realm fstext.Realm, number fstext.Extension) (directory.ExtensionRecord, error) {
-	return recordBy(ctx, d.db, `e.tenant_id = $1 AND d.realm = $2 AND d.status <> 'deleted' AND e.extension = $3 AND e.status <> 'deleted'`,
+	return d.recordBy(ctx, `e.tenant_id = $1 AND d.realm = $2 AND d.status <> 'deleted' AND e.extension = $3 AND e.status <> 'deleted'`,
 		tenant, realm.String(), number.String())
 }
 
 // ExtensionByID implements directory.Registry and directory.Reader.
 func (d *DB) ExtensionByID(ctx context.Context, tenant, id uuid.UUID) (directory.ExtensionRecord, error) {
-	return recordBy(ctx, d.db, `e.tenant_id = $1 AND e.id = $2`, tenant, id)
+	return d.recordBy(ctx, `e.tenant_id = $1 AND e.id = $2`, tenant, id)
 }
 
 // ListExtensions implements directory.Reader.
@@ -215,24 +232,35 @@ func (w writer) PutExtension(ctx context.Context, e directory.ExtensionRecord, a
 		return uuid.Nil, "", err
 	}
 	e.DomainID = domain
-	stored, err := recordBy(ctx, w.tx, `e.tenant_id = $1 AND e.domain_id = $2 AND e.extension = $3 AND e.status <> 'deleted' FOR UPDATE OF e`,
-		e.TenantID, domain, e.Number.String())
-	var effect directory.Effect
-	switch {
-	case errors.Is(err, directory.ErrUnknownExtension):
-		effect, err = directory.EffectCreated, insertExtension(ctx, w.tx, e, actor)
-	case err != nil:
-		return uuid.Nil, "", err
-	default:
-		e.ID, e.Active, e.Status = stored.ID, stored.Active, stored.Status
-		if e.W3ExtensionID == uuid.Nil {
-			e.W3ExtensionID = stored.W3ExtensionID
-		}
-		effect, err = updateExtension(ctx, w.tx, stored, e, actor)
+	created, err := insertExtension(ctx, w.tx, e, actor)
+	effect := directory.EffectCreated
+	if err == nil && !created {
+		e.ID, effect, err = w.overwrite(ctx, e, actor)
 	}
 	if isConstraint(err, "sip_names_pkey") {
 		return uuid.Nil, "", directory.ErrNameTaken
+	} else if err != nil {
+		return uuid.Nil, "", err
 	}
+	return e.ID, effect, nil
+}
+
+// overwrite brings the extension that has the number of e to what e is, and returns its id. Its domain and number are locked.
+func (w writer) overwrite(ctx context.Context, e directory.ExtensionRecord, actor string) (uuid.UUID, directory.Effect, error) {
+	stored, err := recordBy(ctx, w.tx, `e.tenant_id = $1 AND e.domain_id = $2 AND e.extension = $3 AND e.status <> 'deleted' FOR UPDATE OF e`,
+		e.TenantID, e.DomainID, e.Number.String())
+	if errors.Is(err, directory.ErrUnknownExtension) {
+		// It was deleted a moment ago.
+		_, err = insertExtension(ctx, w.tx, e, actor)
+		return e.ID, directory.EffectCreated, err
+	} else if err != nil {
+		return uuid.Nil, "", err
+	}
+	e.ID, e.Active, e.Status = stored.ID, stored.Active, stored.Status
+	if e.W3ExtensionID == uuid.Nil {
+		e.W3ExtensionID = stored.W3ExtensionID
+	}
+	effect, err := updateExtension(ctx, w.tx, stored, e, actor)
 	return e.ID, effect, err
 }
 
@@ -323,18 +351,34 @@ func domainForAudit(realm fstext.Realm, w3 uuid.NullUUID, name sql.NullString) m
 	return map[string]any{"realm": realm.String(), "domainId": idForAudit(w3.UUID), "domainName": name.String}
 }
 
-func insertExtension(ctx context.Context, tx *txn, e directory.ExtensionRecord, actor string) error {
+// insertExtension writes an extension with its audit row, unless there is one of its number, which is locked; see lockDomain.
+func insertExtension(ctx context.Context, tx *txn, e directory.ExtensionRecord, actor string) (created bool, err error) {
 	const query = `
-		INSERT INTO edgvoip.sip_extensions (tenant_id, id, domain_id, extension, sip_username, display_name, transport, allowed_codecs,
-			max_concurrent_calls, outbound_caller_id, status, password_hash, ha1_md5_sealed, ha1_sha256_sealed, ha1_key_id, w3_extension_id)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'active', $11, $12, $13, $14, $15)`
+		WITH created AS (
+		  INSERT INTO edgvoip.sip_extensions (tenant_id, id, domain_id, extension, sip_username, display_name, transport, allowed_codecs,
+		    max_concurrent_calls, outbound_caller_id, status, password_hash, ha1_md5_sealed, ha1_sha256_sealed, ha1_key_id, w3_extension_id)
+		  SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'active', $11, $12, $13, $14, $15
+		   WHERE NOT EXISTS (SELECT FROM edgvoip.sip_extensions WHERE tenant_id = $1 AND domain_id = $3 AND extension = $4 AND status <> 'deleted')
+		  RETURNING id
+		)
+		INSERT INTO edgvoip.audit_log (tenant_id, actor, action, subject_id, after, correlation_id)
+		SELECT $1, $16, 'extension.created', id, $17, $18 FROM created`
 	e.Active, e.Status = true, directory.StatusActive
-	if _, err := tx.ExecContext(ctx, query, e.TenantID, e.ID, e.DomainID, e.Number.String(), e.Username.String(), e.Name.String(),
-		string(e.Transport), pq.StringArray(e.Codecs.Names()), e.MaxCalls, nullable(e.CallerID != (fstext.E164{}), e.CallerID.String()),
-		e.PasswordHash, e.HA1MD5.Data, e.HA1SHA256.Data, e.HA1MD5.KeyID, nullID(e.W3ExtensionID)); err != nil {
-		return fmt.Errorf("insert extension: %w", err)
+	after, err := json.Marshal(extensionForAudit(e))
+	if err != nil {
+		return false, fmt.Errorf("audit: %w", err)
 	}
-	return audit(ctx, tx, e.TenantID, actor, "extension.created", e.ID, nil, extensionForAudit(e))
+	res, err := tx.ExecContext(ctx, query, e.TenantID, e.ID, e.DomainID, e.Number.String(), e.Username.String(), e.Name.String(),
+		string(e.Transport), pq.StringArray(e.Codecs.Names()), e.MaxCalls, nullable(e.CallerID != (fstext.E164{}), e.CallerID.String()),
+		e.PasswordHash, e.HA1MD5.Data, e.HA1SHA256.Data, e.HA1MD5.KeyID, nullID(e.W3ExtensionID), actor, string(after), telemetry.Correlation(ctx))
+	if err != nil {
+		return false, fmt.Errorf("insert extension: %w", err)
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return false, fmt.Errorf("insert extension: %w", err)
+	}
+	return n == 1, nil
 }
 
 // updateExtension brings a stored and locked extension to what it should be. If that is what it is, nothing is written.
@@ -404,8 +448,9 @@ func (w writer) ChangeExtension(ctx context.Context, tenant, id uuid.UUID, c dir
 	return e, effect, err
 }
 
+// lockRecord locks an extension, and before it the tenant against being deleted, in the order of whoever deletes him.
 func lockRecord(ctx context.Context, tx *txn, tenant, id uuid.UUID) (directory.ExtensionRecord, error) {
-	return recordBy(ctx, tx, `e.tenant_id = $1 AND e.id = $2 FOR UPDATE OF e`, tenant, id)
+	return recordBy(ctx, tx, `e.tenant_id = $1 AND e.id = $2 FOR KEY SHARE OF t FOR UPDATE OF e`, tenant, id)
 }
 
 // DeleteExtension implements directory.Writer.

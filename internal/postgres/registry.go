@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
 	"github.com/edgvoip/edgvoip/directory"
@@ -96,7 +95,8 @@ func (d *DB) Tenants(ctx context.Context) ([]directory.TenantRecord, error) {
 
 // Tenant implements directory.Registry.
 func (d *DB) Tenant(ctx context.Context, id uuid.UUID) (directory.Tenant, error) {
-	t, err := tenantBy(ctx, d.db, `id = $1`, id)
+	row, err := get[tenantRow](ctx, d, tenantQuery(`id = $1`), id)
+	t, err := row.found(err)
 	return t.Tenant, err
 }
 
@@ -127,15 +127,24 @@ func (r tenantRow) tenant() (directory.TenantRecord, error) {
 }
 
 // tenantBy reads a tenant by a condition on table t, which is a constant of this file.
-func tenantBy(ctx context.Context, q sqlx.QueryerContext, condition string, arg any) (directory.TenantRecord, error) {
+func tenantBy(ctx context.Context, tx *txn, condition string, arg any) (directory.TenantRecord, error) {
 	var row tenantRow
-	query := `SELECT` + tenantColumns + ` FROM edgvoip.tenants t WHERE status <> 'deleted' AND ` + condition
-	if err := sqlx.GetContext(ctx, q, &row, query, arg); errors.Is(err, sql.ErrNoRows) {
+	err := tx.GetContext(ctx, &row, tenantQuery(condition), arg)
+	return row.found(err)
+}
+
+func tenantQuery(condition string) string {
+	return `SELECT` + tenantColumns + ` FROM edgvoip.tenants t WHERE status <> 'deleted' AND ` + condition
+}
+
+// found returns the tenant of a row that was looked for, with that error.
+func (r tenantRow) found(err error) (directory.TenantRecord, error) {
+	if errors.Is(err, sql.ErrNoRows) {
 		return directory.TenantRecord{}, directory.ErrUnknownTenant
 	} else if err != nil {
 		return directory.TenantRecord{}, fmt.Errorf("select tenant: %w", err)
 	}
-	return row.tenant()
+	return r.tenant()
 }
 
 func nullable(valid bool, s string) sql.NullString { return sql.NullString{String: s, Valid: valid} }

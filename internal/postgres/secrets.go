@@ -43,12 +43,13 @@ func (r secretRow) secret() integration.Secret {
 // SecretByToken implements integration.Store.
 func (d *DB) SecretByToken(ctx context.Context, token integration.TokenHash) (integration.Secret, error) {
 	const query = `
-		SELECT` + secretColumns + `, t.status = 'active' AS tenant_active
+		SELECT` + secretColumns + `, t.status = 'active' AS tenant_active, t.country
 		  FROM edgvoip.integration_secrets s JOIN edgvoip.tenants t ON t.id = s.tenant_id
 		 WHERE s.bearer_token_sha256 = $1 AND t.status <> 'deleted'`
 	type activeRow struct {
 		secretRow
-		TenantActive bool `db:"tenant_active"`
+		TenantActive bool   `db:"tenant_active"`
+		Country      string `db:"country"`
 	}
 	row, err := get[activeRow](ctx, d, query, token[:])
 	if errors.Is(err, sql.ErrNoRows) {
@@ -57,7 +58,7 @@ func (d *DB) SecretByToken(ctx context.Context, token integration.TokenHash) (in
 		return integration.Secret{}, fmt.Errorf("select secret: %w", err)
 	}
 	s := row.secret()
-	s.TenantActive = row.TenantActive
+	s.TenantActive, s.Country = row.TenantActive, row.Country
 	return s, nil
 }
 

@@ -211,7 +211,7 @@ func mayForget(ctx context.Context, tx *txn, tenant uuid.UUID) error {
 
 // DeleteTenant implements directory.Registry.
 func (d *DB) DeleteTenant(ctx context.Context, id uuid.UUID, actor string) error {
-	// Who writes under a key has the tenant, by a foreign key, before a domain: the other way round than here.
+	// Who provisions in a realm that another is about to take has the tenant before the domain: the other way round than here.
 	return d.repeated(ctx, func(tx *txn) error {
 		if err := lockWhole(ctx, tx, id); err != nil {
 			return err
