@@ -428,7 +428,14 @@ $$;
 CREATE FUNCTION edgvoip.tell_switches_of_user() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
   revoked boolean := true;
+  works   boolean;
 BEGIN
+  -- Of a suspended tenant the switches have been asked to forget everything, and learn nothing until it is active again. Whoever
+  -- changes that waits for this change or lets it wait, so that what the switches are asked then comes after it.
+  SELECT status = 'active' INTO works FROM edgvoip.tenants WHERE id = OLD.tenant_id FOR SHARE;
+  IF works IS NOT TRUE THEN
+    RETURN NULL;
+  END IF;
   IF TG_OP = 'UPDATE' THEN
     revoked := OLD.status = 'active' AND NEW.status <> 'active'
       OR (OLD.domain_id, OLD.extension, OLD.sip_username, OLD.transport, OLD.ha1_md5_sealed, OLD.ha1_sha256_sealed)
@@ -437,9 +444,7 @@ BEGIN
   PERFORM edgvoip.ask_switches(OLD.tenant_id, 'switch.user', OLD.id, d.id,
       jsonb_build_object('realm', d.realm, 'number', OLD.extension, 'username', OLD.sip_username, 'revoked', revoked), NOT revoked)
      FROM edgvoip.sip_domains d
-    WHERE d.tenant_id = OLD.tenant_id AND d.id = OLD.domain_id
-      -- Of a suspended tenant the switches have been asked to forget everything, and learn nothing until it is active again.
-      AND EXISTS (SELECT FROM edgvoip.tenants WHERE id = OLD.tenant_id AND status = 'active');
+    WHERE d.tenant_id = OLD.tenant_id AND d.id = OLD.domain_id;
   RETURN NULL;
 END
 $$;
