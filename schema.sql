@@ -366,26 +366,60 @@ CREATE INDEX jobs_node_idx ON edgvoip.jobs (node_id, id) WHERE state IN ('pendin
 CREATE INDEX jobs_open_idx ON edgvoip.jobs (node_id) WHERE node_id IS NOT NULL AND state <> 'done';
 -- What each switch was last told of a subject.
 CREATE INDEX jobs_convergence_idx ON edgvoip.jobs (tenant_id, subject, node_id, id) WHERE node_id IS NOT NULL;
+-- The users of each tenant of whom a switch has to hear, the oldest first: counted when there is one more.
+CREATE INDEX jobs_users_idx ON edgvoip.jobs (node_id, tenant_id, id) WHERE kind = 'switch.user' AND state = 'pending';
 CREATE TRIGGER tell_jobs AFTER INSERT ON edgvoip.jobs FOR EACH STATEMENT EXECUTE FUNCTION edgvoip.tell_nodes();
 
 -- Writes a job for each switch, also for one that is disabled, which is told when it is back; of switches that cache users only,
 -- if so asked. A switch that is away for weeks gathers no more than a job for each thing that it must forget: where as much waits
 -- already, and for a minute or for a disabled switch, there is no second one. What waits is then locked until the change is committed:
 -- nobody can do it before, and leave the change out.
-CREATE FUNCTION edgvoip.ask_switches(tenant uuid, asked text, about uuid, task jsonb, caching boolean) RETURNS void LANGUAGE sql SET search_path = pg_catalog AS $$
-  WITH nodes AS MATERIALIZED (
-    -- Before the jobs, in the order of whoever removes a switch.
-    SELECT id, status FROM edgvoip.switch_nodes WHERE NOT caching OR caches_users FOR KEY SHARE
-  ), waiting AS MATERIALIZED (
-    SELECT j.node_id FROM nodes n JOIN edgvoip.jobs j ON j.node_id = n.id
-     WHERE j.tenant_id = tenant AND j.subject = about::text AND j.state = 'pending' AND j.kind = asked
-       AND j.payload @> CASE task->>'revoked' WHEN 'false' THEN task - 'revoked' ELSE task END
-       AND (n.status = 'disabled' OR j.created_at < now() - interval '1 minute')
-       FOR SHARE OF j
-  )
-  INSERT INTO edgvoip.jobs (tenant_id, node_id, kind, subject, payload, correlation_id)
-  SELECT tenant, id, asked, about, task, coalesce(current_setting('edgvoip.correlation_id', true), '')
-    FROM nodes WHERE id NOT IN (SELECT node_id FROM waiting)
+-- Users that are deleted and created again and again are as many things to forget. Where a thousand jobs about users of the tenant wait
+-- like that, the next one is to forget everybody of the user's domain, marked "users", and stands for all later ones.
+CREATE FUNCTION edgvoip.ask_switches(tenant uuid, asked text, about uuid, domain uuid, task jsonb, caching boolean)
+  RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+  everybody CONSTANT jsonb := jsonb_build_object('realm', task->'realm', 'users', true);
+  node               record;
+  thousandth         timestamptz;
+BEGIN
+  FOR node IN
+    -- Before its jobs, in the order of whoever removes a switch.
+    SELECT id, CASE status WHEN 'disabled' THEN 'infinity' ELSE now() - interval '1 minute' END AS before
+      FROM edgvoip.switch_nodes WHERE NOT caching OR caches_users FOR KEY SHARE
+  LOOP
+    -- Found by subject: "=" would let an index of the switch be taken, by a plan from a time when it had few jobs.
+    PERFORM FROM edgvoip.jobs
+      WHERE tenant_id = tenant AND subject = about::text AND node_id IS NOT DISTINCT FROM node.id AND state = 'pending'
+        AND created_at < node.before AND kind = asked AND payload @> CASE task->>'revoked' WHEN 'false' THEN task - 'revoked' ELSE task END
+        FOR SHARE;
+    CONTINUE WHEN FOUND;
+    IF asked = 'switch.user' THEN
+      PERFORM FROM edgvoip.jobs
+        WHERE tenant_id = tenant AND subject = domain::text AND node_id IS NOT DISTINCT FROM node.id AND state = 'pending'
+          AND created_at < node.before AND payload @> everybody
+          FOR SHARE;
+      CONTINUE WHEN FOUND;
+      -- Of many the thousandth is looked for only if the first has waited for long enough, which it mostly has not.
+      thousandth := NULL;
+      PERFORM FROM (
+        SELECT created_at FROM edgvoip.jobs
+         WHERE node_id = node.id AND tenant_id = tenant AND kind = 'switch.user' AND state = 'pending' ORDER BY id LIMIT 1) AS first
+        WHERE created_at < node.before;
+      IF FOUND THEN
+        SELECT created_at INTO thousandth FROM edgvoip.jobs
+         WHERE node_id = node.id AND tenant_id = tenant AND kind = 'switch.user' AND state = 'pending' ORDER BY id OFFSET 999 LIMIT 1;
+      END IF;
+      IF thousandth < node.before THEN
+        INSERT INTO edgvoip.jobs (tenant_id, node_id, kind, subject, payload, correlation_id)
+        VALUES (tenant, node.id, 'switch.domain', domain, everybody, coalesce(current_setting('edgvoip.correlation_id', true), ''));
+        CONTINUE;
+      END IF;
+    END IF;
+    INSERT INTO edgvoip.jobs (tenant_id, node_id, kind, subject, payload, correlation_id)
+    VALUES (tenant, node.id, asked, about, task, coalesce(current_setting('edgvoip.correlation_id', true), ''));
+  END LOOP;
+END
 $$;
 
 -- What a change of a user, a domain or a tenant asks of every switch: to forget the registrations that the change forbids, and
@@ -394,18 +428,23 @@ $$;
 CREATE FUNCTION edgvoip.tell_switches_of_user() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
   revoked boolean := true;
+  works   boolean;
 BEGIN
+  -- Of a suspended tenant the switches have been asked to forget everything, and learn nothing until it is active again. Whoever
+  -- changes that waits for this change or lets it wait, so that what the switches are asked then comes after it.
+  SELECT status = 'active' INTO works FROM edgvoip.tenants WHERE id = OLD.tenant_id FOR SHARE;
+  IF works IS NOT TRUE THEN
+    RETURN NULL;
+  END IF;
   IF TG_OP = 'UPDATE' THEN
     revoked := OLD.status = 'active' AND NEW.status <> 'active'
       OR (OLD.domain_id, OLD.extension, OLD.sip_username, OLD.transport, OLD.ha1_md5_sealed, OLD.ha1_sha256_sealed)
          IS DISTINCT FROM (NEW.domain_id, NEW.extension, NEW.sip_username, NEW.transport, NEW.ha1_md5_sealed, NEW.ha1_sha256_sealed);
   END IF;
-  PERFORM edgvoip.ask_switches(OLD.tenant_id, 'switch.user', OLD.id,
+  PERFORM edgvoip.ask_switches(OLD.tenant_id, 'switch.user', OLD.id, d.id,
       jsonb_build_object('realm', d.realm, 'number', OLD.extension, 'username', OLD.sip_username, 'revoked', revoked), NOT revoked)
      FROM edgvoip.sip_domains d
-    WHERE d.tenant_id = OLD.tenant_id AND d.id = OLD.domain_id
-      -- Of a suspended tenant the switches have been asked to forget everything, and learn nothing until it is active again.
-      AND EXISTS (SELECT FROM edgvoip.tenants WHERE id = OLD.tenant_id AND status = 'active');
+    WHERE d.tenant_id = OLD.tenant_id AND d.id = OLD.domain_id;
   RETURN NULL;
 END
 $$;
@@ -414,7 +453,7 @@ CREATE TRIGGER tell_switches AFTER UPDATE OR DELETE ON edgvoip.sip_extensions
 
 CREATE FUNCTION edgvoip.tell_switches_of_domain() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
-  PERFORM edgvoip.ask_switches(OLD.tenant_id, 'switch.domain', OLD.id, jsonb_build_object('realm', OLD.realm), false);
+  PERFORM edgvoip.ask_switches(OLD.tenant_id, 'switch.domain', OLD.id, OLD.id, jsonb_build_object('realm', OLD.realm), false);
   RETURN NULL;
 END
 $$;
@@ -478,7 +517,7 @@ CREATE TRIGGER tell_switches AFTER INSERT OR UPDATE OR DELETE ON edgvoip.sip_tru
 
 CREATE FUNCTION edgvoip.tell_switches_of_tenant() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
-  PERFORM edgvoip.ask_switches(d.tenant_id, 'switch.domain', d.id, jsonb_build_object('realm', d.realm), false)
+  PERFORM edgvoip.ask_switches(d.tenant_id, 'switch.domain', d.id, d.id, jsonb_build_object('realm', d.realm), false)
      FROM edgvoip.sip_domains d
     WHERE d.status <> 'deleted' AND d.tenant_id = OLD.id;
   PERFORM edgvoip.tell_switches_about_trunk(t, OLD.status = 'active', NEW.status = 'active', false, true)
@@ -936,7 +975,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON edgvoip.trunk_gateways, edgvoip.webhook_
 GRANT SELECT, INSERT, UPDATE ON edgvoip.cdr, edgvoip.cdr_legs TO edgvoip_api;
 REVOKE EXECUTE ON FUNCTION edgvoip.count_gateway_revisions(), edgvoip.tell_switches_of_trunk(), edgvoip.line_up_event(), edgvoip.move_up_events(),
   edgvoip.tell_webhooks(), edgvoip.tell_switches_about_trunk(edgvoip.sip_trunks, boolean, boolean, boolean, boolean),
-  edgvoip.ask_switches(uuid, text, uuid, jsonb, boolean),
+  edgvoip.ask_switches(uuid, text, uuid, uuid, jsonb, boolean),
   edgvoip.expire_cdr(uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION edgvoip.expire_cdr(uuid) TO edgvoip_api;
 

@@ -82,7 +82,8 @@ const agentLeg = "outbound_redirect_fatal=true;leg_progress_timeout=1;leg_timeou
 //
 // What ai-bridge gives as its Reason, in a refusal as in a BYE, FreeSWITCH leaves in sip_reason of the caller's channel too (sofia.c,
 // sofia_handle_sip_i_bye and sofia_handle_sip_r_invite); there is none if ai-bridge is gone. It is for the record, which keeps its text
-// (cdr.routeReason), and must not stay: FreeSWITCH would end the caller's call with it later (mod_sofia.c, sofia_on_hangup).
+// (cdr.routeReason), and must not stay: FreeSWITCH would end the caller's call with it later (mod_sofia.c, sofia_on_hangup). Nor may what
+// another leg of the caller left there before, an extension that handed him over or an agent, be taken for this one's.
 //
 // The leg is on the phones' profile, because the carriers' takes no REFER, with which an agent hands the caller to an extension.
 func (r Route) toAgent(doc *fsxml.Document) {
@@ -96,6 +97,7 @@ func (r Route) toAgent(doc *fsxml.Document) {
 	set(doc, fstext.Const("continue_on_fail=true"))
 	set(doc, fstext.Const("edgvoip_after_NORMAL_CLEARING=hangup:NORMAL_CLEARING,"))
 	set(doc, fstext.Const(directory.VarAgent+"=true"))
+	doc.Action("unset", fstext.Const("sip_reason"))
 	doc.Action("bridge", fstext.Const("[^^;"+agentLeg), fstext.ID(r.inbound.ID), fstext.Const(";sip_h_X-edgvoip-Call="), fstext.ID(r.channel),
 		fstext.Const(";"+directory.VarTenantID+"="), fstext.ID(r.tenant.ID), fstext.Const(";"+directory.VarTrunkID+"="), fstext.ID(r.inbound.ID),
 		fstext.Const(";force_transfer_context="), r.tenant.Slug.Text(),

@@ -85,6 +85,8 @@ type User struct {
 // Domain is the task to forget every user and registration of a domain.
 type Domain struct {
 	Realm fstext.Realm
+	// Users marks a job that stands for changes of single users, of which too many waited (schema.sql, ask_switches).
+	Users bool
 	// Settle marks the second round, as in User.
 	Settle bool
 }
@@ -108,6 +110,7 @@ type payload struct {
 	Number   string `json:"number,omitempty"`
 	Username string `json:"username,omitempty"`
 	Revoked  bool   `json:"revoked,omitempty"`
+	Users    bool   `json:"users,omitempty"`
 	Settle   bool   `json:"settle,omitempty"`
 }
 
@@ -125,7 +128,7 @@ func (j Job) Task() (any, error) {
 		if err != nil {
 			return nil, unreadable(err)
 		}
-		return Domain{Realm: realm, Settle: p.Settle}, nil
+		return Domain{Realm: realm, Users: p.Users, Settle: p.Settle}, nil
 	case KindDropRegistration:
 		var r Registration
 		if err := json.Unmarshal(j.Payload, &r); err != nil {
@@ -190,7 +193,7 @@ func (j Job) Settled(second any) (Job, error) {
 	case User:
 		p = payload{Realm: t.Realm.String(), Number: t.Number.String(), Username: t.Username.String(), Settle: t.Settle}
 	case Domain:
-		p = payload{Realm: t.Realm.String(), Settle: t.Settle}
+		p = payload{Realm: t.Realm.String(), Users: t.Users, Settle: t.Settle}
 	case Trunk:
 		p = trunkPayload(t)
 	}

@@ -44,6 +44,16 @@ func PasswordOwner(id uuid.UUID) string { return "node|" + id.String() }
 // ErrUnknownNode is what a Registry answers for a switch that is not there.
 var ErrUnknownNode = errors.New("unknown node")
 
+// JobsLeftError is what a Registry answers for a switch that is to be forgotten while it has jobs that are not done. It may run
+// still, with a user registered of whom it was to be told that he is suspended, and would not be told of him any more.
+type JobsLeftError struct {
+	Pending, Dead int
+}
+
+func (e *JobsLeftError) Error() string {
+	return fmt.Sprintf("the switch was not told everything: %d jobs are pending and %d were given up", e.Pending, e.Dead)
+}
+
 // Spec is a switch as it is asked for.
 type Spec struct {
 	Name, Address, Password string
@@ -64,8 +74,9 @@ type Registry interface {
 	// writes what change returns, with an audit row, unless that is what is stored. change may run more than once. Its
 	// errors are returned as they are.
 	ChangeNode(ctx context.Context, name string, change func(stored *Node) (Node, error), actor string) (Node, error)
-	// RemoveNode forgets a switch and everything it had to do, with an audit row. Error: ErrUnknownNode.
-	RemoveNode(ctx context.Context, name, actor string) error
+	// RemoveNode forgets a switch, with an audit row; by force also if it has jobs that are not done, which are forgotten too.
+	// Errors: ErrUnknownNode, *JobsLeftError.
+	RemoveNode(ctx context.Context, name string, force bool, actor string) error
 }
 
 // Provisioner adds, changes and removes switches. It is safe for concurrent use.
@@ -104,9 +115,10 @@ func (p *Provisioner) Change(ctx context.Context, name string, c Change, actor s
 	}, actor)
 }
 
-// Remove forgets a switch. Error: ErrUnknownNode, the registry's.
-func (p *Provisioner) Remove(ctx context.Context, name, actor string) error {
-	return p.registry.RemoveNode(ctx, name, actor)
+// Remove forgets a switch that has done everything, by force also one that has not. Errors: ErrUnknownNode, *JobsLeftError, the
+// registry's.
+func (p *Provisioner) Remove(ctx context.Context, name string, force bool, actor string) error {
+	return p.registry.RemoveNode(ctx, name, force, actor)
 }
 
 // List returns every switch, in order of name.

@@ -32,7 +32,7 @@ func (r registry) ChangeNode(_ context.Context, name string, change func(*node.N
 	return changed, err
 }
 
-func (r registry) RemoveNode(context.Context, string, string) error { return node.ErrUnknownNode }
+func (r registry) RemoveNode(context.Context, string, bool, string) error { return node.ErrUnknownNode }
 
 func spec() node.Spec {
 	return node.Spec{Name: "fs1", Address: "switch.example:8021", Password: "event-socket", CachesUsers: true}

@@ -24,7 +24,7 @@ const nodeUsage = `integration-api node manages the switches. Commands:
   set NAME      change it: -address, -password-file, -caches-users=true|false
   enable NAME   connect to it, tell it what waits, and then of changes, as after add
   disable NAME  leave it alone: what changes ask of it waits until it is enabled
-  remove NAME   forget it and what it had to do
+  remove NAME   forget it; with -force also if it was not told everything, and may run still with users who are suspended
   list          the switches
   status        how they are: connects to each
   jobs          what they have to do: -node NAME, -state STATE, -limit N
@@ -224,8 +224,16 @@ func parseNodeActive(command string, active bool, args []string, std streams) (n
 }
 
 func parseNodeRemove(args []string, std streams) (nodeCommand, error) {
-	name, err := nodeFlags(args, newFlags("node remove", std))
-	return func(ctx context.Context, t nodeTools) error { return t.provisioner().Remove(ctx, name, t.actor) }, err
+	flags := newFlags("node remove", std)
+	force := flags.Bool("force", false, "forget what it was not told, too: the switch is gone")
+	name, err := nodeFlags(args, flags)
+	return func(ctx context.Context, t nodeTools) error {
+		err := t.provisioner().Remove(ctx, name, *force, t.actor)
+		if _, ok := errors.AsType[*node.JobsLeftError](err); ok {
+			return fmt.Errorf("%w; -force forgets them", err)
+		}
+		return err
+	}, err
 }
 
 // parseNodeJobs reads the filter of jobs.

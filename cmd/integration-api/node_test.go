@@ -59,7 +59,10 @@ func TestNodeCommands(t *testing.T) {
 		t.Errorf("retry printed %q", out)
 	}
 	i.command(t, "node", "enable", "fs2")
-	i.command(t, "node", "remove", "fs1")
+	if _, err := i.try(t, "", "node", "remove", "fs1"); err == nil || !strings.Contains(err.Error(), "2 jobs are pending and 0 were given up; -force") {
+		t.Errorf("removed with jobs: %v", err)
+	}
+	i.command(t, "node", "remove", "fs1", "-force")
 	// What the other was not told while it was disabled is left.
 	if out := i.command(t, "node", "jobs", "-json"); strings.Contains(out, `"fs1"`) || strings.Count(out, `"node": "fs2"`) != 2 {
 		t.Errorf("jobs when a switch is removed: %s", out)

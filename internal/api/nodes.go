@@ -35,7 +35,9 @@ func (a *API) registerNodes() {
 	handle(a, put, a.putNode)
 	handle(a, adminOperation("get-node", http.MethodGet, one, "Get a switch, and how it is", 404), a.getNode)
 	handle(a, adminOperation("change-node", http.MethodPatch, one, "Change a switch, or take it out of service and back", 404, 413, 415, 422), a.changeNode)
-	handle(a, adminOperation("remove-node", http.MethodDelete, one, "Forget a switch and what it had to do", 404), a.removeNode)
+	remove := adminOperation("remove-node", http.MethodDelete, one, "Forget a switch", 404, 409, 422)
+	remove.Description = "A switch that was not told everything may run still, with users registered who are suspended. It is forgotten only by force."
+	handle(a, remove, a.removeNode)
 	listing := adminOperation("list-jobs", http.MethodGet, "/jobs", "List what the switches have to do, the oldest first", 422)
 	listing.Description = "All that is not done, or what is in the state that is asked for."
 	handle(a, listing, a.listJobs)
@@ -167,8 +169,12 @@ func (a *API) changeNode(ctx context.Context, in *struct {
 	return a.shownNode(ctx, n, err)
 }
 
-func (a *API) removeNode(ctx context.Context, in *ByName) (*struct{}, error) {
-	return nil, a.switches.Remove(ctx, in.Name, infoOf(ctx).operator.Actor())
+func (a *API) removeNode(ctx context.Context, in *struct {
+	ByName
+	Force bool `query:"force" doc:"Also if it has jobs that are not done, which are forgotten too: for a switch that is gone."`
+},
+) (*struct{}, error) {
+	return nil, a.switches.Remove(ctx, in.Name, in.Force, infoOf(ctx).operator.Actor())
 }
 
 // Job is something that one switch has to do.

@@ -170,4 +170,10 @@ func TestNodeJobs(t *testing.T) {
 	if n := one[int](t, s, `SELECT count(*) FROM edgvoip.audit_log WHERE action = 'node.jobs_replayed' AND actor = 'operator:anna'`); n != 3 {
 		t.Errorf("%d rows of replays in the audit log", n)
 	}
+	// A switch that was not told everything is forgotten only by force.
+	for _, query := range []string{"", "?force=false"} {
+		anna.expect(t, http.MethodDelete, "/nodes/fs1"+query, "", 409, `"code":"node_has_jobs"`, `"field":"query.force"`, `3 jobs are pending and 0 were given up`)
+	}
+	anna.expect(t, http.MethodDelete, "/nodes/fs1?force=perhaps", "", 422)
+	anna.expect(t, http.MethodDelete, "/nodes/fs1?force=true", "", 204)
 }

@@ -51,6 +51,7 @@ const (
 	codeTrunkDeleted      Code = "trunk_deleted"
 	codeDIDTaken          Code = "did_taken"
 	codeEventNotDead      Code = "event_not_dead"
+	codeNodeHasJobs       Code = "node_has_jobs"
 	codeKeyReused         Code = "idempotency_key_reused"
 	codeTooLarge          Code = "too_large"
 	codeHeadersTooLarge   Code = "headers_too_large"
@@ -91,6 +92,7 @@ var kinds = map[Code]struct {
 	codeTrunkDeleted:      {409, "Trunk deleted", "The trunk is deleted, for good."},
 	codeDIDTaken:          {409, "Number taken", "A number of didRanges belongs to another trunk already."},
 	codeEventNotDead:      {409, "Event not dead", "Only an event that was given up can be replayed or discarded."},
+	codeNodeHasJobs:       {409, "Switch has jobs", "The switch was not told everything, and may run still; errors says how much is left. force=true forgets that too."},
 	codeTooLarge:          {413, "Body too large", "The body is larger than 64 KiB."},
 	codeUnsupportedMedia:  {415, "Unsupported media type", "The body is JSON, sent as application/json, not compressed."},
 	codeInvalid:           {422, "Invalid request", "Some fields are not valid; see errors."},
@@ -223,6 +225,9 @@ func problemOf(err error) *Problem {
 			p.Errors = append(p.Errors, FieldError{name, "is another than the tenant's"})
 		}
 		return p
+	}
+	if left, ok := errors.AsType[*node.JobsLeftError](err); ok {
+		return newProblem(codeNodeHasJobs, FieldError{"query.force", left.Error()})
 	}
 	for _, c := range conflicts {
 		if errors.Is(err, c.err) {

@@ -5,6 +5,7 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -63,6 +64,9 @@ type Page struct {
 	MarkFound bool
 	// Head is the newest row; zero if there is none.
 	Head Mark
+	// History names what the server's rows are the end of: it is another after a failover, also where no change seems lost. Empty if
+	// the server does not say.
+	History string
 	// Oldest is the oldest transaction that was not over (pg_snapshot_xmin); Next the first not begun (pg_snapshot_xmax).
 	Oldest, Next uint64
 	// Replica tells that it was read from one. Behind is then the age of the newest that it has from its primary, by its own
@@ -107,6 +111,8 @@ type Gap struct {
 type Position struct {
 	Mark Mark
 	Gaps []Gap
+	// History is that of the page that was read last; empty if it is not known.
+	History string
 }
 
 // Heard is the number up to which there is no change that was not applied, nor will be one; zero nowhere.
@@ -153,6 +159,8 @@ type Follower struct {
 	late  Mark
 	gaps  []Gap
 	begun bool
+	// history is that of the last page that had one.
+	history string
 	// settle is the transaction that must be over before what was read since the start can be trusted; zero if it is.
 	settle uint64
 
@@ -175,7 +183,7 @@ const (
 func New(o Options) *Follower {
 	f := &Follower{opts: o, wake: make(chan struct{}, 1), replica: replica{log: o.Log}}
 	if o.From.Mark != (Mark{}) {
-		f.begun, f.mark, f.gaps = true, o.From.Mark, slices.Clone(o.From.Gaps)
+		f.begun, f.mark, f.gaps, f.history = true, o.From.Mark, slices.Clone(o.From.Gaps), o.From.History
 	}
 	return f
 }
@@ -191,7 +199,7 @@ func (f *Follower) position() Position {
 	if f.settle != 0 {
 		return Position{} // not yet sure of anything before the mark
 	}
-	return Position{Mark: f.mark, Gaps: slices.Clone(f.gaps)}
+	return Position{Mark: f.mark, Gaps: slices.Clone(f.gaps), History: f.history}
 }
 
 // Run follows until ctx ends. It does not return before: a source that fails is asked again.
@@ -295,7 +303,8 @@ func (f *Follower) readPage(ctx context.Context) (page Page, full bool, err erro
 	if page, err = f.opts.Source.Changes(ctx, f.mark, f.late, spans, pageSize); err != nil {
 		return page, false, err
 	}
-	if !f.begun || !page.MarkFound && (f.mark != page.Head || f.late != Mark{}) { // the same only where there was no row, and is none
+	elsewhere := f.elsewhere(page.History)
+	if !f.begun || elsewhere || !page.MarkFound && (f.mark != page.Head || f.late != Mark{}) { // the same only where there was no row, and is none
 		f.restart(page)
 		return page, false, nil
 	}
@@ -313,6 +322,14 @@ func (f *Follower) readPage(ctx context.Context) (page Page, full bool, err erro
 		f.forget()
 	}
 	return page, newer >= pageSize, nil
+}
+
+// elsewhere tells whether the history of a page is another than that of the pages before it. A lookup may then have read what the end
+// of the old one took with it, and what was never told of here.
+func (f *Follower) elsewhere(history string) bool {
+	before := f.history
+	f.history = cmp.Or(history, before)
+	return before != "" && f.history != before
 }
 
 // restart begins at the newest change, with nothing known. Transactions may be open that have numbers before it: once they

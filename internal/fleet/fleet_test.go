@@ -612,7 +612,7 @@ func TestNodesAtRunTime(t *testing.T) {
 	}
 	s.expectConnected(t, "fs2:8021")
 	s.expectState(t, subject, "fs1 done")
-	if err := s.nodes.Remove(t.Context(), "fs1", "test"); err != nil {
+	if err := s.nodes.Remove(t.Context(), "fs1", false, "test"); err != nil {
 		t.Fatal(err)
 	}
 	gone("fs2:8021")

@@ -247,6 +247,9 @@ func (w writer) PutExtension(ctx context.Context, e directory.ExtensionRecord, a
 
 // overwrite brings the extension that has the number of e to what e is, and returns its id. Its domain and number are locked.
 func (w writer) overwrite(ctx context.Context, e directory.ExtensionRecord, actor string) (uuid.UUID, directory.Effect, error) {
+	if err := holdTenant(ctx, w.tx, e.TenantID); err != nil {
+		return uuid.Nil, "", err
+	}
 	stored, err := recordBy(ctx, w.tx, `e.tenant_id = $1 AND e.domain_id = $2 AND e.extension = $3 AND e.status <> 'deleted' FOR UPDATE OF e`,
 		e.TenantID, e.DomainID, e.Number.String())
 	if errors.Is(err, directory.ErrUnknownExtension) {
@@ -448,9 +451,21 @@ func (w writer) ChangeExtension(ctx context.Context, tenant, id uuid.UUID, c dir
 	return e, effect, err
 }
 
-// lockRecord locks an extension, and before it the tenant against being deleted, in the order of whoever deletes him.
+// holdTenant keeps a tenant from being suspended, resumed or deleted while one of its extensions is changed, as the trigger
+// tell_switches does that writes jobs for it. It comes before the extension is locked, and after its domain: the order of DeleteTenant.
+func holdTenant(ctx context.Context, tx *txn, tenant uuid.UUID) error {
+	if _, err := tx.ExecContext(ctx, `SELECT FROM edgvoip.tenants WHERE id = $1 FOR SHARE`, tenant); err != nil {
+		return fmt.Errorf("hold tenant: %w", err)
+	}
+	return nil
+}
+
+// lockRecord locks an extension, and before it the tenant.
 func lockRecord(ctx context.Context, tx *txn, tenant, id uuid.UUID) (directory.ExtensionRecord, error) {
-	return recordBy(ctx, tx, `e.tenant_id = $1 AND e.id = $2 FOR KEY SHARE OF t FOR UPDATE OF e`, tenant, id)
+	if err := holdTenant(ctx, tx, tenant); err != nil {
+		return directory.ExtensionRecord{}, err
+	}
+	return recordBy(ctx, tx, `e.tenant_id = $1 AND e.id = $2 FOR UPDATE OF e`, tenant, id)
 }
 
 // DeleteExtension implements directory.Writer.

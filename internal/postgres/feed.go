@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,11 +26,13 @@ var (
 // The first transaction not begun is not pg_snapshot_xmax, which is one past the newest that is over: transactions
 // above it may be open, and hold lower numbers than what has been committed. age counts from the one that is next.
 //
-// On a replica the newest sign of the primary is the heartbeat, or what was replayed after it: an idle primary has
-// nothing else to replay than heartbeats, and without integration-api there is nothing else than what others write. The
-// age is by the replica's clock; of one that is behind the primary's it is not less than zero.
+// On a replica the newest sign of the primary is the heartbeat, or what was replayed after it: an idle primary has nothing else
+// to replay than heartbeats, and without integration-api there is nothing else than what others write. The age is by the
+// replica's clock; of one that is behind the primary's it is not less than zero.
+//
+// The history is the cluster and its timeline, which begins anew with each promotion. A replica knows that of its last restart point.
 const changesQuery = `
-	SELECT s.oldest, s.next, s.mark_found, s.head_id, s.head_tx, s.replica, s.beats, s.behind,
+	SELECT s.oldest, s.next, s.mark_found, s.head_id, s.head_tx, s.history, s.replica, s.beats, s.behind,
 	       c.id, c.tx::text AS tx, c.at, c.subject, c.tenant_id, c.domain_id, c.names
 	  FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS oldest, 
 	               (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid))::text AS next,
@@ -37,6 +40,7 @@ const changesQuery = `
 	                 AND ($6 = 0 OR EXISTS (SELECT FROM edgvoip.changes WHERE id = $6 AND tx = $7::text::xid8)) AS mark_found,
 	               (SELECT id FROM edgvoip.changes ORDER BY id DESC LIMIT 1) AS head_id,
 	               (SELECT tx::text FROM edgvoip.changes ORDER BY id DESC LIMIT 1) AS head_tx,
+	               ` + changesHistory + ` AS history,
 	               pg_is_in_recovery() AS replica,
 	               h.at IS NOT NULL AS beats,
 	               CASE WHEN pg_is_in_recovery() AND h.at IS NOT NULL
@@ -51,12 +55,20 @@ const changesQuery = `
 	       ) c ON true
 	 ORDER BY c.id`
 
-// changesQueryBefore0006 is for a database that has no heartbeat yet, the primary's or its replica's: programs may be
-// newer.
-var changesQueryBefore0006 = strings.Replace(changesQuery, "edgvoip.heartbeat h", "(SELECT NULL::timestamptz AS at) h", 1)
+const changesHistory = `(SELECT system_identifier::text FROM pg_control_system()) || '/' ||
+	                 CASE WHEN pg_is_in_recovery() THEN (SELECT to_hex(timeline_id) FROM pg_control_checkpoint())
+	                      ELSE ltrim(left(pg_walfile_name(pg_current_wal_lsn()), 8), '0') END`
 
-// undefinedTable is the SQLSTATE of a table that is not there.
-const undefinedTable = "42P01"
+// The first is for servers that do not tell their history: a provider's may lack such functions, or refuse them. The second is for a
+// database that has no heartbeat yet, the primary's or its replica's: programs may be newer.
+var (
+	changesQueryWithoutHistory = strings.Replace(changesQuery, changesHistory, "''", 1)
+	changesQueryBefore0006     = strings.Replace(changesQueryWithoutHistory, "edgvoip.heartbeat h", "(SELECT NULL::timestamptz AS at) h", 1)
+)
+
+// lacking are the classes of SQLSTATE of a query that asks for what a server does not have or do: 0A feature not supported, 42 undefined
+// table or function or insufficient privilege, 55 not in the prerequisite state.
+var lacking = []string{"0A", "42", "55"}
 
 type changeRow struct {
 	Oldest    string         `db:"oldest"`
@@ -64,6 +76,7 @@ type changeRow struct {
 	MarkFound bool           `db:"mark_found"`
 	HeadID    sql.NullInt64  `db:"head_id"`
 	HeadTx    sql.NullString `db:"head_tx"`
+	History   string         `db:"history"`
 	Replica   bool           `db:"replica"`
 	Beats     bool           `db:"beats"`
 	Behind    float64        `db:"behind"` // in seconds
@@ -83,16 +96,20 @@ func (d *DB) Changes(ctx context.Context, after, late feed.Mark, missing []feed.
 		first[i], last[i] = s.First, s.Last
 	}
 	args := []any{after.ID, strconv.FormatUint(after.Tx, 10), first, last, limit, late.ID, strconv.FormatUint(late.Tx, 10)}
-	rows, err := list[changeRow](ctx, d, changesQuery, args...)
-	if pe, ok := errors.AsType[*pq.Error](err); ok && pe.Code == undefinedTable {
-		rows, err = list[changeRow](ctx, d, changesQueryBefore0006, args...)
+	var rows []changeRow
+	var err error
+	for _, query := range []string{changesQuery, changesQueryWithoutHistory, changesQueryBefore0006} {
+		rows, err = list[changeRow](ctx, d, query, args...)
+		if pe, ok := errors.AsType[*pq.Error](err); !ok || !slices.Contains(lacking, string(pe.Code.Class())) {
+			break
+		}
 	}
 	if err != nil {
 		return feed.Page{}, fmt.Errorf("select changes: %w", err)
 	}
 	var p feed.Page
 	for _, r := range rows {
-		p.MarkFound, p.Head.ID = r.MarkFound, r.HeadID.Int64
+		p.MarkFound, p.Head.ID, p.History = r.MarkFound, r.HeadID.Int64, r.History
 		p.Replica, p.Beats, p.Behind = r.Replica, r.Beats, time.Duration(r.Behind*float64(time.Second))
 		var errs [3]error
 		p.Oldest, errs[0] = strconv.ParseUint(r.Oldest, 10, 64)

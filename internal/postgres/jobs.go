@@ -225,19 +225,26 @@ func (d *DB) Backlogs(ctx context.Context) ([]node.Backlog, error) {
 
 // Convergence tells of each switch how far it is with what was asked of it about a subject: the id of an extension or a
 // domain. It is in order of name. A job that was given up counts until a later one has done as much: forgotten the same user, or
-// the same domain, and his registrations if they were to be dropped.
+// the same domain, and his registrations if they were to be dropped. What stands for changes of single users of a domain counts
+// for each of them, as it may have been asked for him.
 func (d *DB) Convergence(ctx context.Context, tenant uuid.UUID, subject string) ([]node.Progress, error) {
 	const query = `
+		WITH asked AS MATERIALIZED (
+		     SELECT o.* FROM edgvoip.jobs o WHERE o.tenant_id = $1 AND o.subject = ANY ($2)
+		      UNION ALL
+		     SELECT o.* FROM edgvoip.sip_extensions e CROSS JOIN unnest($3::text[]) AS suffix
+		       JOIN edgvoip.jobs o ON o.tenant_id = e.tenant_id AND o.subject = e.domain_id::text || suffix
+		      WHERE e.tenant_id = $1 AND e.id = $4 AND o.payload @> '{"users": true}')
 		SELECT n.name, n.status = 'active' AS active, coalesce(j.state, 'done') AS state, coalesce(j.last_error, '') AS last_error,
 		       CASE j.state WHEN 'done' THEN j.finished_at ELSE j.created_at END AS since
 		  FROM edgvoip.switch_nodes n
 		  LEFT JOIN LATERAL (
 		       SELECT CASE state WHEN 'leased' THEN 'pending' ELSE state END AS state, last_error, created_at, finished_at
-		         FROM edgvoip.jobs o
-		        WHERE tenant_id = $1 AND subject = ANY ($2) AND node_id = n.id
+		         FROM asked o
+		        WHERE node_id = n.id
 		          AND NOT (state = 'dead' AND EXISTS (
-		              SELECT FROM edgvoip.jobs l
-		               WHERE l.tenant_id = $1 AND l.subject = ANY ($2) AND l.node_id = n.id AND l.id > o.id AND l.state = 'done'
+		              SELECT FROM asked l
+		               WHERE l.node_id = n.id AND l.id > o.id AND l.state = 'done'
 		                 AND l.payload @> CASE o.payload->>'revoked' WHEN 'true' THEN o.payload ELSE o.payload - '{revoked,settle}'::text[] END))
 		        -- What is not done counts before what is, the oldest first; of what is done, the last.
 		        ORDER BY state = 'done', state = 'dead', CASE state WHEN 'done' THEN -id ELSE id END
@@ -250,7 +257,8 @@ func (d *DB) Convergence(ctx context.Context, tenant uuid.UUID, subject string) 
 		LastError string       `db:"last_error"`
 		Since     sql.NullTime `db:"since"`
 	}
-	rows, err := list[row](ctx, d, query, tenant, pq.StringArray(node.Subjects(subject)))
+	extension, _ := uuid.Parse(subject) // zero, which no extension has, for what is no id
+	rows, err := list[row](ctx, d, query, tenant, pq.StringArray(node.Subjects(subject)), pq.StringArray(node.Subjects("")), extension)
 	if err != nil {
 		return nil, fmt.Errorf("select convergence: %w", err)
 	}

@@ -280,19 +280,48 @@ func TestBacklogsPlan(t *testing.T) {
 	}
 }
 
-// A removed switch takes its jobs with it.
+// A switch that was not told everything stays, unless it is removed by force: then it takes its jobs with it.
 func TestRemoveNode(t *testing.T) {
 	t.Parallel()
 	db, look, nodes := fleet(t, "fs1", "fs2")
+	remove := func(force bool, want *node.JobsLeftError) {
+		t.Helper()
+		err := db.RemoveNode(t.Context(), "fs1", force, "test")
+		left, _ := errors.AsType[*node.JobsLeftError](err)
+		if diff := cmp.Diff(want, left); diff != "" || want == nil && err != nil {
+			t.Fatalf("removed with force=%v: %v\n%s", force, err, diff)
+		}
+	}
 	suspend(t, look, "1001")
-	if err := db.RemoveNode(t.Context(), "fs1", "test"); err != nil {
+	suspend(t, look, "1002")
+	remove(false, &node.JobsLeftError{Pending: 2})
+	if err := db.BuryJob(t.Context(), claim(t, db, nodes[0], time.Minute), "hopeless"); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.RemoveNode(t.Context(), "fs1", "test"); !errors.Is(err, node.ErrUnknownNode) {
+	j := claim(t, db, nodes[0], time.Minute)
+	remove(false, &node.JobsLeftError{Pending: 1, Dead: 1}) // what is being done is not done yet
+	if err := db.FinishJob(t.Context(), j, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	remove(false, &node.JobsLeftError{Dead: 1})
+	remove(true, nil)
+	if err := db.RemoveNode(t.Context(), "fs1", true, "test"); !errors.Is(err, node.ErrUnknownNode) {
 		t.Errorf("removed twice: %v", err)
 	}
 	noJob(t, db, nodes[0])
-	claim(t, db, nodes[1], time.Minute)
+	var forgotten string
+	if err := look.QueryRowContext(t.Context(), `SELECT after::text FROM edgvoip.audit_log WHERE action = 'node.removed'`).Scan(&forgotten); err != nil ||
+		forgotten != `{"deadJobsForgotten": 1, "pendingJobsForgotten": 0}` {
+		t.Errorf("audit log: %s, %v", forgotten, err)
+	}
+	for range 2 {
+		if err := db.FinishJob(t.Context(), claim(t, db, nodes[1], time.Minute), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.RemoveNode(t.Context(), "fs2", false, "test"); err != nil {
+		t.Errorf("a switch that has done everything: %v", err)
+	}
 }
 
 // What concerns switches is in the audit log, without their passwords.
@@ -305,7 +334,7 @@ func TestNodeAudit(t *testing.T) {
 	if _, err := p.Change(t.Context(), "fs1", node.Change{Active: &no, Password: &password}, "test"); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Remove(t.Context(), "fs1", "test"); err != nil {
+	if err := p.Remove(t.Context(), "fs1", false, "test"); err != nil {
 		t.Fatal(err)
 	}
 	rows, err := look.QueryContext(t.Context(), `SELECT action || coalesce(' ' || before::text, '') || coalesce(' ' || after::text, '') FROM edgvoip.audit_log WHERE action LIKE 'node.%' ORDER BY id`)

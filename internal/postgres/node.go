@@ -135,8 +135,9 @@ func nodeForAudit(n node.Node) map[string]any {
 	return map[string]any{"name": n.Name, "address": n.Address, "cachesUsers": n.CachesUsers, "status": nodeStatus(n)}
 }
 
-// RemoveNode implements node.Registry.
-func (d *DB) RemoveNode(ctx context.Context, name, actor string) error {
+// RemoveNode implements node.Registry. The lock on the switch comes before the jobs, as in the trigger that writes them: what is
+// asked of the switch meanwhile is counted, or refused by its foreign key when the switch is gone.
+func (d *DB) RemoveNode(ctx context.Context, name string, force bool, actor string) error {
 	return d.inTx(ctx, func(tx *txn) error {
 		stored, err := lockNode(ctx, tx, name)
 		if err != nil {
@@ -145,9 +146,33 @@ func (d *DB) RemoveNode(ctx context.Context, name, actor string) error {
 		if stored == nil {
 			return node.ErrUnknownNode
 		}
+		left, err := jobsLeft(ctx, tx, stored.ID)
+		if err != nil {
+			return err
+		}
+		var after map[string]any
+		switch {
+		case left == (node.JobsLeftError{}):
+		case !force:
+			return &left
+		default:
+			after = map[string]any{"pendingJobsForgotten": left.Pending, "deadJobsForgotten": left.Dead}
+		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM edgvoip.switch_nodes WHERE id = $1`, stored.ID); err != nil {
 			return fmt.Errorf("delete node: %w", err)
 		}
-		return audit(ctx, tx, nobodysTenant, actor, "node.removed", stored.ID, nodeForAudit(*stored), nil)
+		return audit(ctx, tx, nobodysTenant, actor, "node.removed", stored.ID, nodeForAudit(*stored), after)
 	})
+}
+
+// jobsLeft counts what a switch was asked to do and has not done.
+func jobsLeft(ctx context.Context, tx *txn, id uuid.UUID) (left node.JobsLeftError, err error) {
+	// The condition is that of jobs_open_idx.
+	const query = `
+		SELECT count(*) FILTER (WHERE state <> 'dead'), count(*) FILTER (WHERE state = 'dead')
+		  FROM edgvoip.jobs WHERE node_id = $1 AND state <> 'done'`
+	if err := tx.QueryRowxContext(ctx, query, id).Scan(&left.Pending, &left.Dead); err != nil {
+		return left, fmt.Errorf("count jobs: %w", err)
+	}
+	return left, nil
 }

@@ -7,39 +7,107 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/edgvoip/edgvoip/cdr"
 )
 
-// Files is a directory of recordings. It is safe for concurrent use.
-type Files struct{ root *os.Root }
+// Files is a directory of recordings. It is safe for concurrent use. It goes by its path: a disk that is mounted there later is the
+// directory from then on.
+type Files struct {
+	dir string
+
+	mu   sync.RWMutex // guards what follows; held for reading by whoever uses root
+	root *os.Root
+	info fs.FileInfo // of root
+}
 
 // OpenFiles opens a directory of recordings. Nothing outside of it can be reached, by whatever name or link.
 func OpenFiles(dir string) (*Files, error) {
-	root, err := os.OpenRoot(dir)
+	root, info, err := openRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &Files{root}, nil
+	return &Files{dir: dir, root: root, info: info}, nil
+}
+
+func openRoot(dir string) (*os.Root, fs.FileInfo, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := root.Stat(".")
+	if err != nil {
+		return nil, nil, errors.Join(err, root.Close())
+	}
+	return root, info, nil
+}
+
+// hold returns what the path leads to now, which stays open until it is released.
+func (f *Files) hold() (root *os.Root, release func(), err error) {
+	if err := f.follow(); err != nil {
+		// Not wrapped: a directory that does not exist is not taken for a file that does not.
+		return nil, nil, fmt.Errorf("directory of recordings: %s", err.Error())
+	}
+	f.mu.RLock()
+	return f.root, f.mu.RUnlock, nil
+}
+
+// follow opens the directory anew if the path leads to another one than before.
+func (f *Files) follow() error {
+	now, err := os.Stat(f.dir)
+	if err != nil {
+		return err
+	}
+	f.mu.RLock()
+	same := os.SameFile(now, f.info)
+	f.mu.RUnlock()
+	if same {
+		return nil
+	}
+	root, info, err := openRoot(f.dir)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.root
+	f.root, f.info = root, info
+	return before.Close()
 }
 
 // Open opens a recording to be read, and tells what it is. Error: cdr.ErrNotReady for what is no file.
 func (f *Files) Open(path string) (*os.File, fs.FileInfo, error) {
-	// Not opened before it is known to be a file: a pipe would wait for a writer.
-	info, err := f.stat(path)
+	root, release, err := f.hold()
 	if err != nil {
 		return nil, nil, err
 	}
-	file, err := f.root.Open(path)
+	defer release()
+	// Not opened before it is known to be a file: a pipe would wait for a writer.
+	info, err := stat(root, path)
+	if err != nil {
+		return nil, nil, err
+	}
+	file, err := root.Open(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open recording: %w", err)
 	}
 	return file, info, nil
 }
 
+// stat tells what a recording is. Error: cdr.ErrNotReady for what is no file.
 func (f *Files) stat(path string) (fs.FileInfo, error) {
-	info, err := f.root.Lstat(path)
+	root, release, err := f.hold()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return stat(root, path)
+}
+
+func stat(root *os.Root, path string) (fs.FileInfo, error) {
+	info, err := root.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, cdr.ErrNotReady
@@ -53,7 +121,12 @@ func (f *Files) stat(path string) (fs.FileInfo, error) {
 
 // Remove removes a recording, and tells whether there was one.
 func (f *Files) Remove(path string) (there bool, err error) {
-	if err := f.root.Remove(path); errors.Is(err, fs.ErrNotExist) {
+	root, release, err := f.hold()
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	if err := root.Remove(path); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	} else if err != nil {
 		return false, fmt.Errorf("remove recording: %w", err)
@@ -62,11 +135,16 @@ func (f *Files) Remove(path string) (there bool, err error) {
 }
 
 // errNoDisk means that what is not in the directory may be somewhere else.
-var errNoDisk = errors.New("the directory of recordings is empty, as one is whose disk was not mounted when this process started: mount it, and start anew")
+var errNoDisk = errors.New("the directory of recordings is empty, as one is whose disk is not mounted: mount it")
 
 // trust returns nil if a file that is not in the directory is nowhere, as far as can be told.
 func (f *Files) trust() error {
-	dir, err := f.root.Open(".")
+	root, release, err := f.hold()
+	if err != nil {
+		return err
+	}
+	defer release()
+	dir, err := root.Open(".")
 	if err != nil {
 		return fmt.Errorf("directory of recordings: %w", err)
 	}
@@ -80,7 +158,11 @@ func (f *Files) trust() error {
 }
 
 // Close ends the use of the directory.
-func (f *Files) Close() error { return f.root.Close() }
+func (f *Files) Close() error {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.root.Close()
+}
 
 // A file is complete when nobody has written to it for a while, and is lost if it is not there a day after its call
 // began. It may come all the same, from a disk that was away: so it is looked for again for a month, and a file that is

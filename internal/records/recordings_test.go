@@ -119,3 +119,66 @@ func TestRecordingsWithoutDisk(t *testing.T) {
 		}
 	})
 }
+
+// A disk that is mounted on the directory after the start is seen at once, as the path leads somewhere else then. One that is mounted no
+// more is missed, and nothing is taken for lost.
+func TestDiskMountedLater(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	dir, disk, aside := filepath.Join(base, "recordings"), filepath.Join(base, "disk"), filepath.Join(base, "aside")
+	for _, d := range []string{dir, disk} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(disk, "old.wav"), []byte("RIFF"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := records.OpenFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = files.Close() }()
+	expect := func(ready bool) {
+		t.Helper()
+		f, _, err := files.Open("old.wav")
+		if err == nil {
+			_ = f.Close()
+		}
+		if ready && err != nil || !ready && !errors.Is(err, cdr.ErrNotReady) {
+			t.Errorf("opened: %v", err)
+		}
+	}
+	expect(false)
+	move(dir, aside)
+	if _, _, err := files.Open("old.wav"); err == nil || errors.Is(err, cdr.ErrNotReady) {
+		t.Errorf("without a directory: %v", err)
+	}
+	if there, err := files.Remove("old.wav"); there || err == nil {
+		t.Errorf("removed without a directory: %v, %v", there, err)
+	}
+	move(disk, dir)
+	expect(true)
+	move(dir, disk)
+	move(aside, dir)
+	expect(false)
+	synctest.Test(t, func(t *testing.T) {
+		old := cdr.Recording{TenantID: tenant, Start: time.Now().Add(-8 * 24 * time.Hour), Path: "old.wav"}
+		s := &still{recordings: map[cdr.RecordingState][]cdr.Recording{cdr.RecordingExpected: {old}, cdr.RecordingRemoved: {old}}}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		records.New(records.Options{Store: s, Files: files, Registry: prometheus.NewRegistry(), Log: quietly}).Run(ctx)
+		if len(s.became) > 0 {
+			t.Errorf("became %q", s.became)
+		}
+	})
+	if err := files.Close(); err != nil {
+		t.Error(err)
+	}
+}

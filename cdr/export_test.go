@@ -1,0 +1,4 @@
+package cdr
+
+// AgentFaults are agentFaults.
+var AgentFaults = agentFaults
