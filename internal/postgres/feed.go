@@ -66,8 +66,11 @@ var (
 	changesQueryBefore0006     = strings.Replace(changesQueryWithoutHistory, "edgvoip.heartbeat h", "(SELECT NULL::timestamptz AS at) h", 1)
 )
 
-// lacking are the classes of SQLSTATE of a query that asks for what a server does not have or do: 0A feature not supported, 42 undefined
-// table or function or insufficient privilege, 55 not in the prerequisite state.
+// undefinedTable is the SQLSTATE of a table that is not there, and lacking are the classes of that of a query that asks for what
+// a server does not have or do: 0A feature not supported, 42 undefined function or insufficient privilege, 55 not in the
+// prerequisite state.
+const undefinedTable = "42P01"
+
 var lacking = []string{"0A", "42", "55"}
 
 type changeRow struct {
@@ -96,14 +99,7 @@ func (d *DB) Changes(ctx context.Context, after, late feed.Mark, missing []feed.
 		first[i], last[i] = s.First, s.Last
 	}
 	args := []any{after.ID, strconv.FormatUint(after.Tx, 10), first, last, limit, late.ID, strconv.FormatUint(late.Tx, 10)}
-	var rows []changeRow
-	var err error
-	for _, query := range []string{changesQuery, changesQueryWithoutHistory, changesQueryBefore0006} {
-		rows, err = list[changeRow](ctx, d, query, args...)
-		if pe, ok := errors.AsType[*pq.Error](err); !ok || !slices.Contains(lacking, string(pe.Code.Class())) {
-			break
-		}
-	}
+	rows, err := d.changeRows(ctx, args)
 	if err != nil {
 		return feed.Page{}, fmt.Errorf("select changes: %w", err)
 	}
@@ -132,6 +128,24 @@ func (d *DB) Changes(ctx context.Context, after, late feed.Mark, missing []feed.
 		})
 	}
 	return p, nil
+}
+
+// changeRows runs the first of the queries that the server has all for.
+func (d *DB) changeRows(ctx context.Context, args []any) ([]changeRow, error) {
+	query := changesQuery
+	if d.withoutHistory.Load() {
+		query = changesQueryWithoutHistory
+	}
+	rows, err := list[changeRow](ctx, d, query, args...)
+	if pe, ok := errors.AsType[*pq.Error](err); ok && query == changesQuery && pe.Code != undefinedTable && slices.Contains(lacking, string(pe.Code.Class())) {
+		if rows, err = list[changeRow](ctx, d, changesQueryWithoutHistory, args...); err == nil {
+			d.withoutHistory.Store(true) // it would say so in its log at each reading
+		}
+	}
+	if pe, ok := errors.AsType[*pq.Error](err); ok && pe.Code == undefinedTable {
+		return list[changeRow](ctx, d, changesQueryBefore0006, args...)
+	}
+	return rows, err
 }
 
 // Beat implements feed.Primary. The clock is the server's.

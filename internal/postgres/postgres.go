@@ -12,6 +12,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -46,6 +47,8 @@ type DB struct {
 	log *slog.Logger
 	// documents writes call records on connections of its own.
 	documents *documentWriter
+	// withoutHistory is true once the server has refused to tell its cluster and timeline.
+	withoutHistory atomic.Bool
 
 	mu        sync.Mutex
 	stmts     map[string]*sqlx.Stmt
