@@ -297,9 +297,10 @@ func (s *switches) try(ctx context.Context, client *http.Client, d document) int
 func (s *switches) sweep(ctx context.Context, random *rand.Rand, posted <-chan struct{}) error {
 	for ctx.Err() == nil {
 		patience := time.Duration(random.Int64N(int64(4 * time.Second)))
+		last := false // which nobody kills; one before it may be, also when all was posted meanwhile
 		select {
 		case <-posted:
-			patience = time.Minute
+			last, patience = true, time.Minute
 		case <-time.After(time.Second): // as the timer of a switch
 		}
 		addr := s.door.cdr.Load()
@@ -311,15 +312,12 @@ func (s *switches) sweep(ctx context.Context, random *rand.Rand, posted <-chan s
 		if readErr != nil {
 			return readErr
 		}
-		select {
-		case <-posted:
-			if len(left) == 0 {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("cdr sweep: %w\n%s", err, out)
-			}
-		default:
+		switch {
+		case !last:
+		case len(left) == 0:
+			return nil
+		case err != nil:
+			return fmt.Errorf("cdr sweep: %w\n%s", err, out)
 		}
 	}
 	return ctx.Err()
