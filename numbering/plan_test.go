@@ -115,6 +115,8 @@ func FuzzPlan(f *testing.F) {
 		f.Add(s, "US")
 		f.Add(s, "AR")
 	}
+	f.Add("015387389107", "IL") // after a carrier's code
+	f.Add("0018007016901", "TH")
 	f.Fuzz(func(t *testing.T, dialled, code string) {
 		d, err := fstext.NewDialled(dialled)
 		if err != nil {
