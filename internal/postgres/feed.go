@@ -31,6 +31,7 @@ var (
 // replica's clock; of one that is behind the primary's it is not less than zero.
 //
 // The history is the cluster and its timeline, which begins anew with each promotion. A replica knows that of its last restart point.
+// The name of a WAL file has it in capitals, to_hex has not.
 const changesQuery = `
 	SELECT s.oldest, s.next, s.mark_found, s.head_id, s.head_tx, s.history, s.replica, s.beats, s.behind,
 	       c.id, c.tx::text AS tx, c.at, c.subject, c.tenant_id, c.domain_id, c.names
@@ -57,7 +58,7 @@ const changesQuery = `
 
 const changesHistory = `(SELECT system_identifier::text FROM pg_control_system()) || '/' ||
 	                 CASE WHEN pg_is_in_recovery() THEN (SELECT to_hex(timeline_id) FROM pg_control_checkpoint())
-	                      ELSE ltrim(left(pg_walfile_name(pg_current_wal_lsn()), 8), '0') END`
+	                      ELSE lower(ltrim(left(pg_walfile_name(pg_current_wal_lsn()), 8), '0')) END`
 
 // The first is for servers that do not tell their history: a provider's may lack such functions, or refuse them. The second is for a
 // database that has no heartbeat yet, the primary's or its replica's: programs may be newer.
