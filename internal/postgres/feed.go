@@ -74,6 +74,10 @@ const undefinedTable = "42P01"
 
 var lacking = []string{"0A", "42", "55"}
 
+// historyPause is how long a server that refused its history is not asked for it: it says so in its log each time. It is asked again,
+// as the refusal may pass: a table that was locked, a plan that a migration made unfit, a right that was given since.
+const historyPause = time.Minute
+
 type changeRow struct {
 	Oldest    string         `db:"oldest"`
 	Next      string         `db:"next"`
@@ -134,13 +138,13 @@ func (d *DB) Changes(ctx context.Context, after, late feed.Mark, missing []feed.
 // changeRows runs the first of the queries that the server has all for.
 func (d *DB) changeRows(ctx context.Context, args []any) ([]changeRow, error) {
 	query := changesQuery
-	if d.withoutHistory.Load() {
+	if time.Since(time.Unix(0, d.historyRefused.Load())) < historyPause {
 		query = changesQueryWithoutHistory
 	}
 	rows, err := list[changeRow](ctx, d, query, args...)
 	if pe, ok := errors.AsType[*pq.Error](err); ok && query == changesQuery && pe.Code != undefinedTable && slices.Contains(lacking, string(pe.Code.Class())) {
 		if rows, err = list[changeRow](ctx, d, changesQueryWithoutHistory, args...); err == nil {
-			d.withoutHistory.Store(true) // it would say so in its log at each reading
+			d.historyRefused.Store(time.Now().UnixNano())
 		}
 	}
 	if pe, ok := errors.AsType[*pq.Error](err); ok && pe.Code == undefinedTable {
