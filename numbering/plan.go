@@ -1,6 +1,7 @@
 package numbering
 
 import (
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,7 +87,9 @@ func (p *plan) cutCode(dialled string) (rest string, cut, plain bool) {
 	if rest, plain = p.withoutPrefix(rest); !plain {
 		return dialled, false, false
 	}
-	return rest, !p.viable(dialled) && p.viable(rest), true
+	cut = !p.viable(dialled) && p.viable(rest)
+	// From what is too long for the country libphonenumber takes the code away whatever is left.
+	return rest, cut, cut || len(dialled) <= p.lengths[0].longest()
 }
 
 // withoutPrefix takes the national prefix away, unless that spoils a number.
@@ -103,7 +106,8 @@ func (p *plan) viable(digits string) bool { return p.types.read(digits)&general 
 // number returns the number of these digits after the country's code, with or without the national prefix.
 func (p *plan) number(digits string) fstext.E164 {
 	rest, plain := p.withoutPrefix(digits)
-	if !plain || !plansOf(p.code).valid(rest) {
+	// libphonenumber leaves the prefix where what is left has no length of the country's numbers.
+	if !plain || !p.lengths[0].has(len(rest)) || !plansOf(p.code).valid(rest) {
 		return fstext.E164{}
 	}
 	e, err := fstext.NewE164("+" + p.code + rest)
@@ -184,6 +188,8 @@ func lengthsOf(list []int32) (l lengths) {
 }
 
 func (l lengths) has(n int) bool { return l>>n&1 != 0 }
+
+func (l lengths) longest() int { return bits.Len32(uint32(l)) - 1 }
 
 func digitsOnly(s string) bool {
 	for i := range len(s) {

@@ -108,6 +108,21 @@ func TestPlansAgree(t *testing.T) {
 	}
 }
 
+// TestPlansAgreeOnLengths holds the plans against libphonenumber where it goes by how long a number is: Canada has numbers of
+// seven digits, which are too short for the country's prefix to be taken from before them, and Saint Helena longer ones than
+// Tristan da Cunha, which shares its code and whose numbers begin like it.
+func TestPlansAgreeOnLengths(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ country, dialled string }{
+		{"CA", "+113101234"}, {"DE", "00113101234"}, {"PR", "13101234"}, {"TA", "29016"}, {"TA", "29088"},
+	} {
+		if got := normalise(Country{tc.country}, tc.dialled); got != (fstext.E164{}) {
+			t.Errorf("%s in %s is %s by libphonenumber: it is no example any more", tc.dialled, tc.country, got)
+		}
+		agree(t, Country{tc.country}, tc.dialled)
+	}
+}
+
 // Laws: what a plan reads, libphonenumber reads the same.
 func FuzzPlan(f *testing.F) {
 	for _, s := range []string{"0612345678", "+390612345678", "00442079460958", "393331234567", "12125550123", "01142", "8005551234", "+54911", "0039"} {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -41,4 +42,9 @@ func (d *DB) ReplacePendingEvent(ctx context.Context, tenant, subject uuid.UUID,
 		return err
 	})
 	return replaced, err
+}
+
+// RefusedHistory has it that the server refused its history so long ago.
+func (d *DB) RefusedHistory(ago time.Duration) {
+	d.historyRefused.Store(time.Now().Add(-ago).UnixNano())
 }

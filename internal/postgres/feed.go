@@ -31,6 +31,7 @@ var (
 // replica's clock; of one that is behind the primary's it is not less than zero.
 //
 // The history is the cluster and its timeline, which begins anew with each promotion. A replica knows that of its last restart point.
+// The name of a WAL file has it in capitals, to_hex has not.
 const changesQuery = `
 	SELECT s.oldest, s.next, s.mark_found, s.head_id, s.head_tx, s.history, s.replica, s.beats, s.behind,
 	       c.id, c.tx::text AS tx, c.at, c.subject, c.tenant_id, c.domain_id, c.names
@@ -57,7 +58,7 @@ const changesQuery = `
 
 const changesHistory = `(SELECT system_identifier::text FROM pg_control_system()) || '/' ||
 	                 CASE WHEN pg_is_in_recovery() THEN (SELECT to_hex(timeline_id) FROM pg_control_checkpoint())
-	                      ELSE ltrim(left(pg_walfile_name(pg_current_wal_lsn()), 8), '0') END`
+	                      ELSE lower(ltrim(left(pg_walfile_name(pg_current_wal_lsn()), 8), '0')) END`
 
 // The first is for servers that do not tell their history: a provider's may lack such functions, or refuse them. The second is for a
 // database that has no heartbeat yet, the primary's or its replica's: programs may be newer.
@@ -72,6 +73,10 @@ var (
 const undefinedTable = "42P01"
 
 var lacking = []string{"0A", "42", "55"}
+
+// historyPause is how long a server that refused its history is not asked for it: it says so in its log each time. It is asked again,
+// as the refusal may pass: a table that was locked, a plan that a migration made unfit, a right that was given since.
+const historyPause = time.Minute
 
 type changeRow struct {
 	Oldest    string         `db:"oldest"`
@@ -133,13 +138,13 @@ func (d *DB) Changes(ctx context.Context, after, late feed.Mark, missing []feed.
 // changeRows runs the first of the queries that the server has all for.
 func (d *DB) changeRows(ctx context.Context, args []any) ([]changeRow, error) {
 	query := changesQuery
-	if d.withoutHistory.Load() {
+	if time.Since(time.Unix(0, d.historyRefused.Load())) < historyPause {
 		query = changesQueryWithoutHistory
 	}
 	rows, err := list[changeRow](ctx, d, query, args...)
 	if pe, ok := errors.AsType[*pq.Error](err); ok && query == changesQuery && pe.Code != undefinedTable && slices.Contains(lacking, string(pe.Code.Class())) {
 		if rows, err = list[changeRow](ctx, d, changesQueryWithoutHistory, args...); err == nil {
-			d.withoutHistory.Store(true) // it would say so in its log at each reading
+			d.historyRefused.Store(time.Now().UnixNano())
 		}
 	}
 	if pe, ok := errors.AsType[*pq.Error](err); ok && pe.Code == undefinedTable {

@@ -47,8 +47,8 @@ type DB struct {
 	log *slog.Logger
 	// documents writes call records on connections of its own.
 	documents *documentWriter
-	// withoutHistory is true once the server has refused to tell its cluster and timeline.
-	withoutHistory atomic.Bool
+	// historyRefused is when a server last refused to tell its cluster and timeline, in Unix nanoseconds; zero for never.
+	historyRefused atomic.Int64
 
 	mu        sync.Mutex
 	stmts     map[string]*sqlx.Stmt

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/internal/feed"
 	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/storetest"
@@ -399,5 +400,37 @@ func TestBadURL(t *testing.T) {
 		if _, err := postgres.Open(postgres.Options{URL: url}, slog.New(slog.DiscardHandler)); err == nil || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v", url, err)
 		}
+	}
+}
+
+// A server that refuses its history is followed without, and asked for it again later: the refusal may have passed.
+func TestHistoryRefusedForAWhile(t *testing.T) {
+	t.Parallel()
+	dsn := testdb.New(t)
+	owner := raw(t, dsn)
+	follower, _ := open(t, dsn, "edgvoip_xmlcurl")
+	history := func() string {
+		t.Helper()
+		page, err := follower.Changes(t.Context(), feed.Mark{}, feed.Mark{}, nil, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return page.History
+	}
+	first := history()
+	if first == "" {
+		t.Fatal("the server does not tell its history")
+	}
+	exec1(t, owner, `REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC`)
+	if got := history(); got != "" {
+		t.Errorf("history %q of a server that refuses it", got)
+	}
+	exec1(t, owner, `GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC`)
+	if got := history(); got != "" {
+		t.Error("the server is asked at each reading")
+	}
+	follower.RefusedHistory(2 * time.Minute)
+	if got := history(); got != first {
+		t.Errorf("history %q, want %q", got, first)
 	}
 }

@@ -137,13 +137,22 @@ func (f *Files) Remove(path string) (there bool, err error) {
 // errNoDisk means that what is not in the directory may be somewhere else.
 var errNoDisk = errors.New("the directory of recordings is empty, as one is whose disk is not mounted: mount it")
 
-// trust returns nil if a file that is not in the directory is nowhere, as far as can be told.
-func (f *Files) trust() error {
+// errCame means that a disk was mounted since a file was not there.
+var errCame = errors.New("a recording has come that was missing a moment ago")
+
+// trust returns nil if a file that was not in the directory is nowhere, as far as can be told. It looks for it once more, as the
+// directory may be another by now.
+func (f *Files) trust(missing string) error {
 	root, release, err := f.hold()
 	if err != nil {
 		return err
 	}
 	defer release()
+	if info, err := stat(root, missing); err == nil && info.Size() > 0 {
+		return errCame
+	} else if err != nil && !errors.Is(err, cdr.ErrNotReady) {
+		return err
+	}
 	dir, err := root.Open(".")
 	if err != nil {
 		return fmt.Errorf("directory of recordings: %w", err)
@@ -182,7 +191,7 @@ func (w *Worker) look(ctx context.Context) (more bool, err error) {
 		if err != nil || there || time.Since(r.Start) <= lostAge {
 			return err
 		}
-		if err := w.opts.Files.trust(); err != nil {
+		if err := w.opts.Files.trust(r.Path); err != nil {
 			return err
 		}
 		w.log.WarnContext(ctx, "a recording did not come", "tenant_id", r.TenantID.String(), "call_id", r.CallID.String())
@@ -225,7 +234,7 @@ func (w *Worker) remove(ctx context.Context) (more bool, err error) {
 			if time.Since(r.Start) <= goneAge {
 				return nil
 			}
-			if err := w.opts.Files.trust(); err != nil {
+			if err := w.opts.Files.trust(r.Path); err != nil {
 				return err
 			}
 		}

@@ -182,3 +182,35 @@ func TestDiskMountedLater(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A file that is missing while its disk is not mounted yet is not given up once the disk is there.
+func TestDiskMountedMeanwhile(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	dir, disk := filepath.Join(base, "recordings"), filepath.Join(base, "disk")
+	for _, d := range []string{dir, disk} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(disk, "old.wav"), []byte("RIFF"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files, err := records.OpenFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = files.Close() }()
+	if there, err := files.Remove("old.wav"); there || err != nil {
+		t.Fatalf("removed: %v, %v", there, err)
+	}
+	if err := errors.Join(os.Rename(dir, filepath.Join(base, "aside")), os.Rename(disk, dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := files.Trust("old.wav"); err == nil {
+		t.Error("given up, and it is there")
+	}
+	if err := files.Trust("other.wav"); err != nil {
+		t.Errorf("one that is nowhere: %v", err)
+	}
+}
