@@ -3,6 +3,9 @@
 
 -- +goose Up
 -- +goose StatementBegin
+-- Who changes an extension locks these tables in this order, and may do so meanwhile. Users are looked up until the triggers change.
+LOCK TABLE edgvoip.sip_names IN SHARE ROW EXCLUSIVE MODE;
+
 -- The users of each tenant of whom a switch has to hear, the oldest first: counted when there is one more.
 CREATE INDEX jobs_users_idx ON edgvoip.jobs (node_id, tenant_id, id) WHERE kind = 'switch.user' AND state = 'pending';
 
