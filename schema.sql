@@ -410,7 +410,11 @@ BEGIN
         SELECT created_at INTO thousandth FROM edgvoip.jobs
          WHERE node_id = node.id AND tenant_id = tenant AND kind = 'switch.user' AND state = 'pending' ORDER BY id OFFSET 999 LIMIT 1;
       END IF;
-      IF thousandth < node.before THEN
+      -- Once: each one drops every registration of the domain.
+      IF thousandth < node.before AND NOT EXISTS (
+        SELECT FROM edgvoip.jobs
+         WHERE tenant_id = tenant AND subject = domain::text AND node_id IS NOT DISTINCT FROM node.id AND state = 'pending' AND payload @> everybody)
+      THEN
         INSERT INTO edgvoip.jobs (tenant_id, node_id, kind, subject, payload, correlation_id)
         VALUES (tenant, node.id, 'switch.domain', domain, everybody, coalesce(current_setting('edgvoip.correlation_id', true), ''));
         CONTINUE;

@@ -3,6 +3,9 @@
 
 -- +goose Up
 -- +goose StatementBegin
+-- Who changes an extension locks these tables in this order, and may do so meanwhile. Users are looked up until the triggers change.
+LOCK TABLE edgvoip.sip_names IN SHARE ROW EXCLUSIVE MODE;
+
 -- The users of each tenant of whom a switch has to hear, the oldest first: counted when there is one more.
 CREATE INDEX jobs_users_idx ON edgvoip.jobs (node_id, tenant_id, id) WHERE kind = 'switch.user' AND state = 'pending';
 
@@ -48,7 +51,11 @@ BEGIN
         SELECT created_at INTO thousandth FROM edgvoip.jobs
          WHERE node_id = node.id AND tenant_id = tenant AND kind = 'switch.user' AND state = 'pending' ORDER BY id OFFSET 999 LIMIT 1;
       END IF;
-      IF thousandth < node.before THEN
+      -- Once: each one drops every registration of the domain.
+      IF thousandth < node.before AND NOT EXISTS (
+        SELECT FROM edgvoip.jobs
+         WHERE tenant_id = tenant AND subject = domain::text AND node_id IS NOT DISTINCT FROM node.id AND state = 'pending' AND payload @> everybody)
+      THEN
         INSERT INTO edgvoip.jobs (tenant_id, node_id, kind, subject, payload, correlation_id)
         VALUES (tenant, node.id, 'switch.domain', domain, everybody, coalesce(current_setting('edgvoip.correlation_id', true), ''));
         CONTINUE;

@@ -213,6 +213,9 @@ func (d *DB) CallPolicies(ctx context.Context) (map[uuid.UUID]cdr.Policy, error)
 }
 
 func changePolicy(ctx context.Context, tx *txn, tenant uuid.UUID, patch cdr.PolicyPatch, actor string) (changed cdr.Policy, err error) {
+	if err := claimTenant(ctx, tx, tenant); err != nil {
+		return changed, err
+	}
 	var row policyRow
 	err = tx.GetContext(ctx, &row, `SELECT`+policyColumns+` FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR UPDATE`, tenant)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -453,8 +453,11 @@ func (w writer) ChangeExtension(ctx context.Context, tenant, id uuid.UUID, c dir
 
 // holdTenant keeps a tenant from being suspended, resumed or deleted while one of its extensions is changed, as the trigger
 // tell_switches does that writes jobs for it. It comes before the extension is locked, and after its domain: the order of DeleteTenant.
+// Who waits to change the tenant has his turn before those who come later; see claimTenant.
 func holdTenant(ctx context.Context, tx *txn, tenant uuid.UUID) error {
-	if _, err := tx.ExecContext(ctx, `SELECT FROM edgvoip.tenants WHERE id = $1 FOR SHARE`, tenant); err != nil {
+	const query = `
+		SELECT FROM edgvoip.tenants WHERE id = $1 AND pg_advisory_xact_lock_shared(hashtextextended(id::text, 7)) IS NOT NULL FOR SHARE`
+	if _, err := tx.ExecContext(ctx, query, tenant); err != nil {
 		return fmt.Errorf("hold tenant: %w", err)
 	}
 	return nil

@@ -230,22 +230,28 @@ func (d *DB) Backlogs(ctx context.Context) ([]node.Backlog, error) {
 func (d *DB) Convergence(ctx context.Context, tenant uuid.UUID, subject string) ([]node.Progress, error) {
 	const query = `
 		WITH asked AS MATERIALIZED (
-		     SELECT o.* FROM edgvoip.jobs o WHERE o.tenant_id = $1 AND o.subject = ANY ($2)
+		     SELECT o.*, true AS counts FROM edgvoip.jobs o WHERE o.tenant_id = $1 AND o.subject = ANY ($2)
 		      UNION ALL
-		     SELECT o.* FROM edgvoip.sip_extensions e CROSS JOIN unnest($3::text[]) AS suffix
+		     SELECT o.*, o.payload @> '{"users": true}' FROM edgvoip.sip_extensions e CROSS JOIN unnest($3::text[]) AS suffix
 		       JOIN edgvoip.jobs o ON o.tenant_id = e.tenant_id AND o.subject = e.domain_id::text || suffix
-		      WHERE e.tenant_id = $1 AND e.id = $4 AND o.payload @> '{"users": true}')
+		      WHERE e.tenant_id = $1 AND e.id = $4)
 		SELECT n.name, n.status = 'active' AS active, coalesce(j.state, 'done') AS state, coalesce(j.last_error, '') AS last_error,
 		       CASE j.state WHEN 'done' THEN j.finished_at ELSE j.created_at END AS since
 		  FROM edgvoip.switch_nodes n
 		  LEFT JOIN LATERAL (
 		       SELECT CASE state WHEN 'leased' THEN 'pending' ELSE state END AS state, last_error, created_at, finished_at
 		         FROM asked o
-		        WHERE node_id = n.id
+		        WHERE node_id = n.id AND counts
 		          AND NOT (state = 'dead' AND EXISTS (
 		              SELECT FROM asked l
 		               WHERE l.node_id = n.id AND l.id > o.id AND l.state = 'done'
-		                 AND l.payload @> CASE o.payload->>'revoked' WHEN 'true' THEN o.payload ELSE o.payload - '{revoked,settle}'::text[] END))
+		                 AND CASE l.kind
+		                     -- Whoever forgets a domain forgets each of its users; the second round leaves their registrations alone.
+		                     WHEN 'switch.domain' THEN l.payload->'realm' = o.payload->'realm'
+		                          AND (NOT l.payload ? 'settle' OR o.payload ? 'settle' OR o.payload->>'revoked' = 'false')
+		                     ELSE l.kind = o.kind
+		                          AND l.payload @> CASE o.payload->>'revoked' WHEN 'true' THEN o.payload ELSE o.payload - '{revoked,settle}'::text[] END
+		                     END))
 		        -- What is not done counts before what is, the oldest first; of what is done, the last.
 		        ORDER BY state = 'done', state = 'dead', CASE state WHEN 'done' THEN -id ELSE id END
 		        LIMIT 1) j ON true

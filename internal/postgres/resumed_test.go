@@ -8,23 +8,26 @@ import (
 	"time"
 
 	"github.com/edgvoip/edgvoip/directory"
+	"github.com/edgvoip/edgvoip/integration"
+	"github.com/edgvoip/edgvoip/internal/fstext"
 	"github.com/edgvoip/edgvoip/internal/postgres"
 	"github.com/edgvoip/edgvoip/internal/storetest"
 	"github.com/edgvoip/edgvoip/node"
+	"github.com/edgvoip/edgvoip/webhook"
 )
 
-// blocked waits until some transaction of the database waits for another's row, or until done.
-func blocked(t *testing.T, look *sql.DB, done <-chan error) error {
+// blocked waits until so many transactions of the database wait for others' rows or turns, or until done.
+func blocked(t *testing.T, look *sql.DB, transactions int, done <-chan error) error {
 	t.Helper()
 	for {
-		var waits bool
+		var wait int
 		const query = `
-			SELECT EXISTS (SELECT FROM pg_stat_activity
-			                WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event IN ('transactionid', 'tuple'))`
-		if err := look.QueryRowContext(t.Context(), query).Scan(&waits); err != nil {
+			SELECT count(*) FROM pg_stat_activity
+			 WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event IN ('transactionid', 'tuple', 'advisory')`
+		if err := look.QueryRowContext(t.Context(), query).Scan(&wait); err != nil {
 			t.Fatal(err)
 		}
-		if waits {
+		if wait >= transactions {
 			return nil
 		}
 		select {
@@ -79,7 +82,7 @@ func TestPasswordWhileTenantIsResumed(t *testing.T) {
 				_, err := look.ExecContext(context.WithoutCancel(t.Context()), changes[1], subject[changes[1]])
 				done <- err
 			}()
-			if err := blocked(t, look, done); err != nil {
+			if err := blocked(t, look, 1, done); err != nil {
 				t.Error(err)
 				done <- nil
 			}
@@ -134,7 +137,7 @@ func TestExtensionWaitsForTenant(t *testing.T) {
 			}
 			done := make(chan error, 1)
 			go func() { done <- change(context.WithoutCancel(t.Context()), db) }()
-			if err := blocked(t, look, done); err != nil {
+			if err := blocked(t, look, 1, done); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := tx.ExecContext(t.Context(), `SELECT FROM edgvoip.sip_extensions WHERE tenant_id = $1 FOR UPDATE NOWAIT`, tenant); err != nil {
@@ -144,6 +147,63 @@ func TestExtensionWaitsForTenant(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Whoever changes an extension while another waits to change its tenant comes after him. If he went ahead, a tenant whose extensions are
+// changed all the time could neither be suspended nor deleted.
+func TestTenantHasItsTurn(t *testing.T) {
+	t.Parallel()
+	tenant := storetest.TenantID("tenant-a")
+	for name, change := range map[string]func(context.Context, *postgres.DB) error{
+		"suspended": func(ctx context.Context, db *postgres.DB) error {
+			_, err := db.SetTenantStatus(ctx, tenant, false, "operator")
+			return err
+		},
+		"deleted": func(ctx context.Context, db *postgres.DB) error {
+			if err := db.DeleteTenant(ctx, tenant, "operator"); !errors.Is(err, directory.ErrTenantActive) {
+				return errors.Join(errors.New("an active tenant is deleted"), err)
+			}
+			return nil
+		},
+		"webhook": func(ctx context.Context, db *postgres.DB) error {
+			_, err := db.ChangeEndpoint(ctx, tenant, func(*webhook.Endpoint) (webhook.Endpoint, error) {
+				return webhook.Endpoint{}, directory.ErrDeleted
+			}, "operator")
+			if errors.Is(err, directory.ErrDeleted) {
+				return nil
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn, look := scene(t)
+			db, _ := open(t, dsn, "edgvoip_api")
+			ctx := context.WithoutCancel(t.Context())
+			rename := directory.ExtensionChange{Name: new(storetest.Must(fstext.NewDisplayName("Later")))}
+			changed, later := make(chan error, 1), make(chan error, 1)
+			_, _, err := db.Once(ctx, integration.Claim{TenantID: tenant}, func(w directory.Writer) (a integration.Answer, err error) {
+				if _, _, err = w.ChangeExtension(ctx, tenant, storetest.ExtensionID("tenant-a.example", "1001"), rename, "test"); err != nil {
+					return a, err
+				}
+				go func() { changed <- change(ctx, db) }()
+				if err := blocked(t, look, 1, changed); err != nil {
+					return a, err
+				}
+				go func() {
+					_, _, err := db.ChangeExtension(ctx, tenant, storetest.ExtensionID("tenant-a.example", "1003"), rename, "test")
+					later <- err
+				}()
+				return a, blocked(t, look, 2, later)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(<-changed, <-later); err != nil {
 				t.Error(err)
 			}
 		})

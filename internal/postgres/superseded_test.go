@@ -66,6 +66,56 @@ func TestDeadJobOfUserIsMadeUpFor(t *testing.T) {
 	expect("one that forgets the user too", node.Done)
 }
 
+// What stands for changes of single users and was given up counts for each until his whole domain is forgotten, registrations and all; that
+// makes up for what was given up of a single user, too.
+func TestDeadJobOfEverybodyIsMadeUpFor(t *testing.T) {
+	t.Parallel()
+	db, look, nodes := fleet(t, "fs1")
+	tenant, extension := storetest.TenantID("tenant-a"), storetest.ExtensionID("tenant-a.example", "1001").String()
+	var domain string
+	if err := look.QueryRowContext(t.Context(), `SELECT domain_id FROM edgvoip.sip_extensions WHERE id = $1`, extension).Scan(&domain); err != nil {
+		t.Fatal(err)
+	}
+	const (
+		user      = `{"realm": "tenant-a.example", "number": "1001", "username": "1001", "revoked": true}`
+		rename    = `{"realm": "tenant-a.example", "number": "1001", "username": "1001", "revoked": false}`
+		everybody = `{"realm": "tenant-a.example", "users": true}`
+		whole     = `{"realm": "tenant-a.example"}`
+		second    = `{"realm": "tenant-a.example", "users": true, "settle": true}`
+		other     = `{"realm": "old.tenant-a.example"}`
+	)
+	for _, tc := range []struct {
+		dead, done string
+		want       node.State
+	}{
+		{everybody, everybody, node.Done},
+		{everybody, whole, node.Done},
+		{everybody, second, node.Dead},
+		{everybody, user, node.Dead},
+		{everybody, other, node.Dead},
+		{second, everybody, node.Done},
+		{second, second, node.Done},
+		{user, everybody, node.Done},
+		{user, whole, node.Done},
+		{user, second, node.Dead},
+		{user, other, node.Dead},
+		{rename, second, node.Done},
+	} {
+		exec1(t, look, `DELETE FROM edgvoip.jobs`)
+		for _, j := range []struct{ payload, state string }{{tc.dead, "dead"}, {tc.done, "done"}} {
+			exec1(t, look, `
+				INSERT INTO edgvoip.jobs (tenant_id, node_id, kind, subject, payload, state, finished_at)
+				SELECT $1, $2, CASE WHEN p ? 'number' THEN 'switch.user' ELSE 'switch.domain' END,
+				       CASE WHEN p ? 'number' THEN $3 ELSE $4 END || CASE WHEN p ? 'settle' THEN '/settle' ELSE '' END, p, $6, now()
+				  FROM CAST($5 AS jsonb) AS p`, tenant, nodes[0].ID, extension, domain, j.payload, j.state)
+		}
+		progress, err := db.Convergence(t.Context(), tenant, extension)
+		if err != nil || len(progress) != 1 || progress[0].State != tc.want {
+			t.Errorf("%s given up, %s done: %+v, %v, want %s", tc.dead, tc.done, progress, err, tc.want)
+		}
+	}
+}
+
 // A trunk's job that was given up counts until its part is done: by a later one, or the gateway by the patrol.
 func TestDeadJobOfTrunkIsMadeUpFor(t *testing.T) {
 	t.Parallel()

@@ -169,6 +169,28 @@ func TestJobsOfUsersThatComeAndGo(t *testing.T) {
 	expect(last, node.Done, node.Pending, node.Done)
 }
 
+// Where too many users wait, everybody of the domain is to be forgotten once, also if changes go on within the minute.
+func TestEverybodyIsForgottenOnce(t *testing.T) {
+	t.Parallel()
+	db, look, nodes := fleet(t, "away")
+	exec1(t, look, `
+		INSERT INTO edgvoip.jobs (tenant_id, node_id, kind, subject, payload, created_at)
+		SELECT $1, $2, 'switch.user', gen_random_uuid(), '{"realm": "tenant-a.example", "number": "1999", "username": "1999"}', now() - interval '61 seconds'
+		  FROM generate_series(1, 1000)`, storetest.TenantID("tenant-a"), nodes[0].ID)
+	for _, number := range []string{"1001", "1002", "1003"} {
+		suspend(t, look, number)
+	}
+	n := 0
+	for _, task := range waiting(t, db, "away") {
+		if task == (node.Domain{Realm: storetest.Realm("tenant-a.example"), Users: true}) {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("everybody is to be forgotten %d times", n)
+	}
+}
+
 // A job that stands for a change as well is not done before that is committed; one that is being done stands for no other.
 func TestWaitingJobStandsForAnother(t *testing.T) {
 	t.Parallel()

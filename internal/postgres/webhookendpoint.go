@@ -90,6 +90,9 @@ func (d *DB) ChangeEndpoint(ctx context.Context, tenant uuid.UUID, change func(*
 }
 
 func lockTenant(ctx context.Context, tx *txn, tenant uuid.UUID) error {
+	if err := claimTenant(ctx, tx, tenant); err != nil {
+		return err
+	}
 	var id uuid.UUID
 	err := tx.GetContext(ctx, &id, `SELECT id FROM edgvoip.tenants WHERE id = $1 AND status <> 'deleted' FOR NO KEY UPDATE`, tenant)
 	if errors.Is(err, sql.ErrNoRows) {
