@@ -7,8 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -59,11 +57,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err != nil {
 		return fmt.Errorf("XMLCURL_ADDR: %w", err)
 	}
-	if os.Getenv("GOGC") == "" { // which Go has read, and from nowhere else
-		debug.SetGCPercent(gcPercent)
-	}
-	ballast := make([]byte, ballastBytes)
-	defer runtime.KeepAlive(ballast)
+	defer entry.CollectRarely()()
 	model, stop := context.WithCancel(context.WithoutCancel(ctx))
 	following := p.follow(model)
 	log.InfoContext(ctx, "listening", "addr", l.Addr().String(), "tls", s.TLSCertFile != "", "version", version)
@@ -74,15 +68,6 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	<-following
 	return err
 }
-
-// ballastBytes of memory that nobody touches, and that therefore take none, count for the garbage collector as if they were
-// used. With only a small model it would run dozens of times a second otherwise. More would leave the processor's cache.
-const ballastBytes = 32 << 20
-
-// gcPercent lets the heap grow to three times what is used before the garbage collector runs, unless GOGC says otherwise. A large
-// model is looked through each time: at Go's 100, a million extensions cost a lookup 15 to 18 % more CPU than a thousand do,
-// and at this 9 to 13 %, for 1.3 GiB of memory where it was 0.9.
-const gcPercent = 200
 
 // warnUnlessReady tells at once what the first lookup would tell: the process runs on, as the database may come later.
 func warnUnlessReady(ctx context.Context, db *postgres.DB, timeout time.Duration, log *slog.Logger) {

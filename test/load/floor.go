@@ -9,24 +9,18 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 
+	"github.com/edgvoip/edgvoip/internal/entry"
 	"github.com/edgvoip/edgvoip/internal/httpd"
 	"github.com/edgvoip/edgvoip/internal/telemetry"
 	"github.com/edgvoip/edgvoip/internal/xmlcurl"
 )
 
-// What cmd/xmlcurl has too: the default bound on a request, and memory that nobody touches and a percentage, which make the
-// garbage collector run less often. Without them the floor would not be one.
-const (
-	floorTimeout   = 1500 * time.Millisecond
-	floorBallast   = 32 << 20
-	floorGCPercent = 200
-)
+// floorTimeout is the bound on a request that cmd/xmlcurl has by default.
+const floorTimeout = 1500 * time.Millisecond
 
 // floor is the fastest that an answer can be: xmlcurl's HTTP server, set up as cmd/xmlcurl sets it up, with everything
 // that is done for any request and nothing that is done for a lookup. It answers a constant document.
@@ -58,11 +52,7 @@ func floor(ctx context.Context, args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(floorGCPercent)
-	}
-	ballast := make([]byte, floorBallast)
-	defer runtime.KeepAlive(ballast)
+	defer entry.CollectRarely()() // as cmd/xmlcurl does: otherwise it would not be one
 	log.InfoContext(ctx, "listening", "addr", l.Addr().String())
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
