@@ -65,10 +65,8 @@ func Normalise(c Country, dialled fstext.Dialled) (fstext.E164, error) {
 
 // normalise asks libphonenumber. It returns the zero number for what is none.
 func normalise(c Country, s string) fstext.E164 {
-	for i := range len(s) {
-		if s[i] == '*' || s[i] == '#' {
-			return fstext.E164{}
-		}
+	if strings.ContainsAny(s, "*#") {
+		return fstext.E164{}
 	}
 	region := c.code
 	if region == "" {
@@ -94,10 +92,8 @@ func Emergency(c Country, dialled string) bool {
 	if len(dialled) < 2 || len(dialled) > 6 {
 		return false // no emergency number anywhere is longer, and the look-up below costs microseconds
 	}
-	for i := range len(dialled) {
-		if dialled[i] < '0' || dialled[i] > '9' {
-			return false // libphonenumber would look past a star or a hash, which make it another number
-		}
+	if !digitsOnly(dialled) {
+		return false // libphonenumber would look past a star or a hash, which make it another number
 	}
 	if slices.Contains(everywhereEmergency, dialled) {
 		return true
